@@ -1,0 +1,41 @@
+"""The `zambezi` command: a thin root that loads the group which is asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from zambezi import __version__, composition
+from zambezi.config import ConfigurationFaults
+from zambezi.environment import EnvironmentFault
+
+
+class _Groups(click.Group):
+    """Commands by their dotted names, imported only when they are called or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(composition.COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        dotted = composition.COMMANDS.get(name)
+        command: click.Command | None = composition.load(dotted) if dotted else None
+        return command
+
+
+@click.group(cls=_Groups)
+@click.version_option(__version__)
+def root() -> None:
+    """Zambezi: imaging archive, radiology information system and migration kit."""
+
+
+def main(**how: Any) -> None:
+    """The console script: faults of an administrator's making end in sentences, never in a traceback."""
+    try:
+        root(**how)
+    except (ConfigurationFaults, EnvironmentFault) as faults:
+        click.echo("The configuration can't be used; nothing was started or changed:", err=True)
+        for line in str(faults).splitlines():
+            click.echo(f"  {line}", err=True)
+        sys.exit(2)

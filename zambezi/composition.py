@@ -1,0 +1,45 @@
+"""The table of contents of the program: every page set and every command group there is.
+
+Dotted names, loaded only when needed: `zambezi audit verify` never imports Flask. A page set is a Flask
+Blueprint; each of its views carries a permission tag (zambezi.access.requires).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+#: Flask Blueprints, in the order of the navigation.
+PAGE_SETS: tuple[str, ...] = (
+    "ris_service.session_pages:pages",
+    "ris_service.worklist_pages:pages",
+    "ris_service.study_pages:pages",
+    "ris_service.report_pages:pages",
+    "ris_service.delivery_pages:pages",
+    "ris_service.exception_pages:pages",
+    "ris_service.audit_pages:pages",
+    "ris_service.user_pages:pages",
+    "migration.pages:pages",
+    "operations.pages:pages",
+)
+
+#: click commands and groups, by the word that follows `zambezi`.
+COMMANDS: dict[str, str] = {
+    "up": "operations.running:up",
+    "down": "operations.running:down",
+    "status": "operations.status:status",
+    "config": "operations.configuring:config",
+    "audit": "operations.auditing:audit",
+    "user": "ris_service.commands:user",
+    "token": "ris_service.commands:token",
+    "order": "ris_service.commands:order",
+    "route": "gateway.commands:route",
+    "message": "gateway.commands:message",
+    "migrate": "migration.commands:migrate",
+}
+
+
+def load(dotted: str) -> Any:
+    """What `package.module:name` names."""
+    module, _, name = dotted.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,99 @@
+"""What Orthanc's own configuration must say for an archive that loses nothing and is closed to strangers.
+
+Each rule is a line in orthanc-config/README.md with its reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A DICOM peer as Orthanc's DicomModalities names it."""
+
+    name: str
+    aet: str
+    host: str
+    port: int
+
+
+#: Path, the one value that is allowed, and why.
+REQUIRED: tuple[tuple[str, Any, str], ...] = (
+    (
+        "SslEnabled",
+        False,
+        "Debian's Orthanc crashes at the first request to its own HTTPS; TLS belongs in the front door",
+    ),
+    ("DicomTlsEnabled", False, "Orthanc's own DICOM TLS accepts TLS 1.0; TLS ends at the front door"),
+    ("RemoteAccessAllowed", False, "only the front door and our own processes, on loopback, speak HTTP with Orthanc"),
+    ("AuthenticationEnabled", True, "the first of the two locks"),
+    ("MaximumStorageMode", "Reject", "Recycle deletes the oldest patient when the disk limit is reached"),
+    ("OverwriteInstances", False, "a second copy must never replace the first silently"),
+    ("SynchronousCMove", True, "otherwise a requester is told that images arrived before they did"),
+    ("StableAge", 60, "our own completeness clock decides; one known value keeps Orthanc's events comparable"),
+    ("StorageCompression", False, "files stay the bytes that were received"),
+    ("StoreMD5ForAttachments", True, "integrity checks rest on it"),
+    ("DicomAlwaysAllowStore", False, "an unknown AE title must not store"),
+    ("DicomAlwaysAllowFind", False, "an unknown AE title must not query"),
+    ("DicomAlwaysAllowFindWorklist", False, "an unknown AE title must not get a worklist"),
+    ("DicomAlwaysAllowGet", False, "an unknown AE title must not retrieve"),
+    ("DicomAlwaysAllowMove", False, "an unknown AE title must not retrieve"),
+    ("DicomAlwaysAllowEcho", False, "an unknown AE title learns nothing"),
+    ("DicomCheckCalledAet", True, "a sender that meant another archive is told so"),
+    ("DicomCheckModalityHost", True, "an AE title is only believed from its own address"),
+    ("ExecuteLuaEnabled", False, "a script pushed over HTTP could do anything"),
+    ("WebDavEnabled", False, "a way in that no check of ours covers"),
+    ("HttpCompressionEnabled", False, "the front door compresses; compressing pixels here costs a factor of ten"),
+)
+
+
+def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every fault in Orthanc's own part, as (JSON path, what was found and what is allowed)."""
+    found = [
+        (path, f"found {orthanc.get(path, 'nothing')!r}, allowed is {value!r} only: {why}")
+        for path, value, why in REQUIRED
+        if orthanc.get(path) != value
+    ]
+    if "RegisteredUsers" in orthanc:
+        found.append(("RegisteredUsers", "is made by `zambezi up` (random passwords in ZAMBEZI_HOME); take it out"))
+    peers = orthanc.get("DicomModalities", {})
+    if not isinstance(peers, dict):
+        return [*found, ("DicomModalities", "found something else than an object { name: peer }")]
+    for name, peer in peers.items():
+        try:
+            modality(name, peer)
+        except ValueError as error:
+            found.append((f"DicomModalities.{name}", str(error)))
+    aets: dict[str, str] = {}
+    for name, peer in peers.items():
+        aet = peer[0] if isinstance(peer, list) and peer else peer.get("AET") if isinstance(peer, dict) else None
+        if isinstance(aet, str) and aet in aets:
+            found.append((f"DicomModalities.{name}", f"AE title {aet} belongs to {aets[aet]} already"))
+        elif isinstance(aet, str):
+            aets[aet] = name
+    return found
+
+
+def modality(name: str, peer: Any) -> Modality:
+    """Read one DicomModalities entry, in Orthanc's short form [aet, host, port] or its long one {AET, Host, Port}."""
+    if isinstance(peer, dict):
+        aet, host, port = peer.get("AET"), peer.get("Host"), peer.get("Port")
+    elif isinstance(peer, list) and len(peer) >= 3:
+        aet, host, port = peer[0], peer[1], peer[2]
+    else:
+        raise ValueError('found neither ["AET", "host", port] nor {"AET": ..., "Host": ..., "Port": ...}')
+    if not isinstance(aet, str) or not 0 < len(aet) <= 16:
+        raise ValueError(f"AET: found {aet!r}, allowed are 1 to 16 characters")
+    if not isinstance(host, str) or not host:
+        raise ValueError(f"Host: found {host!r}, allowed is an IP address")
+    number = int(port) if str(port).isdigit() else 0  # type: ignore[arg-type]  # digits only
+    if not 0 < number < 65536:
+        raise ValueError(f"Port: found {port!r}, allowed is a number from 1 to 65535")
+    return Modality(name, aet, host, number)
+
+
+def modalities(orthanc: dict[str, Any]) -> dict[str, Modality]:
+    """All peers by name; the configuration has been checked."""
+    return {name: modality(name, peer) for name, peer in orthanc.get("DicomModalities", {}).items()}

@@ -1,0 +1,208 @@
+"""The typed form of the `Zambezi` section in orthanc-config/: what an administrator may write there.
+
+Names in the JSON are CamelCase, as in Orthanc's own configuration; orthanc-config/schema/ is generated
+from these classes. Each field's description is the line of the manual.
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.alias_generators import to_pascal
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Cause = Literal["modality", "migration", "ourselves"]
+
+
+class Section(BaseModel):
+    """A section that knows all of its keys: an unknown one is a fault, not a wish."""
+
+    model_config = ConfigDict(alias_generator=to_pascal, extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Site(Section):
+    name: str = Field("Hospital", description="The hospital's name, on pages and reports.", max_length=120)
+    time_zone: str = Field("Africa/Maputo", description="IANA time zone of pages and reports.")
+    language: Literal["pt", "en"] = Field("pt", description="Language of pages before a user has chosen one.")
+    issuer: Name = Field("HOSPITAL", description="Issuer of patient IDs that come without one.")
+    accession_prefix: str = Field("Z", pattern=r"^[A-Z0-9]{0,6}$", description="Begins the accession numbers we make.")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("not an IANA time zone such as Africa/Maputo or Africa/Harare")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+
+class Completeness(Section):
+    quiet_seconds: float = Field(
+        30, ge=0.5, le=3600, description="A study is complete when no instance of it came for so many seconds."
+    )
+
+
+class Destination(Section):
+    proof: Literal["found", "acknowledged"] = Field(
+        "found",
+        description="What counts as delivered: every SOP Instance UID answered to a query, or every C-STORE answered success.",
+    )
+    retry_seconds: float = Field(30, ge=0.1, le=86400, description="Wait before the second attempt.")
+    retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
+    retry_cap_seconds: float = Field(3600, ge=0.1, le=86400, description="No wait is longer.")
+    attempts: int = Field(50, ge=1, le=10000, description="After so many failed attempts a person must look (parked).")
+
+
+class When(Section):
+    """Conditions of a rule; all that are given must hold, and a list holds if one of its values does."""
+
+    modality: tuple[str, ...] = Field((), description="(0008,0060) of an instance is one of these.")
+    calling_aet: tuple[str, ...] = Field((), description="The sender's AE title is one of these.")
+    called_aet: tuple[str, ...] = Field((), description="The AE title the sender called is one of these.")
+
+
+class Route(Section):
+    name: Name = Field(description="The rule's name; it stands in every route's reason.")
+    when: When = Field(When(), description="Which instances; all where nothing is given.")
+    causes: tuple[Cause, ...] = Field(("modality",), description="Stores of which cause the rule acts on.")
+    send_to: tuple[Name, ...] = Field(min_length=1, description="Names from Destinations.")
+
+
+class Hl7Fields(Section):
+    """Where a sender writes what: HL7 paths such as OBR-18 or ZDS-1.1 (a sender's habits are configuration)."""
+
+    placer_number: str = "ORC-2"
+    filler_number: str = "ORC-3"
+    accession_number: str = "OBR-18"
+    study_uid: str = "ZDS-1.1"
+    modality: str = "OBR-24"
+    procedure_code: str = "OBR-4.1"
+    procedure_text: str = "OBR-4.2"
+    scheduled_at: str = "ORC-7.4"
+    station_aet: str = "ORC-18"
+
+
+class Hl7Peer(Section):
+    application: str = Field(description="MSH-3 of what it sends; MSH-5 of what it gets.", max_length=180)
+    facility: str = Field("", description="MSH-4 of what it sends; MSH-6 of what it gets. Empty: not checked.")
+    addresses: tuple[str, ...] = Field(("127.0.0.1",), description="IP addresses it may connect from.")
+    host: str = Field("", description="Where it listens for our messages; empty: it gets none.")
+    port: int = Field(2575, ge=1, le=65535)
+    encoding: Literal["UNICODE UTF-8", "8859/1"] = Field("UNICODE UTF-8", description="MSH-18 of what we send.")
+    hl7_version: Literal["2.3.1", "2.5.1"] = Field("2.5.1", description="MSH-12 of what we send.")
+    fields: Hl7Fields = Field(Hl7Fields(), description="Where this sender writes what.")
+    retry_seconds: float = Field(15, ge=0.1, le=86400)
+    attempts: int = Field(1000, ge=1, le=100000)
+
+
+class Hl7Trigger(Section):
+    name: Name
+    on: Literal["study-completed", "report-signed"]
+    causes: tuple[Cause, ...] = Field(("modality",), description="Stores of which cause the trigger acts on.")
+    send_to: Name = Field(description="A name from Hl7.Peers.")
+    message: Literal["ORM^O01", "ORU^R01"] = Field(description="ORM^O01: images are there. ORU^R01: the report.")
+    pdf: bool = Field(True, description="ORU^R01 carries the report as PDF, too (OBX of type ED).")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        fitting = {"study-completed": "ORM^O01", "report-signed": "ORU^R01"}[self.on]
+        if self.message != fitting:
+            raise ValueError(f"On {self.on} goes with Message {fitting}")
+        return self
+
+
+class Hl7(Section):
+    maximum_message_megabytes: float = Field(16, gt=0, le=64)
+    maximum_connections: int = Field(64, ge=1, le=1000)
+    idle_seconds: float = Field(300, ge=1, le=86400, description="A connection that is silent for so long is closed.")
+    peers: dict[Name, Hl7Peer] = Field(default_factory=dict)
+    triggers: tuple[Hl7Trigger, ...] = ()
+
+
+class Station(Section):
+    """A modality that asks for its worklist, by AE title: which of the orders it gets."""
+
+    modality: tuple[str, ...] = Field(min_length=1, description="Modalities it performs, such as CT.")
+
+
+class Worklist(Section):
+    stations: dict[str, Station] = Field(
+        default_factory=dict,
+        description="By AE title. An order without a station goes to every station of its modality.",
+    )
+    hours_back: float = Field(72, ge=0, le=24 * 60, description="How long an order not begun stays on the worklist.")
+    hours_ahead: float = Field(72, ge=1, le=24 * 60)
+
+
+class Session(Section):
+    idle_minutes: float = Field(30, ge=1, le=240)
+    absolute_hours: float = Field(12, ge=0.5, le=24)
+    lockout_failures: int = Field(8, ge=3, le=50)
+    lockout_minutes: float = Field(15, ge=1, le=1440)
+    second_factor_roles: tuple[str, ...] = Field(
+        (), description="Roles that must set up a second factor (TOTP) before they get in."
+    )
+
+
+class Window(Section):
+    """Opening hours: weekdays and times of the site; `To` before `From` goes over midnight."""
+
+    days: tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...] = (
+        "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun",
+    )  # fmt: skip
+    from_: time = Field(time(0, 0), alias="From")
+    to: time = Field(time(0, 0), description="Exclusive; equal to From means the whole day.")
+
+
+class MigrationSource(Section):
+    peer: Name = Field(description="The legacy archive's name in DicomModalities.")
+    aet: str = Field(
+        "ZAMBEZI_MIG", max_length=16, description="Our AE title for the second, independent retrieve (C-GET)."
+    )
+    windows: tuple[Window, ...] = Field((Window(),), description="When it may be asked.")
+    ceiling: int = Field(1, ge=1, le=8, description="Studies moved at once.")
+    study_deadline_seconds: float = Field(600, ge=5, le=86400)
+
+
+class Migration(Section):
+    sources: dict[Name, MigrationSource] = Field(default_factory=dict)
+
+
+class Zambezi(Section):
+    """The whole `Zambezi` section."""
+
+    site: Site = Site()
+    completeness: Completeness = Completeness()
+    destinations: dict[Name, Destination] = Field(
+        default_factory=dict, description="Routing destinations, by their name in DicomModalities."
+    )
+    routing: tuple[Route, ...] = ()
+    hl7: Hl7 = Field(Hl7(), alias="Hl7")
+    worklist: Worklist = Worklist()
+    session: Session = Session()
+    migration: Migration = Migration()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        faults = []
+        for n, route in enumerate(self.routing):
+            for name in route.send_to:
+                if name not in self.destinations:
+                    known = ", ".join(sorted(self.destinations)) or "none"
+                    faults.append(f'Routing[{n}].SendTo: no destination "{name}" (known: {known})')
+        for n, trigger in enumerate(self.hl7.triggers):
+            if trigger.send_to not in self.hl7.peers:
+                known = ", ".join(sorted(self.hl7.peers)) or "none"
+                faults.append(f'Hl7.Triggers[{n}].SendTo: no HL7 peer "{trigger.send_to}" (known: {known})')
+        names = [route.name for route in self.routing] + [trigger.name for trigger in self.hl7.triggers]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            faults.append(f'the rule name "{name}" is used {names.count(name)} times; each rule needs its own')
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self

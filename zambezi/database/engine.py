@@ -1,0 +1,49 @@
+"""One way to the relational database: SQLite (embedded) or PostgreSQL, with the settings that keep it whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.orm import Session, sessionmaker
+
+from zambezi import crash
+
+Sessions = sessionmaker[Session]
+
+
+def connect(url: str, process: str) -> Engine:
+    """An engine for `process` (its name at crash points).
+
+    SQLite: WAL, synchronous=FULL, foreign keys, a busy timeout, and BEGIN IMMEDIATE for every transaction:
+    with the default two writers can read the same head of a chain and fork it silently.
+    """
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": 30})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+    else:
+        engine = create_engine(_psycopg(url), pool_pre_ping=True, isolation_level="READ COMMITTED")
+    event.listen(engine, "commit", lambda connection: crash.point(process))
+    return engine
+
+
+def sessions(engine: Engine, process: str) -> Sessions:
+    """A factory of sessions; shells open one with `with sessions.begin() as session:` and hand it on."""
+    made = sessionmaker(engine, expire_on_commit=False)
+    event.listen(made, "after_commit", lambda session: crash.point(process))
+    return made
+
+
+def _psycopg(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself: _begin_immediate does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_immediate(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

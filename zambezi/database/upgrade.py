@@ -1,0 +1,20 @@
+"""Bringing the database to this version's schema: Alembic revisions, run at every start of `zambezi up`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine
+
+REVISIONS = Path(__file__).parent / "revisions"
+
+
+def upgrade(engine: Engine) -> None:
+    """Run every revision that the database has not seen; nothing happens where it has seen all."""
+    config = Config()
+    config.set_main_option("script_location", str(REVISIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

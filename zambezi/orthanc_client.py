@@ -1,0 +1,112 @@
+"""Orthanc's REST API, as far as Zambezi uses it: typed, with time limits, speaking as one service.
+
+Every call raises OrthancUnreachable (try again later) or OrthancRefused (the answer was an error; trying
+again without a change won't help, unless `is_transient`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import requests
+
+from zambezi.environment import Environment
+from zambezi.keys import Keys
+
+
+class OrthancError(Exception):
+    """Orthanc did not do what was asked.
+
+    OrthancError
+     +- OrthancUnreachable   no answer: not running, starting, or too slow
+     +- OrthancRefused       an answer that is an error (`status`)
+    """
+
+
+class OrthancUnreachable(OrthancError):
+    """No answer within the time limit."""
+
+
+class OrthancRefused(OrthancError):
+    """Orthanc answered with an HTTP error."""
+
+    def __init__(self, method: str, path: str, status: int, text: str) -> None:
+        super().__init__(f"{method} {path}: HTTP {status}: {text[:300]}")
+        self.status = status
+
+    @property
+    def is_transient(self) -> bool:
+        return self.status in (429, 502, 503, 504)
+
+
+class OrthancClient:
+    """One service's connection (`service` is a name from zambezi.keys.SERVICES). Not for sharing between threads."""
+
+    def __init__(self, environment: Environment, keys: Keys, service: str, timeout_s: float = 30) -> None:
+        self._base = environment.orthanc_url
+        self._timeout_s = timeout_s
+        self._session = requests.Session()
+        self._session.auth = keys.basic(service)
+        self._session.trust_env = False  # loopback never goes through a proxy, nor takes a password from .netrc
+        # Orthanc before 1.12.2 would gzip every DICOM file for a client that says it accepts it.
+        self._session.headers["Accept-Encoding"] = "identity"
+
+    def request(self, method: str, path: str, timeout_s: float | None = None, **how: Any) -> requests.Response:
+        """Any call; `how` as in requests (json, data, params, headers). Answers other than 2xx raise."""
+        try:
+            answer = self._session.request(method, self._base + path, timeout=timeout_s or self._timeout_s, **how)
+        except requests.RequestException as error:
+            raise OrthancUnreachable(f"{method} {path}: {type(error).__name__}") from error
+        if not answer.ok:
+            raise OrthancRefused(method, path, answer.status_code, answer.text)
+        return answer
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The JSON that a GET answers with."""
+        return self.request("GET", path, params=params).json()
+
+    def post(self, path: str, body: Any) -> Any:
+        """The JSON that a POST of JSON answers with."""
+        return self.request("POST", path, json=body).json()
+
+    def system(self) -> dict[str, Any]:
+        """Version, AE title, ports (GET /system)."""
+        found: dict[str, Any] = self.get("/system")
+        return found
+
+    def store(self, dicom: bytes) -> dict[str, Any]:
+        """Store one DICOM file; {"ID", "Status": Success | AlreadyStored, ...}. Never retries by itself."""
+        answer = self.request("POST", "/instances", data=dicom, headers={"Content-Type": "application/dicom"})
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def file(self, orthanc_id: str) -> bytes:
+        """The DICOM file of an instance, as it is stored."""
+        return self.request("GET", f"/instances/{orthanc_id}/file").content
+
+    def md5(self, orthanc_id: str) -> str:
+        """The MD5 that Orthanc keeps of the file it received (lower-case hex)."""
+        return self.request("GET", f"/instances/{orthanc_id}/attachments/dicom/md5").text.strip()
+
+    def find(self, level: str, query: dict[str, str], expand: bool = False) -> list[Any]:
+        """Local look-up (POST /tools/find): Orthanc ids, or their contents with `expand`. Level: Study, Series, Instance."""
+        found: list[Any] = self.post("/tools/find", {"Level": level, "Query": query, "Expand": expand})
+        return found
+
+    def start_store(self, modality: str, orthanc_ids: Iterable[str]) -> str:
+        """Begin sending instances by C-STORE (asynchronous job, all or nothing); the job's id."""
+        body = {"Resources": list(orthanc_ids), "Synchronous": False, "Permissive": False}
+        return str(self.post(f"/modalities/{modality}/store", body)["ID"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """State and content of a job; OrthancRefused with status 404 once it is forgotten (Orthanc was restarted)."""
+        found: dict[str, Any] = self.get(f"/jobs/{job_id}")
+        return found
+
+    def query(self, modality: str, level: str, query: dict[str, str]) -> list[dict[str, str]]:
+        """C-FIND to a modality: the answers, with tag names as keys. Level: Study, Series, Instance."""
+        made = self.post(f"/modalities/{modality}/query", {"Level": level, "Query": query})
+        answers: list[dict[str, str]] = self.get(f"/queries/{made['ID']}/answers", expand="", simplify="")
+        self.request("DELETE", f"/queries/{made['ID']}")
+        return answers
