@@ -90,7 +90,7 @@ class OrthancClient:
         return self.request("GET", f"/instances/{orthanc_id}/attachments/dicom/md5").text.strip()
 
     def find(self, level: str, query: dict[str, str], expand: bool = False) -> list[Any]:
-        """Local look-up (POST /tools/find): Orthanc ids, or their contents with `expand`. Level: Study, Series, Instance."""
+        """Local look-up: Orthanc ids, or contents with `expand`. Level: Study, Series, Instance."""
         found: list[Any] = self.post("/tools/find", {"Level": level, "Query": query, "Expand": expand})
         return found
 

@@ -51,7 +51,7 @@ class Completeness(Section):
 class Destination(Section):
     proof: Literal["found", "acknowledged"] = Field(
         "found",
-        description="What counts as delivered: every SOP Instance UID answered to a query, or every C-STORE answered success.",
+        description="What counts as delivered: every SOP Instance UID answered to a query, or each C-STORE success.",
     )
     retry_seconds: float = Field(30, ge=0.1, le=86400, description="Wait before the second attempt.")
     retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
