@@ -68,7 +68,9 @@ def legacy_studies(run: str, folder: Path) -> list[Path]:
         date = "" if study == UNDATED else str(dataset.get("StudyDate", "")).replace(".", "")
         exam = Exam(f"OLD{run}", "Macamo^Antónia", "19610203", "F", f"L{run}{study[:2].upper()}",
                     uid("legacy", run, study), date)  # fmt: skip
-        _identify(dataset, exam, uid("legacy", run, study, str(dataset.get("Modality", "OT"))), uid("legacy", run, name))
+        _identify(
+            dataset, exam, uid("legacy", run, study, str(dataset.get("Modality", "OT"))), uid("legacy", run, name)
+        )
         made.append(_write(dataset, folder / f"legacy-{name}"))
     return made
 
