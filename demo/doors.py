@@ -50,14 +50,20 @@ def strangers_get_nothing(hospital: Hospital, run: Run) -> str:
         must(answer.status_code == 401, f"Orthanc answers a stranger {answer.status_code} on {method} {path}")
         tried += 1
     secrets = (run.accession_number, run.patient_id, "Conceição", "Concei")
-    for base, paths in ((hospital.environment.front_url, FRONT_PATHS + RIS_PATHS), (hospital.environment.ris_url, RIS_PATHS)):
+    for base, paths in (
+        (hospital.environment.front_url, FRONT_PATHS + RIS_PATHS),
+        (hospital.environment.ris_url, RIS_PATHS),
+    ):
         for path in paths:
             answer = requests.get(base + path, timeout=30, allow_redirects=False)
             allowed = answer.status_code in (401, 403, 404) or (
                 answer.status_code in (302, 303) and "/session" in answer.headers.get("Location", "")
             )
             must(allowed, f"a stranger gets {answer.status_code} on {path}")
-            must(not any(secret in answer.text for secret in secrets), f"the answer to a stranger on {path} names a patient")
+            must(
+                not any(secret in answer.text for secret in secrets),
+                f"the answer to a stranger on {path} names a patient",
+            )
             tried += 1
     return f"{tried} requests without a token: nothing; {_unknown_ae(hospital, run)}; {_without_plugin(hospital)}"
 
@@ -101,7 +107,10 @@ def nothing_unnamed(hospital: Hospital, studies: list[str]) -> None:
         ).all()
     for entry in entries:
         facts = json.loads(entry.payload)
-        must(facts["cause"] == "modality", f"rule {facts['rule']} acted on cause {facts['cause']}, which it does not name")
+        must(
+            facts["cause"] == "modality",
+            f"rule {facts['rule']} acted on cause {facts['cause']}, which it does not name",
+        )
         must(facts["study_uid"] not in studies, f"rule {facts['rule']} acted on a migrated study")
 
 
@@ -158,5 +167,3 @@ def _copy_of_databases(hospital: Hospital, folder: Path) -> Path:
         source.close()
         copy.close()
     return folder
-
-

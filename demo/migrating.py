@@ -46,7 +46,9 @@ def legacy_is_migrated(hospital: Hospital, run: Run) -> str:
     must(set(verdicts.values()) == {"equal"}, f"verdicts: {sorted(verdicts.values())} instead of all equal")
     must(undated, "the study without StudyDate is not among them")
     for sop_uid in expected:
-        must(len(hospital.orthanc().find("Instance", {"SOPInstanceUID": sop_uid})) == 1, "an instance is not in Orthanc")
+        must(
+            len(hospital.orthanc().find("Instance", {"SOPInstanceUID": sop_uid})) == 1, "an instance is not in Orthanc"
+        )
 
     certificate = hospital.environment.home / f"certificate-{run.number}.json"
     hospital.zambezi("migrate", "certificate", name, "--out", str(certificate))
@@ -76,3 +78,10 @@ def _load(files: list[Path], port: int) -> None:
             ["storescu", *(["-xr"] if compressed else []), "-aet", "OLDCT", "-aec", "LEGACY", "127.0.0.1", str(port), str(file)],
             check=True, capture_output=True, timeout=60, env={**os.environ, "TCP_NODELAY": "1"},
         )  # fmt: skip
+
+
+def certificate_holds(hospital: Hospital, run: Run) -> str:
+    """The certificate of the run's migration still verifies."""
+    certificate = hospital.environment.home / f"certificate-{run.number}.json"
+    hospital.zambezi("migrate", "verify-certificate", str(certificate))
+    return f"{certificate.name} verifies"

@@ -1,0 +1,51 @@
+"""A whole installation with the demo's neighbours, on free ports and in a folder of its own, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from demo import play
+from demo.hospital import Hospital
+from demo.neighbours import Neighbours, free_port
+from zambezi.environment import PORTS, REPOSITORY, Environment
+
+
+@contextmanager
+def a_hospital(quiet_seconds: float = 1, variables: Mapping[str, str] | None = None) -> Iterator[Hospital]:
+    """Start everything, hand it over, stop everything; its folder stays if ZAMBEZI_KEEP is set (to look at its logs)."""
+    folder = Path(tempfile.mkdtemp(prefix="zambezi-test-"))
+    folder.chmod(0o755)  # the processes run under an account of their own
+    shutil.copytree(REPOSITORY / "demo" / "config", folder / "config")
+    settings = folder / "config" / "30-zambezi.json"
+    text = settings.read_text()
+    changed = re.sub(r'"QuietSeconds": [0-9.]+', f'"QuietSeconds": {quiet_seconds}', text)
+    assert changed != text or f'"QuietSeconds": {quiet_seconds}' in text
+    settings.write_text(changed)
+    environ = {
+        **os.environ,
+        **{variable: str(free_port()) for variable, _ in PORTS.values()},
+        **{f"DEMO_{name}_PORT": str(free_port()) for name in ("HIS", "SECOND", "BACKUP", "LEGACY")},
+        "ZAMBEZI_HOME": str(folder / "home"),
+        "ZAMBEZI_CONFIG": str(folder / "config"),
+        "ZAMBEZI_DATABASE_URL": "",
+        **(variables or {}),
+    }
+    environment = Environment.read(environ)
+    hospital = Hospital(environment, Neighbours.read(environment, environ))
+    os.environ.update(variables or {})
+    try:
+        play.start(hospital)
+        yield hospital
+    finally:
+        for name in variables or {}:
+            os.environ.pop(name, None)
+        hospital.try_zambezi("down")
+        hospital.neighbours.stop()
+        if "ZAMBEZI_KEEP" not in os.environ:
+            shutil.rmtree(folder, ignore_errors=True)
