@@ -67,15 +67,16 @@ def legacy_is_migrated(hospital: Hospital, run: Run) -> str:
     for study_uid in studies:
         viewer.open_study(study_uid)
     doors.nothing_unnamed(hospital, studies)
-    return f"{len(studies)} studies, {len(expected)} instances (RLE and an undated study among them) equal by digest; certified"
+    return f"{len(studies)} studies, {len(expected)} instances (RLE and undated ones too) equal by digest; certified"
 
 
 def _load(files: list[Path], port: int) -> None:
     # one association a file: -xr proposes RLE, which the plain files must not be turned into
     for file in files:
         compressed = pydicom.dcmread(file, stop_before_pixels=True).file_meta.TransferSyntaxUID.is_compressed
+        proposed = ["-xr"] if compressed else []
         subprocess.run(
-            ["storescu", *(["-xr"] if compressed else []), "-aet", "OLDCT", "-aec", "LEGACY", "127.0.0.1", str(port), str(file)],
+            ["storescu", *proposed, "-aet", "OLDCT", "-aec", "LEGACY", "127.0.0.1", str(port), str(file)],
             check=True, capture_output=True, timeout=60, env={**os.environ, "TCP_NODELAY": "1"},
         )  # fmt: skip
 

@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 
+from operations.account import as_system_account
+
 from demo import archiving, doors, migrating, ordering, reading
 from demo.hospital import PASSWORD, PEOPLE, Hospital, Run, StepFailed, new_run
 from demo.neighbours import Neighbours
-from operations.account import as_system_account
 from zambezi import clock
 from zambezi.environment import REPOSITORY, Environment
 

@@ -1,4 +1,4 @@
-"""A whole installation with the demo's neighbours, on free ports and in a folder of its own, for as long as a test needs it."""
+"""A whole installation with the demo's neighbours, on free ports and in a folder of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zambezi.environment import PORTS, REPOSITORY, Environment
 
 @contextmanager
 def a_hospital(quiet_seconds: float = 1, variables: Mapping[str, str] | None = None) -> Iterator[Hospital]:
-    """Start everything, hand it over, stop everything; its folder stays if ZAMBEZI_KEEP is set (to look at its logs)."""
+    """Start everything, hand it over, stop everything; with ZAMBEZI_KEEP its folder stays, to look at the logs."""
     folder = Path(tempfile.mkdtemp(prefix="zambezi-test-"))
     folder.chmod(0o755)  # the processes run under an account of their own
     shutil.copytree(REPOSITORY / "demo" / "config", folder / "config")

@@ -71,7 +71,7 @@ class Bare:
 
 def rate(port: int, made: bytes, count: int, senders: int, nodelay: bool = True) -> float:
     """Instances a second that `senders` dcmsend programs get into the archive on `port`."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # noqa: S108  # memory, so that reading costs nothing
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # memory, so that reading costs nothing
         lots = []
         for sender in range(senders):
             lot = Path(folder) / str(sender)
@@ -80,8 +80,10 @@ def rate(port: int, made: bytes, count: int, senders: int, nodelay: bool = True)
         environment = {**os.environ, **({"TCP_NODELAY": "1"} if nodelay else {})}
         begun = time.perf_counter()
         programs = [
-            subprocess.Popen(["dcmsend", "-q", "-aet", "CT1", "-aec", "ZAMBEZI", "127.0.0.1", str(port), "+sd", str(lot)],
-                             env=environment)
+            subprocess.Popen(
+                ["dcmsend", "-q", "-aet", "CT1", "-aec", "ZAMBEZI", "127.0.0.1", str(port), "+sd", str(lot)],
+                env=environment,
+            )
             for lot in lots
         ]  # fmt: skip
         codes = [program.wait(600) for program in programs]
@@ -105,10 +107,10 @@ def measure(edge: int, senders: int, ours: int, bare: int, settle: Callable[[], 
         if number:  # the first pair only warms up
             ratios.append(found[ours] / found[bare])
             rates.append((found[ours], found[bare]))
+    us, them = (statistics.median(pair[which] for pair in rates) for which in (0, 1))
     print(
-        f"{label:>7}, {senders} sender{'s' if senders > 1 else ' '}: ours {statistics.median(r[0] for r in rates):6.0f}/s, "
-        f"bare {statistics.median(r[1] for r in rates):6.0f}/s, ratio {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f})",
+        f"{label:>7}, {senders} sender{'s' if senders > 1 else ' '}: ours {us:6.0f}/s, bare {them:6.0f}/s, "
+        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         flush=True,
     )
     return ratios

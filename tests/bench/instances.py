@@ -1,4 +1,4 @@
-"""Instances for measuring: one template, copied with other UIDs of the same length, so that making them costs nothing."""
+"""Instances for measuring: one template, copied with other UIDs of the same length, so that making them is cheap."""
 
 from __future__ import annotations
 
