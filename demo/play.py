@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from operations.account import as_system_account
+from zambezi.account import become_account
 
 from demo import archiving, doors, migrating, ordering, reading
 from demo.hospital import PASSWORD, PEOPLE, Hospital, Run, StepFailed, new_run
@@ -35,6 +35,7 @@ def main() -> int:
     """Start, play or verify, print the addresses; the process's exit code."""
     environment = Environment.read({"ZAMBEZI_HOME": str(REPOSITORY / "data-demo"),
                                     "ZAMBEZI_CONFIG": str(REPOSITORY / "demo" / "config"), **os.environ})  # fmt: skip
+    become_account(environment.home)
     hospital = Hospital(environment, Neighbours.read(environment, os.environ))
     stay = os.environ.get("EXIT") != "1"
     begun = time.monotonic()
@@ -120,5 +121,4 @@ def _addresses(hospital: Hospital) -> str:
 
 
 if __name__ == "__main__":
-    as_system_account()
     sys.exit(main())
