@@ -61,7 +61,7 @@ def one_round(hospital: Hospital, instances: int, orders: int, chance: random.Ra
         return thread
 
     threads = [guarded(store), guarded(order)]
-    killed = {victim: 0 for victim in VICTIMS}
+    killed = dict.fromkeys(VICTIMS, 0)
     for victim in itertools.cycle(VICTIMS):
         time.sleep(chance.uniform(0.5, 3))
         if not any(thread.is_alive() for thread in threads) and all(killed.values()):

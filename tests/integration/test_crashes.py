@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demo.person import Person
 from sqlalchemy import select
 
 from demo.hospital import PASSWORD, Hospital
-from demo.person import Person
 from tests import invariants
 from tests.running import a_hospital
 from tests.senders import Sender, order_message, send_message, small_study
@@ -27,7 +27,7 @@ def crash_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parent in (folder, *folder.parents):
         if parent.stat().st_mode & 0o777 == 0o700:
             parent.chmod(0o755)  # the processes run under an account of their own
-    folder.chmod(0o777)  # noqa: S103 - they take the files away
+    folder.chmod(0o777)
     return folder
 
 
