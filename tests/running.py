@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from zambezi.environment import PORTS, REPOSITORY, Environment
 
 
 @contextmanager
-def a_hospital(quiet_seconds: float = 1, variables: Mapping[str, str] | None = None) -> Iterator[Hospital]:
+def a_hospital(quiet_seconds: float = 0.5) -> Iterator[Hospital]:
     """Start everything, hand it over, stop everything; with ZAMBEZI_KEEP its folder stays, to look at the logs."""
     folder = Path(tempfile.mkdtemp(prefix="zambezi-test-"))
     folder.chmod(0o755)  # the processes run under an account of their own
@@ -34,18 +34,27 @@ def a_hospital(quiet_seconds: float = 1, variables: Mapping[str, str] | None = N
         "ZAMBEZI_HOME": str(folder / "home"),
         "ZAMBEZI_CONFIG": str(folder / "config"),
         "ZAMBEZI_DATABASE_URL": "",
-        **(variables or {}),
     }
     environment = Environment.read(environ)
     hospital = Hospital(environment, Neighbours.read(environment, environ))
-    os.environ.update(variables or {})
+    crash_folder(hospital).mkdir()
+    crash_folder(hospital).chmod(0o777)  # the processes, whose account is another, take the files away
+    before = os.environ.get("ZAMBEZI_CRASH_DIR")
+    os.environ["ZAMBEZI_CRASH_DIR"] = str(crash_folder(hospital))
     try:
         play.start(hospital)
         yield hospital
     finally:
-        for name in variables or {}:
-            os.environ.pop(name, None)
+        if before is None:
+            del os.environ["ZAMBEZI_CRASH_DIR"]
+        else:
+            os.environ["ZAMBEZI_CRASH_DIR"] = before
         hospital.try_zambezi("down")
         hospital.neighbours.stop()
         if "ZAMBEZI_KEEP" not in os.environ:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def crash_folder(hospital: Hospital) -> Path:
+    """Where a test asks a process to die at its n-th commit event (zambezi/crash.py)."""
+    return hospital.environment.home.parent / "crash"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from demo.person import Person
 from sqlalchemy import select
 
 from demo.hospital import PASSWORD, Hospital
+from demo.person import Person
 from tests import invariants
-from tests.running import a_hospital
+from tests.running import crash_folder
 from tests.senders import Sender, order_message, send_message, small_study
 from zambezi.database.tables import Delivery, Order, Report
 
@@ -21,24 +19,9 @@ WRITERS = ("orthanc", "gateway", "ris")
 MOST = 120
 
 
-@pytest.fixture(scope="module")
-def crash_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("crash")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_mode & 0o777 == 0o700:
-            parent.chmod(0o755)  # the processes run under an account of their own
-    folder.chmod(0o777)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fragile(crash_dir: Path) -> Iterator[Hospital]:
-    with a_hospital(quiet_seconds=0.5, variables={"ZAMBEZI_CRASH_DIR": str(crash_dir)}) as hospital:
-        yield hospital
-
-
-def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(fragile: Hospital, crash_dir: Path):
-    person = Person(fragile.environment.front_url)
+def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(hospital: Hospital):
+    crash_dir = crash_folder(hospital)
+    person = Person(hospital.environment.front_url)
     everything: dict[str, str] = {}
     reached = 0
     for n in range(1, MOST + 1):
@@ -46,7 +29,7 @@ def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(fragile: Hospit
             asked = crash_dir / writer
             asked.write_text(str(n))
             asked.chmod(0o666)
-        everything |= scenario(fragile, person)
+        everything |= scenario(hospital, person)
         untouched = [writer for writer in WRITERS if (crash_dir / writer).exists()]
         for writer in untouched:
             (crash_dir / writer).unlink(missing_ok=True)
@@ -55,9 +38,9 @@ def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(fragile: Hospit
             break
     else:
         pytest.fail(f"a process still reached its {MOST}th commit event: raise MOST")
-    invariants.stored_once(fragile, everything)
-    invariants.routed_once(fragile, everything)
-    invariants.chains_hold(fragile)
+    invariants.stored_once(hospital, everything)
+    invariants.routed_once(hospital, everything)
+    invariants.chains_hold(hospital)
     print(f"{reached} rounds, each writer dead at every one of its commit events")  # noqa: T201
 
 
