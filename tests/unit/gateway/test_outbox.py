@@ -1,0 +1,222 @@
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from zambezi import clock, outbox
+from zambezi.config.settings import Zambezi
+from zambezi.database.tables import Delivery, ExceptionItem, Report, Study
+
+LEASE = timedelta(seconds=60)
+PATIENCE = outbox.Patience(retry_seconds=10, multiplier=2, cap_seconds=25, attempts=3)
+SETTINGS = Zambezi.model_validate(
+    {
+        "Hl7": {
+            "Peers": {"his": {"Application": "HIS", "Host": "127.0.0.1"}},
+            "Triggers": [
+                {"Name": "tell-report", "On": "report-signed", "SendTo": "his", "Message": "ORU^R01"},
+                {"Name": "tell-images", "On": "study-completed", "SendTo": "his", "Message": "ORM^O01"},
+            ],
+        }
+    }
+)
+
+
+def a_delivery(session, now, id="d1", **facts):
+    facts = {"kind": "dicom", "rule": "r", "destination": "PACS", "because": "it must", **facts}
+    return outbox.add(session, id=id, now=now, writer="gateway", **facts)
+
+
+def claimed(session, now, owner="w1", **how):
+    found = outbox.claim(session, "dicom", now=now, owner=owner, lease=LEASE, **how)
+    return found[1] if found else None
+
+
+def state_of(session, id="d1"):
+    return session.scalars(select(Delivery).where(Delivery.id == id)).one().state
+
+
+def test_the_same_cause_read_twice_is_one_delivery(made, now):
+    with made.begin() as session:
+        assert a_delivery(session, now)
+        assert not a_delivery(session, now)
+        assert len(session.scalars(select(Delivery)).all()) == 1
+
+
+def test_the_id_of_a_delivery_comes_from_its_cause_alone():
+    assert outbox.delivery_id("j", 7, "rule", "PACS") == outbox.delivery_id("j", 7, "rule", "PACS")
+    assert outbox.delivery_id("j", 7, "rule", "PACS") != outbox.delivery_id("j", 8, "rule", "PACS")
+    assert len(outbox.delivery_id("j", 7, "rule", "PACS")) == 32
+
+
+def test_a_claimed_delivery_is_not_claimed_again_until_its_lease_ends(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        assert claimed(session, now)
+        assert claimed(session, now + LEASE / 2) is None
+        second = claimed(session, now + LEASE, "w2")
+        assert second is not None
+        assert second.fence == 2
+
+
+def test_a_zombie_can_finish_nothing(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        zombie = claimed(session, now)
+        claimed(session, now + LEASE, "w2")
+        for act in (
+            lambda: outbox.delivered(session, zombie, proof="found", outcome="", now=now, writer="gateway"),
+            lambda: outbox.failed(session, zombie, outcome="", patience=PATIENCE, now=now, writer="gateway"),
+            lambda: outbox.renew(session, zombie, now=now, lease=LEASE),
+            lambda: outbox.let_go(session, zombie, now=now),
+        ):
+            with pytest.raises(outbox.Fenced):
+                act()
+        assert state_of(session) == "sending"
+
+
+def test_a_renewed_lease_holds_longer(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        held = claimed(session, now)
+        outbox.renew(session, held, now=now + LEASE / 2, lease=LEASE)
+        assert claimed(session, now + LEASE, "w2") is None
+
+
+def test_waits_grow_to_the_cap():
+    assert [PATIENCE.wait(n).total_seconds() for n in (1, 2, 3, 90)] == [10, 20, 25, 25]
+
+
+def test_a_failed_delivery_is_tried_again_and_in_the_end_a_person_must_look(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        moment = now
+        for expected in ("retrying", "retrying", "parked"):
+            held = claimed(session, moment)
+            assert claimed(session, moment) is None
+            assert (
+                outbox.failed(session, held, outcome="no", patience=PATIENCE, now=moment, writer="gateway") == expected
+            )
+            moment += timedelta(seconds=30)
+        assert claimed(session, moment + timedelta(days=9)) is None
+        item = session.scalars(select(ExceptionItem)).one()
+        assert "failed 3 times: no" in item.what
+        assert item.decided_at is None
+
+
+def test_a_person_tries_a_parked_delivery_again(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        outbox.failed(
+            session, claimed(session, now), outcome="", patience=PATIENCE, now=now, writer="gateway", at_once=True
+        )
+        assert outbox.retry(session, "d1", now=now, writer="ris", who="maria")
+        row, _ = outbox.claim(session, "dicom", now=now, owner="w", lease=LEASE)
+        assert row.attempts == 1
+        item = session.scalars(select(ExceptionItem)).one()
+        assert (item.decided_by, item.decision) == ("maria", "try again")
+
+
+def test_a_delivery_that_parks_again_waits_for_a_person_again(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        for _ in range(2):
+            held = claimed(session, now)
+            outbox.failed(session, held, outcome="", patience=PATIENCE, now=now, writer="gateway", at_once=True)
+            assert session.scalars(select(ExceptionItem)).one().decided_at is None
+            outbox.retry(session, "d1", now=now, writer="ris", who="maria")
+            session.flush()
+            session.expire_all()
+
+
+def test_what_is_being_sent_can_be_cancelled_and_its_worker_finishes_nothing(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        held = claimed(session, now)
+        assert outbox.cancel(session, "d1", now=now, writer="ris", who="maria")
+        with pytest.raises(outbox.Fenced):
+            outbox.delivered(session, held, proof="found", outcome="", now=now, writer="gateway")
+        assert not outbox.cancel(session, "d1", now=now, writer="ris", who="maria")
+
+
+def test_what_is_delivered_is_not_retried_but_resent_on_demand(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        outbox.delivered(session, claimed(session, now), proof="found", outcome="all", now=now, writer="gateway")
+        assert not outbox.retry(session, "d1", now=now, writer="ris", who="maria")
+        assert outbox.resend(session, "d1", now=now, writer="ris", who="maria")
+        assert state_of(session) == "due"
+
+
+def test_a_worker_that_stops_gives_its_delivery_back_without_counting_an_attempt(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        outbox.let_go(session, claimed(session, now), now=now)
+        row, _ = outbox.claim(session, "dicom", now=now, owner="w", lease=LEASE)
+        assert row.attempts == 1
+
+
+def test_a_message_waits_for_earlier_ones_about_the_same_study_only(made, now):
+    with made.begin() as session:
+        for n, study in enumerate(("1.1", "1.1", "1.2")):
+            a_delivery(session, now + timedelta(seconds=n), id=f"d{n}", study_uid=study)
+        later = now + timedelta(minutes=1)
+        first = claimed(session, later, destination="PACS")
+        other = claimed(session, later, destination="PACS")
+        assert (first.delivery_id, other.delivery_id) == ("d0", "d2")
+        assert claimed(session, later, destination="PACS") is None
+        outbox.delivered(session, first, proof="", outcome="", now=later, writer="gateway")
+        assert claimed(session, later, destination="PACS").delivery_id == "d1"
+
+
+def a_report(session, now, **facts):
+    session.add(
+        Study(
+            study_uid="1.2",
+            orthanc_id="o",
+            patient_id="P1",
+            patient_name="Conceição^João",
+            accession_number="A1",
+            first_at=clock.text(now),
+            last_at=clock.text(now),
+            **{"cause": "modality", **facts},
+        )
+    )
+    session.flush()
+    return Report(
+        study_uid="1.2", version=1, state="final", findings="Sem alterações.\nSegunda linha.", impression="Normal",
+        technique="", author="ana", signed_by="ana", signed_at=clock.text(now), pdf=b"%PDF-",
+    )  # fmt: skip
+
+
+def test_a_signed_report_is_a_message_to_each_peer_that_a_trigger_names(made, now):
+    with made.begin() as session:
+        made_ids = outbox.report_signed(session, a_report(session, now), now, SETTINGS)
+        delivery = session.scalars(select(Delivery)).one()
+        assert [delivery.id] == made_ids
+        assert (delivery.kind, delivery.destination, delivery.rule) == ("hl7", "his", "tell-report")
+        body = delivery.body.decode()
+        assert f"|{delivery.id[:20]}|P|2.5.1|" in body
+        assert "Sem alterações.~Segunda linha." in body
+        assert "^Application^PDF^Base64^JVBERi0=" in body
+
+
+def test_signing_twice_in_one_version_is_one_message(made, now):
+    with made.begin() as session:
+        report = a_report(session, now)
+        outbox.report_signed(session, report, now, SETTINGS)
+        assert outbox.report_signed(session, report, now, SETTINGS) == []
+
+
+def test_an_addendum_is_sent_as_a_correction(made, now):
+    with made.begin() as session:
+        report = a_report(session, now)
+        report.version = 2
+        outbox.report_signed(session, report, now, SETTINGS)
+        body = session.scalars(select(Delivery)).one().body.decode()
+        assert "|C|" in body.split("\rOBR|")[1].split("\r")[0]
+
+
+def test_a_report_on_a_migrated_study_tells_nobody_unless_a_trigger_names_that_cause(made, now):
+    with made.begin() as session:
+        assert outbox.report_signed(session, a_report(session, now, cause="migration"), now, SETTINGS) == []

@@ -1,0 +1,26 @@
+"""The generations of what is pushed to the plugin whole: `worklist`, `announced`, `revocations`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from zambezi.database.tables import Generation
+
+Name = Literal["worklist", "announced", "revocations"]
+
+
+def raise_(session: Session, name: Name) -> int:
+    """One more, in the transaction of the change that it counts; the row stays locked until that ends."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(Generation).values(name=name, number=1)
+    statement = statement.on_conflict_do_update(index_elements=["name"], set_={"number": Generation.number + 1})
+    return session.execute(statement.returning(Generation.number)).scalar_one()
+
+
+def current(session: Session, name: Name) -> int:
+    """The generation there is; 0 before the first change."""
+    return session.scalars(select(Generation.number).where(Generation.name == name)).first() or 0

@@ -1,0 +1,327 @@
+"""The outbox: deliveries that are due, and who carries which one out at the moment.
+
+A delivery is written in the transaction of what causes it and performed later, by a worker that claims it
+with a lease and a fence: a worker that was thought dead and wakes up again finds another fence in the row
+and can finish nothing. More workers, more hosts: same code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased
+
+from zambezi import audit, clock
+from zambezi.config.settings import Hl7Peer, Site, Zambezi
+from zambezi.database.tables import Delivery, ExceptionItem, Order, Report, Study
+from zambezi.hl7 import build
+
+#: States in which nobody works on a delivery and nothing more will happen by itself.
+AT_REST = ("delivered", "parked", "cancelled")
+
+#: Sections of a report: column of Report, LOINC code and name (OBX-3 of an ORU^R01).
+SECTIONS = (
+    ("technique", "55111-9", "Current imaging procedure descriptions"),
+    ("findings", "59776-5", "Procedure findings"),
+    ("impression", "19005-8", "Radiology imaging study impression"),
+)
+
+
+class Fenced(Exception):
+    """The delivery was claimed by somebody else in the meantime (or cancelled): this worker must let go of it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to perform one delivery until the lease ends."""
+
+    delivery_id: str
+    fence: int
+    owner: str
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait between attempts, and after how many of them a person must look."""
+
+    retry_seconds: float
+    multiplier: float
+    cap_seconds: float
+    attempts: int
+
+    def wait(self, attempts: int) -> timedelta:
+        """The wait after so many failed attempts (1 after the first)."""
+        grown = self.retry_seconds * self.multiplier ** min(attempts - 1, 64)
+        return timedelta(seconds=min(grown, max(self.cap_seconds, self.retry_seconds)))
+
+
+def delivery_id(*cause: object) -> str:
+    """The id of the delivery that `cause` (such as journal, seq, rule, destination) gives; always the same."""
+    return hashlib.sha256("/".join(map(str, cause)).encode()).hexdigest()[:32]
+
+
+def control_id(delivery: str) -> str:
+    """MSH-10 of a delivery's message: a repeat on the wire carries the same one (ST of at most 20)."""
+    return delivery[:20]
+
+
+def add(
+    session: Session, *, id: str, kind: str, rule: str, destination: str, because: str, now: datetime, writer: str,
+    study_uid: str | None = None, order_id: int | None = None, instances: list[list[str]] | None = None,
+    body: bytes | None = None,
+) -> bool:  # fmt: skip
+    """Put a delivery into the outbox, due at once; False if it has been there (the same cause, read twice)."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    at = clock.text(now)
+    row = insert(Delivery).values(
+        id=id, kind=kind, rule=rule, destination=destination, because=because, study_uid=study_uid, order_id=order_id,
+        instances=instances or [], body=body, state="due", next_at=at, created_at=at, updated_at=at,
+    )  # fmt: skip
+    added = session.execute(row.on_conflict_do_nothing().returning(Delivery.id)).first() is not None
+    if added:
+        _audit(session, id, destination, study_uid, now, writer, state="due", rule=rule)
+    return added
+
+
+def claim(
+    session: Session, kind: str, *, now: datetime, owner: str, lease: timedelta, destination: str = ""
+) -> tuple[Delivery, Claim] | None:
+    """Claim the delivery that has waited longest: due, retrying whose time has come, or sending with a dead lease.
+
+    One UPDATE ... RETURNING; on PostgreSQL workers skip rows that another one is just claiming. With a
+    `destination`, a message waits for earlier ones about the same study: a correction never overtakes what
+    it corrects, while other patients' messages go on.
+    """
+    at = clock.text(now)
+    waiting = and_(Delivery.state.in_(("due", "retrying")), Delivery.next_at <= at)
+    abandoned = and_(Delivery.state == "sending", Delivery.lease_until <= at)
+    wanted: list[ColumnElement[bool]] = [Delivery.kind == kind, or_(waiting, abandoned)]
+    if destination:
+        earlier = aliased(Delivery)
+        wanted.append(Delivery.destination == destination)
+        wanted.append(
+            ~exists().where(
+                earlier.kind == kind,
+                earlier.destination == destination,
+                earlier.study_uid == Delivery.study_uid,
+                earlier.created_at < Delivery.created_at,
+                earlier.state.not_in(AT_REST),
+            )
+        )
+    order = (Delivery.next_at, Delivery.created_at)
+    chosen = select(Delivery.id).where(*wanted).order_by(*order).limit(1).with_for_update(of=Delivery, skip_locked=True)
+    found = session.execute(
+        update(Delivery)
+        .where(Delivery.id == chosen.scalar_subquery())
+        .values(
+            state="sending",
+            fence=Delivery.fence + 1,
+            attempts=Delivery.attempts + 1,
+            lease_owner=owner,
+            lease_until=clock.text(now + lease),
+            updated_at=at,
+        )
+        .returning(Delivery.id, Delivery.fence)
+    ).first()
+    if found is None:
+        return None
+    row = session.get_one(Delivery, found.id, populate_existing=True)
+    return row, Claim(row.id, row.fence, owner)
+
+
+def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta) -> None:
+    """Go on holding the delivery; Fenced if it isn't ours any more."""
+    _finish(session, held, {"lease_until": clock.text(now + lease)}, now)
+
+
+def delivered(session: Session, held: Claim, *, proof: str, outcome: str, now: datetime, writer: str) -> None:
+    """The receiver has it, shown at the level `proof`; Fenced if the delivery isn't ours any more."""
+    values = {"state": "delivered", "proof": proof, "outcome": outcome, "lease_owner": None, "lease_until": None}
+    row = _finish(session, held, values, now)
+    _settle(session, row.id, "delivered", "", now)
+    _audit(session, row.id, row.destination, row.study_uid, now, writer, state="delivered", proof=proof)
+
+
+def failed(
+    session: Session,
+    held: Claim,
+    *,
+    outcome: str,
+    patience: Patience,
+    now: datetime,
+    writer: str,
+    at_once: bool = False,
+) -> str:
+    """The attempt failed: try again later, or park it after enough attempts (at once if repeating is vain).
+
+    The new state: retrying or parked. A parked one becomes an ExceptionItem. Fenced if it isn't ours any more.
+    """
+    attempts = session.scalars(select(Delivery.attempts).where(Delivery.id == held.delivery_id)).one()
+    state = "parked" if at_once or attempts >= patience.attempts else "retrying"
+    values: dict[str, Any] = {
+        "state": state, "outcome": outcome, "next_at": clock.text(now + patience.wait(attempts)),
+        "lease_owner": None, "lease_until": None,
+    }  # fmt: skip
+    row = _finish(session, held, values, now)
+    if state == "parked":
+        _park(session, row, outcome, now)
+    _audit(session, row.id, row.destination, row.study_uid, now, writer, state=state, attempts=attempts, reason=outcome)
+    return state
+
+
+def let_go(session: Session, held: Claim, *, now: datetime) -> None:
+    """Give an unfinished delivery back, as when the process stops: it is due at once and no attempt is counted."""
+    values = {
+        "state": "due", "attempts": Delivery.attempts - 1, "next_at": clock.text(now),
+        "lease_owner": None, "lease_until": None,
+    }  # fmt: skip
+    _finish(session, held, values, now)
+
+
+def retry(session: Session, id: str, *, now: datetime, writer: str, who: str) -> bool:
+    """A person says: try again now, with all attempts anew. False if it is being sent, delivered or unknown."""
+    return _decide(session, id, ("parked", "retrying", "cancelled", "due"), "due", now, writer, who)
+
+
+def cancel(session: Session, id: str, *, now: datetime, writer: str, who: str) -> bool:
+    """A person says: not any more. False if it is delivered, cancelled or unknown."""
+    return _decide(session, id, ("due", "retrying", "parked", "sending"), "cancelled", now, writer, who)
+
+
+def resend(session: Session, id: str, *, now: datetime, writer: str, who: str) -> bool:
+    """A person says: send it once more, though it was delivered. False if it is being sent or unknown."""
+    return _decide(session, id, ("delivered", "parked", "retrying", "cancelled", "due"), "due", now, writer, who)
+
+
+def report_signed(session: Session, report: Report, now: datetime, settings: Zambezi, writer: str = "ris") -> list[str]:
+    """Put the ORU^R01 of a report that is being signed into the outbox, for each trigger On report-signed.
+
+    Call it in the transaction that signs, when text, signer, version and PDF are in the row. Where the report
+    belongs to an order, every such trigger acts, for somebody asked for it; without one, those do
+    whose Causes name the study's cause. The ids of the deliveries made.
+    """
+    order = session.get(Order, report.order_id) if report.order_id else None
+    study = session.scalars(select(Study).where(Study.study_uid == report.study_uid)).first()
+    exam = exam_of(study, order, settings.site) if study or order else None
+    made = []
+    for trigger in settings.hl7.triggers:
+        cause = study.cause if study else "modality"
+        if trigger.on != "report-signed" or exam is None or (order is None and cause not in trigger.causes):
+            continue
+        id = delivery_id("report", report.study_uid, report.version, trigger.name, trigger.send_to)
+        header = header_for(settings.hl7.peers[trigger.send_to], settings.site, control_id(id), now)
+        body = build.report(header, exam, _signed(report, trigger.pdf))
+        because = f"version {report.version} of the report was signed; trigger {trigger.name}"
+        if add(
+            session, id=id, kind="hl7", rule=trigger.name, destination=trigger.send_to, because=because, now=now,
+            writer=writer, study_uid=report.study_uid, order_id=report.order_id, body=body,
+        ):  # fmt: skip
+            made.append(id)
+    return made
+
+
+def header_for(peer: Hl7Peer, site: Site, control: str, now: datetime) -> build.Header:
+    """MSH of a message to this peer."""
+    return build.Header(
+        receiving_application=peer.application, receiving_facility=peer.facility, control_id=control, at=now,
+        zone=site.zone, version=peer.hl7_version, encoding=peer.encoding, sending_facility=site.name,
+    )  # fmt: skip
+
+
+def exam_of(study: Study | None, order: Order | None, site: Site) -> build.Exam:
+    """What a message says of an exam: the order's words where there is an order, else the images' own."""
+    if order is not None:
+        patient = order.patient
+        return build.Exam(
+            patient.patient_id, patient.issuer, patient.family_name, patient.given_name, patient.birth_date or "",
+            patient.sex or "", order.placer_number or "", order.filler_number or "", order.accession_number,
+            study.study_uid if study else order.study_uid, order.procedure_id, order.step_id, order.procedure_code,
+            order.procedure_text, order.modality, clock.parse(study.first_at) if study else None,
+        )  # fmt: skip
+    if study is None:
+        raise ValueError("a message needs a study or an order to be about")
+    family, _, given = study.patient_name.partition("^")
+    return build.Exam(
+        study.patient_id, site.issuer, family, given.replace("^", " ").strip(), study.birth_date, study.sex, "",
+        study.accession_number, study.accession_number, study.study_uid, procedure_text=study.description,
+        modality=study.modalities.split("\\")[0], observed_at=clock.parse(study.first_at),
+    )  # fmt: skip
+
+
+def _signed(report: Report, with_pdf: bool) -> build.SignedReport:
+    if report.signed_at is None or report.signed_by is None:
+        raise ValueError(f"version {report.version} of the report on {report.study_uid} is not signed")
+    sections = tuple((code, name, str(getattr(report, column))) for column, code, name in SECTIONS)
+    return build.SignedReport(
+        sections, clock.parse(report.signed_at), report.signed_by, report.version > 1, report.pdf if with_pdf else None
+    )
+
+
+def _finish(session: Session, held: Claim, values: Mapping[str, Any], now: datetime) -> Delivery:
+    found = session.execute(
+        update(Delivery)
+        .where(Delivery.id == held.delivery_id, Delivery.fence == held.fence, Delivery.state == "sending")
+        .values(**values, updated_at=clock.text(now))
+        .returning(Delivery.id)
+    ).first()
+    if found is None:
+        raise Fenced(f"delivery {held.delivery_id} is not {held.owner}'s any more (fence {held.fence})")
+    return session.get_one(Delivery, held.delivery_id, populate_existing=True)
+
+
+def _decide(
+    session: Session, id: str, states: tuple[str, ...], state: str, now: datetime, writer: str, who: str
+) -> bool:
+    at = clock.text(now)
+    values: dict[str, Any] = {"state": state, "fence": Delivery.fence + 1, "lease_owner": None, "lease_until": None}
+    values |= {"attempts": 0, "next_at": at} if state == "due" else {}
+    found = session.execute(
+        update(Delivery)
+        .where(Delivery.id == id, Delivery.state.in_(states))
+        .values(**values, updated_at=at)
+        .returning(Delivery.id)
+    ).first()
+    if found is None:
+        return False
+    row = session.get_one(Delivery, id, populate_existing=True)
+    _settle(session, id, "try again" if state == "due" else state, who, now)
+    _audit(session, id, row.destination, row.study_uid, now, writer, state=state, who=who)
+    return True
+
+
+def _park(session: Session, row: Delivery, outcome: str, now: datetime) -> None:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    waiting = {
+        "what": f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
+        "suggestion": f"When {row.destination} is well again: zambezi route retry {row.id}",
+        "since": clock.text(now), "decided_at": None, "decided_by": None, "decision": None,
+    }  # fmt: skip
+    statement = insert(ExceptionItem).values(room="delivery", reference=row.id, **waiting)
+    session.execute(statement.on_conflict_do_update(index_elements=["room", "reference"], set_=waiting))
+
+
+def _settle(session: Session, id: str, decision: str, who: str, now: datetime) -> None:
+    session.execute(
+        update(ExceptionItem)
+        .where(ExceptionItem.room == "delivery", ExceptionItem.reference == id, ExceptionItem.decided_at.is_(None))
+        .values(decided_at=clock.text(now), decided_by=who or "the delivery itself", decision=decision)
+    )
+
+
+def _audit(
+    session: Session, id: str, destination: str, study_uid: str | None, now: datetime, writer: str, **facts: Any
+) -> None:
+    about = {"study_uid": study_uid} if study_uid else {}
+    audit.append(session, writer, "delivery-changed", now, delivery=id, destination=destination, **about, **facts)
+
+
+def depths(session: Session) -> dict[str, int]:
+    """How many deliveries are in which state, for the heartbeat and the health page."""
+    rows = session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).all()
+    return {str(row[0]): int(row[1]) for row in rows}
