@@ -7,7 +7,6 @@ Between the password and the end of the sign-in the browser carries a token of a
 from __future__ import annotations
 
 import io
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -54,6 +53,7 @@ def sign_in() -> Any:
     found = parts()
     now = found.clock()
     login, where = request.form.get("login", ""), _safe(request.form.get("next", ""))
+    entered: tuple[Token, str] | None = None
     with found.sessions.begin() as database:
         user = users.find(database, login)
     # Outside a transaction: Argon2 is slow on purpose.
@@ -68,10 +68,11 @@ def sign_in() -> Any:
             who = {"who": user.login} if user else {}  # a password is typed into the wrong field sometimes
             audit.append(database, CHAIN, "sign-in-failed", now, reason=why, ip=request.remote_addr, **who)
         elif user.totp_secret:
-            _carry(step(user.login, ENTERING, int(now.timestamp())))
-            return _go("/session/second-factor", where)
+            entered = step(user.login, ENTERING, int(now.timestamp())), _onward("/session/second-factor", where)
         else:
-            return _enter(database, found, user, where)
+            entered = _enter(database, found, user, where)
+    if entered:
+        return _carry(*entered)
     fault = gettext(
         "Login or password is not right. After %(many)s wrong attempts in a row an account stays closed for "
         "%(minutes)s minutes, even to the right password.",
@@ -100,21 +101,24 @@ def second_factor() -> Any:
     login = _half_way(ENTERING)
     if login is None:
         return redirect("/session", 303)
+    entered: tuple[Token, str] | None = None
     with found.sessions.begin() as database:
         user = users.find(database, login)
         if user is None or user.disabled_at is not None or not user.totp_secret:
-            _carry(step("", STRANGER, int(now.timestamp())))
             return redirect("/session", 303)
         usable = not users.is_locked(user.locked_until, now)
         given = users.totp_step(user.totp_secret, request.form.get("code", ""), user.totp_last_step, now)
         if usable and given is not None:
             user.totp_last_step = given
-            return _enter(database, found, user, where)
-        if usable:
-            users.note_failure(user, now, found.settings.session)
-        audit.append(
-            database, CHAIN, "sign-in-failed", now, who=user.login, reason="second factor", ip=request.remote_addr
-        )
+            entered = _enter(database, found, user, where)
+        else:
+            if usable:
+                users.note_failure(user, now, found.settings.session)
+            audit.append(
+                database, CHAIN, "sign-in-failed", now, who=user.login, reason="second factor", ip=request.remote_addr
+            )
+    if entered:
+        return _carry(*entered)
     fault = gettext("That code is not right, or it was used already. Wait for the next one and type it.")
     return render_template("second_factor.html", next=where, fault=fault), 401
 
@@ -136,6 +140,7 @@ def settle() -> Any:
     if login is None:
         return redirect("/session", 303)
     where = _safe(request.form.get("next", ""))
+    entered: tuple[Token, str] | None = None
     with found.sessions.begin() as database:
         user = users.find(database, login)
         if user is None or user.disabled_at is not None:
@@ -149,8 +154,8 @@ def settle() -> Any:
         else:
             fault = take_second_factor(database, user, request.form.get("code", ""))
         if not fault:
-            return _enter(database, found, user, where)
-    return _settle_page(fault), 400
+            entered = _enter(database, found, user, where)
+    return _carry(*entered) if entered else (_settle_page(fault), 400)
 
 
 @pages.get("/session/renew")
@@ -170,8 +175,7 @@ def sign_out() -> Any:
     with found.sessions.begin() as database:
         users.revoke(database, [(token.session, _longest(found, token))])
         audit.append(database, CHAIN, "signed-out", now, who=token.subject, session=token.session)
-    _carry(step("", STRANGER, int(now.timestamp())))
-    return redirect("/session?said=signed-out", 303)
+    return _carry(step("", STRANGER, int(now.timestamp())), "/session?said=signed-out")
 
 
 @pages.get("/session/token")
@@ -192,14 +196,16 @@ def take_token() -> Any:
     except (TokenRefused, ValueError, TypeError, KeyError):
         token = None
     with found.sessions.begin() as database:
-        if token and token.kind in BROWSER_KINDS and token.kind != "session" and find_person(database, token):
-            _carry(token)
+        taken = token and token.kind in BROWSER_KINDS and token.kind != "session" and find_person(database, token)
+        if token and taken:
             audit.append(
                 database, CHAIN, "signed-in", now, who=token.subject, session=token.session, kind=token.kind,
                 role=token.role, ip=request.remote_addr,
             )  # fmt: skip
-            return redirect(landing(token.role), 303)
-        audit.append(database, CHAIN, "sign-in-failed", now, reason="token", ip=request.remote_addr)
+        else:
+            audit.append(database, CHAIN, "sign-in-failed", now, reason="token", ip=request.remote_addr)
+    if token and taken:
+        return _carry(token, landing(token.role))
     return render_template("token.html", fault=gettext("This token can't be used, or its time is over.")), 401
 
 
@@ -258,20 +264,18 @@ def _refusal(user: User | None, right: bool, usable: bool) -> str:
     return "password" if not right else "unusable"
 
 
-def _enter(database: Session, found: Parts, user: User, where: str) -> Any:
-    """Password and second factor were right: sign in, or settle first what must be."""
+def _enter(database: Session, found: Parts, user: User, where: str) -> tuple[Token, str]:
+    """Password and second factor were right: the token to carry and where to go, once this is committed."""
     now = found.clock()
     now_s = int(now.timestamp())
     if must_settle(found, user):
-        _carry(step(user.login, SETTLING, now_s))
-        return _go("/session/settle", where)
+        return step(user.login, SETTLING, now_s), _onward("/session/settle", where)
     user.failures, user.locked_until = 0, None
     token = begin(user.login, "session", user.role, now_s, int(found.settings.session.idle_minutes * 60))
-    _carry(token)
     audit.append(
         database, CHAIN, "signed-in", now, who=user.login, role=user.role, session=token.session, ip=request.remote_addr
     )
-    return redirect(where or landing(user.role), 303)
+    return token, where or landing(user.role)
 
 
 def must_settle(found: Parts, user: User) -> bool:
@@ -300,16 +304,18 @@ def _half_way(kind: str) -> str | None:
     return token.subject if token.kind == kind else None
 
 
-def _carry(token: Token) -> None:
+def _carry(token: Token, path: str) -> Any:
+    """Hand the browser its token, after what leads to it was committed; a sign-in nobody recorded is none."""
     session.put(token)  # type: ignore[attr-defined]  # TokenSession
+    return redirect(path, 303)
 
 
-def _go(path: str, where: str) -> Any:
-    return redirect(path + ("?" + urlencode({"next": where}) if where else ""), 303)
+def _onward(path: str, where: str) -> str:
+    return path + ("?" + urlencode({"next": where}) if where else "")
 
 
 def _longest(found: Parts, token: Token) -> int:
-    return int(token.started + timedelta(hours=found.settings.session.absolute_hours).total_seconds())
+    return token.started + int(found.settings.session.absolute_hours * 3600)
 
 
 def _safe(where: str) -> str:

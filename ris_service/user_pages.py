@@ -8,6 +8,7 @@ from flask import Blueprint, abort, redirect, render_template, request, session
 from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from ris_service.languages import NAMES
 from ris_service.parts import CHAIN, parts
@@ -104,7 +105,7 @@ def change_password() -> Any:
     found = parts()
     now = found.clock()
     with found.sessions.begin() as database:
-        user = users.find(database, me().login) or abort(403)
+        user = _own(database)
         if not _present_password_is_right(user):
             fault = gettext("Your present password is not right.")
         else:
@@ -120,7 +121,7 @@ def change_password() -> Any:
 def set_second_factor() -> Any:
     """Keep the offered second factor, once its first code is right."""
     with parts().sessions.begin() as database:
-        user = users.find(database, me().login) or abort(403)
+        user = _own(database)
         if user.totp_secret:
             abort(409)
         fault = take_second_factor(database, user, request.form.get("code", ""))
@@ -133,7 +134,7 @@ def remove_second_factor() -> Any:
     """Do without it again, where the role may; the password is asked for."""
     found = parts()
     with found.sessions.begin() as database:
-        user = users.find(database, me().login) or abort(403)
+        user = _own(database)
         if user.role in found.settings.session.second_factor_roles:
             abort(403)
         fault = "" if _present_password_is_right(user) else gettext("Your present password is not right.")
@@ -154,9 +155,15 @@ def set_language() -> Any:
     if chosen not in NAMES:
         abort(400)
     with parts().sessions.begin() as database:
-        user = users.find(database, me().login) or abort(403)
+        user = _own(database)
         user.language = chosen
     return redirect("/account?said=language", 303)
+
+
+def _own(database: Session) -> User:
+    """The account of who asks; a token's holder has none, whatever its subject is called."""
+    user = users.find(database, me().login) if me().kind == "session" else None
+    return user or abort(403)
 
 
 def _present_password_is_right(user: User) -> bool:
@@ -180,10 +187,8 @@ def _list(fault: str = "", login: str = "", password: str = "") -> str:
 
 
 def _account(password_fault: str = "", factor_fault: str = "") -> str:
-    if me().kind != "session":
-        abort(403)
     with parts().sessions.begin() as database:
-        user = users.find(database, me().login) or abort(403)
+        user = _own(database)
     offered = {} if user.totp_secret else {"qr": qr_code(user.login), "secret": offered_secret(user.login)}
     required = user.role in parts().settings.session.second_factor_roles
     return render_template(
