@@ -21,7 +21,7 @@ from zambezi.database.tables import AuditEntry, ChainHead
 from zambezi.events import EVENTS
 
 
-def append(session: Session, writer: str, event: str, at: datetime, **facts: Any) -> Sealed:
+def append(session: Session, writer: str, event: str, at: datetime, /, **facts: Any) -> Sealed:
     """Seal an event behind the head of `writer`'s chain; it is there when the session's transaction commits.
 
     Facts that stand for the same thing have the same name everywhere: who, study_uid, sop_uid, order,

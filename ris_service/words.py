@@ -1,0 +1,156 @@
+"""States, roles and messages in words: what a person reads instead of a code, with a sign beside it.
+
+Each is written here once, marked for translation by `_` (lazy: the language is the reader's).
+"""
+
+from __future__ import annotations
+
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _
+
+#: State of an order: (sign, words). A sign is never alone, and never a colour alone.
+ORDER = {
+    "scheduled": ("○", _("Scheduled")),
+    "arrived": ("◔", _("Arrived")),
+    "in-progress": ("◑", _("In progress")),
+    "completed": ("●", _("Completed")),
+    "discontinued": ("◌", _("Discontinued")),
+    "cancelled": ("✕", _("Cancelled")),
+}
+PRIORITY = {
+    "STAT": ("‼", _("Emergency")),
+    "HIGH": ("!", _("Urgent")),
+    "ROUTINE": ("", _("Routine")),
+}
+REPORT = {
+    "none": ("–", _("No report")),
+    "draft": ("✎", _("Draft")),
+    "final": ("✓", _("Signed")),
+}
+DELIVERY = {
+    "due": ("○", _("Waiting its turn")),
+    "sending": ("◑", _("Being sent")),
+    "delivered": ("●", _("Delivered")),
+    "retrying": ("↻", _("Failed, will be tried again")),
+    "parked": ("⚠", _("Stopped: a person must look")),
+    "cancelled": ("✕", _("Cancelled")),
+}
+PROOF = {
+    "found": _("the receiver answered a query with every image"),
+    "acknowledged": _("the receiver acknowledged every image"),
+    "committed": _("the receiver committed itself to keep every image"),
+}
+SEX = {"M": _("male"), "F": _("female"), "O": _("other"), "U": _("unknown")}
+CAUSE = {"modality": _("modality"), "migration": _("migration"), "ourselves": _("Zambezi itself")}
+ROOM = {
+    "hl7": _("HL7 messages"),
+    "mpps": _("Exam progress"),
+    "delivery": _("Deliveries"),
+    "archive": _("Archive"),
+    "migration": _("Migration"),
+}
+ROLE = {
+    "administrator": _("Administrator"),
+    "radiologist": _("Radiologist"),
+    "radiographer": _("Radiographer"),
+    "reception": _("Reception"),
+    "referrer": _("Referring clinician"),
+    "migration-engineer": _("Migration engineer"),
+    "emergency": _("Emergency reader"),
+    "guest": _("Guest"),
+}
+EVENT = {
+    "study-began": _("first image of a study stored"),
+    "stored": _("image stored"),
+    "stored-again": _("image in the index again"),
+    "study-completed": _("study complete"),
+    "routed": _("route decided"),
+    "hl7-triggered": _("message decided"),
+    "deleted": _("images deleted"),
+    "viewed": _("study opened"),
+    "refused": _("access refused"),
+    "queried": _("query by a device"),
+    "configured": _("rules loaded"),
+    "started": _("process started"),
+    "stopped": _("process stopped"),
+    "signed-in": _("signed in"),
+    "sign-in-failed": _("sign-in refused"),
+    "signed-out": _("signed out"),
+    "user-changed": _("user or token changed"),
+    "patient-changed": _("patient changed"),
+    "order-changed": _("order changed"),
+    "exam-changed": _("exam changed its state"),
+    "message-received": _("HL7 message received"),
+    "delivery-changed": _("delivery changed its state"),
+    "report-saved": _("report saved"),
+    "report-signed": _("report signed"),
+    "report-read": _("report read"),
+    "migration-changed": _("migration changed its state"),
+    "migration-certified": _("migration certified"),
+    "incident": _("incident"),
+}
+
+_SAID = {
+    "saved": _("Saved."),
+    "signed": _("The report is signed. The PDF goes to the archive and the report to those who wait for it."),
+    "signed-out": _("You are signed out."),
+    "placed": _("The order is placed; the modality gets it with its next worklist."),
+    "state": _("The exam's state was changed."),
+    "cancelled": _("Cancelled."),
+    "retry": _("It will be tried again at once."),
+    "decided": _("Your decision is recorded."),
+    "password": _("Your new password counts from now on. Other sign-ins of yours were ended."),
+    "second-factor": _("The second factor is set up."),
+    "second-factor-removed": _("The second factor is removed."),
+    "language": _("The language was changed."),
+    "disabled": _("The account is disabled and its sign-ins are ended."),
+    "enabled": _("The account may be used again."),
+    "addendum": _("This is a new version. The signed one stays as it is."),
+}
+
+
+def said(code: str) -> str:
+    """The message that a redirect's `said` names; empty for anything else."""
+    return str(_SAID.get(code, ""))
+
+
+def state(table: dict[str, tuple[str, str]], code: str) -> tuple[str, str]:
+    """Sign and words of a state; the bare code for one we don't know."""
+    return table.get(code, ("", code))
+
+
+def of(table: dict[str, str], code: str | None) -> str:
+    """The words for a code; the bare code where there are none."""
+    return str(table.get(code or "", code or ""))
+
+
+def problem(status: int) -> tuple[str, str]:
+    """Title and explanation of an error page: what happened and what to do."""
+    if status == 401:
+        return gettext("Please sign in"), gettext("Nothing here is shown to strangers. Sign in and try again.")
+    if status == 403:
+        return gettext("Not with your role"), gettext(
+            "Your account may not do this. If your work needs it, ask the administrator for the right role."
+        )
+    if status == 404:
+        return gettext("Nothing here"), gettext(
+            "There is no such page, or it is not for you. Check the address, or start again from the first page."
+        )
+    if status == 405:
+        return gettext("Not in this way"), gettext("Use the buttons of the page instead of typing its address.")
+    if status == 409:
+        return gettext("Somebody was faster"), gettext(
+            "It was changed meanwhile. Load the page again and look before you repeat what you did."
+        )
+    if status == 413:
+        return gettext("Too large"), gettext("More was sent than this page takes. Shorten the text and try again.")
+    if status == 503:
+        return gettext("The database does not answer"), gettext(
+            "Nothing was changed. Try again in a minute. If it lasts, call the administrator. "
+            "Modalities go on storing meanwhile."
+        )
+    if status >= 500:
+        return gettext("Something went wrong here"), gettext(
+            "It is not your fault. It was noted for the administrator. Try again; if it happens twice, call them."
+        )
+    return gettext("This can't be done"), gettext("What was sent can't be understood. Go back and try again.")
