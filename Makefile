@@ -33,7 +33,7 @@ check: ## Lint, formatting and types
 
 bench: ## Measure ingest against bare Orthanc
 	@tools/install --tests
-	@$(PYTHON) -m demo.bench
+	@$(PYTHON) -m tests.bench
 
 soak: ## Kill processes for hours while images and orders come in; nothing may be lost
 	@tools/install --tests

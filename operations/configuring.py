@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 import click
 
-from operations import preparing
+from operations import preparing, supervision
 from zambezi import config as configuration
 from zambezi import keys
-from zambezi.account import become_owner
 from zambezi.config import schema as schema_of
 from zambezi.environment import Environment, EnvironmentFault
 from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
+
+#: Processes that read their settings when they start; each may be stopped at any moment.
+READERS = ("ris", "gateway", "migration", "operations")
 
 
 @click.group()
@@ -47,17 +48,23 @@ def reload_rules() -> None:
     next `zambezi down` and `zambezi up`.
     """
     environment = Environment.read()
-    become_owner(environment.home)
     found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
+    if not environment.keys_file.exists():
+        raise EnvironmentFault(f"nothing was ever started in {environment.home}; `zambezi up` takes the configuration")
     made = keys.load(environment.keys_file)
+    before = {file: file.read_bytes() for file in environment.orthanc_config_dir.glob("*.json")}
     preparing.write_orthanc_configuration(environment, made)
     try:
         OrthancClient(environment, made, "operations").post("/zambezi/reload", {})
     except OrthancRefused as refused:
-        click.echo(f"The archive keeps its rules: {refused}", err=True)
+        for file in environment.orthanc_config_dir.glob("*.json"):
+            file.unlink()
+        for file, content in before.items():
+            file.write_bytes(content)
+            file.chmod(0o600)
+        click.echo(f"The archive keeps the rules it has, and so do the others: {refused}", err=True)
         sys.exit(1)
     except OrthancUnreachable:
         click.echo("The archive doesn't answer; it takes the new rules when it starts.", err=True)
-        sys.exit(1)
-    restarted = preparing.restart_readers(environment)
-    click.echo(f"Configuration {found.hash[:12]} is in force: archive (reloaded), {', '.join(restarted)} (restarted).")
+    restarted = supervision.restart(environment, READERS)
+    click.echo(f"Configuration {found.hash[:12]}: taken by the archive, {', '.join(restarted)} started again with it.")

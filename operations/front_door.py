@@ -30,7 +30,7 @@ class Certificate:
 
 
 def certificate(environment: Environment, environ: Mapping[str, str]) -> Certificate | None:
-    """The one that ZAMBEZI_TLS_CERTIFICATE and ZAMBEZI_TLS_KEY name, else certificates/front.crt and .key, else None."""
+    """What ZAMBEZI_TLS_CERTIFICATE and ZAMBEZI_TLS_KEY name, else certificates/front.crt and .key, else None."""
     named = environ.get("ZAMBEZI_TLS_CERTIFICATE"), environ.get("ZAMBEZI_TLS_KEY")
     folder = environment.home / "certificates"
     chain = Path(named[0]) if named[0] else folder / "front.crt"

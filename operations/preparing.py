@@ -1,7 +1,8 @@
 """What must be right before anything starts, and the files that an installation starts from.
 
-Everything here can be done again at every start: the checked JSON is copied to ZAMBEZI_HOME/orthanc/config,
-so that what runs is what was checked, whatever an editor writes to orthanc-config/ meanwhile.
+Everything here can be done again at every start. The checked JSON is copied to ZAMBEZI_HOME/orthanc/config, from
+where every process reads it: one that is started again at night finds what was checked, whatever an editor wrote to
+orthanc-config/ meanwhile.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def _holder(port: int) -> str:
                 sockets.add(f"socket:[{fields[9]}]")
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if any(os.readlink(fd) in sockets for fd in (process / "fd").iterdir()):
+            if any(str(fd.readlink()) in sockets for fd in (process / "fd").iterdir()):
                 name = (process / "comm").read_text().strip()
                 return f" by {name} (process {process.name}){_debian_service(process)}"
         except OSError:
@@ -173,12 +174,12 @@ def _upgrade_database(environment: Environment) -> None:
 
 
 def write_orthanc_configuration(environment: Environment, made: Keys) -> None:
-    """Copy the checked JSON to where Orthanc reads it, and add its users (mode 0600)."""
+    """Copy the checked JSON to where all processes read it, and add Orthanc's users (mode 0600)."""
     target = environment.orthanc_config_dir
     for old in target.glob("*.json"):
         old.unlink()
     for file in sorted(environment.config_dir.glob("*.json")):
         (target / file.name).write_bytes(file.read_bytes())
-    secrets = target / "99-secrets.json"
+    secrets = target / config.SECRETS_FILE
     with os.fdopen(os.open(secrets, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
         json.dump({"RegisteredUsers": made.services}, out, indent=2)

@@ -13,7 +13,7 @@ import click
 
 from operations import preparing, readiness, supervision
 from zambezi import clock, composition
-from zambezi.account import become_account, become_owner
+from zambezi.account import become_account
 from zambezi.config import Configuration
 from zambezi.database.engine import connect, sessions
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
@@ -59,7 +59,6 @@ def up(detach: bool) -> None:
 def down() -> None:
     """Stop every process of this installation; Orthanc finishes what it has accepted first."""
     environment = Environment.read()
-    become_owner(environment.home)
     running = supervision.processes(environment)
     if running is None:
         click.echo(f"Nothing runs in {environment.home}.")
@@ -75,7 +74,9 @@ def down() -> None:
 def _supervisord(environment: Environment) -> tuple[list[str], dict[str, str]]:
     conf = environment.run_dir / "supervisord.conf"
     command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(conf)]
-    return command, {**os.environ, **environment.variables(), "ZAMBEZI_REPOSITORY": str(REPOSITORY)}
+    variables = {**os.environ, **environment.variables(), "ZAMBEZI_REPOSITORY": str(REPOSITORY)}
+    variables["ZAMBEZI_CONFIG"] = str(environment.orthanc_config_dir)  # the copy that was checked
+    return command, variables
 
 
 def _say_where(environment: Environment, configuration: Configuration) -> None:
@@ -97,7 +98,9 @@ def _first_administrator(environment: Environment) -> None:
         password = make(session, clock.now())
     engine.dispose()
     if password:
-        click.echo(f"  first sign-in      administrator, one-time password {password} (shown once; then choose your own)")
+        click.echo(
+            f"  first sign-in      administrator, one-time password {password} (shown once; then choose your own)"
+        )
 
 
 def _wait_until_ready(environment: Environment, keys: Keys, started: datetime) -> bool:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import func, select
@@ -17,12 +17,13 @@ from sqlalchemy.orm import Session
 
 from operations import supervision
 from zambezi import __version__, clock, keys
-from zambezi.account import become_owner
 from zambezi.config import ConfigurationFaults, load
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import Delivery, ExceptionItem, Message, ProcessState
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient, OrthancError
+
+T = TypeVar("T")
 
 #: A process that wrote no sign of life for so long is shown as silent.
 SILENT_SECONDS = 30
@@ -109,18 +110,20 @@ def look(environment: Environment, now: datetime) -> Status:
         trouble.append("nothing runs here; `zambezi up` starts it")
     rows: list[ProcessState] = []
     depths: dict[str, int] = {}
-    engine = connect(environment.database_url, "operations")
+    engine = connect(environment.database_url, "operations", reading=True)
     try:
-        if not environment.database_url.startswith("sqlite") or (environment.home / "zambezi.db").exists():
-            with sessions(engine, "operations")() as session:
-                rows = list(session.scalars(select(ProcessState)))
-                depths = queues(session)
+        with sessions(engine, "operations")() as session:
+            rows = list(session.scalars(select(ProcessState)))
+            depths = queues(session)
     except SQLAlchemyError as error:
         trouble.append(f"the database doesn't answer: {str(error).splitlines()[0]}")
     finally:
         engine.dispose()
-    archive = _tried(lambda: _archive(environment), {}, trouble) if running else {}
-    return Status(__version__, str(environment.home), configuration, parts(rows, running, now), archive, depths, trouble)
+    nothing: dict[str, Any] = {}
+    archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
+    return Status(
+        __version__, str(environment.home), configuration, parts(rows, running, now), archive, depths, trouble
+    )
 
 
 def _archive(environment: Environment) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def _archive(environment: Environment) -> dict[str, Any]:
     return found
 
 
-def _tried[T](ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
+def _tried(ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
     try:
         return ask()
     except ConfigurationFaults as faults:
@@ -146,7 +149,6 @@ def _tried[T](ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
 def status(as_json: bool) -> None:
     """Show each process, what waits and what went wrong; exit code 1 when something isn't well."""
     environment = Environment.read()
-    become_owner(environment.home)
     found = look(environment, clock.now())
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 import xmlrpc.client
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -141,3 +142,13 @@ def processes(environment: Environment) -> list[Process] | None:
         ),
         key=lambda p: order.index(p.name) if p.name in order else len(order),
     )
+
+
+def restart(environment: Environment, names: Iterable[str]) -> list[str]:
+    """Stop and start processes that run; which they were."""
+    running = [p.name for p in processes(environment) or [] if p.name in set(names)]
+    asked = supervisor(environment)
+    for name in running:
+        asked.stopProcess(name)
+        asked.startProcess(name, False)
+    return running
