@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from zambezi.account import become_account
-
 from demo import archiving, doors, migrating, ordering, reading
 from demo.hospital import PASSWORD, PEOPLE, Hospital, Run, StepFailed, new_run
 from demo.neighbours import Neighbours
 from zambezi import clock
+from zambezi.account import become_account
 from zambezi.environment import REPOSITORY, Environment
 
 STEPS: tuple[tuple[str, str, Callable[[Hospital, Run], str]], ...] = (

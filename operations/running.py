@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 from datetime import datetime
-from importlib.util import find_spec
 
 import click
 
 from operations import preparing, readiness, supervision
-from zambezi import clock, composition
+from zambezi import clock, users
 from zambezi.account import become_account
 from zambezi.config import Configuration
 from zambezi.database.engine import connect, sessions
@@ -90,9 +89,9 @@ def _say_where(environment: Environment, configuration: Configuration) -> None:
 
 def _first_administrator(environment: Environment) -> None:
     """Where nobody can sign in yet, make somebody who can; the password is shown once and must be changed."""
-    if not find_spec("zambezi.users"):
+    make = getattr(users, "first_administrator", None)
+    if make is None:
         return
-    make = composition.load("zambezi.users:first_administrator")
     engine = connect(environment.database_url, "operations")
     with sessions(engine, "operations").begin() as session:
         password = make(session, clock.now())

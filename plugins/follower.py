@@ -134,7 +134,7 @@ class Follower:
             try:
                 more = self.round(clock.now())
                 self.error, failures = "", 0
-            except Exception as error:  # noqa: BLE001  the thread's edge: it must go on, and says why it couldn't
+            except Exception as error:
                 failures += 1
                 self.error = f"{type(error).__name__}: {error}"
                 log.warning("following failed (%s), trying again", self.error, exc_info=failures == 1)
