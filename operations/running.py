@@ -15,7 +15,7 @@ from zambezi import clock, users
 from zambezi.account import become_account
 from zambezi.config import Configuration
 from zambezi.database.engine import connect, sessions
-from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
+from zambezi.environment import Environment, EnvironmentFault
 from zambezi.keys import Keys
 
 #: The first start of a large archive looks through its files; nothing else takes longer.
@@ -73,7 +73,7 @@ def down() -> None:
 def _supervisord(environment: Environment) -> tuple[list[str], dict[str, str]]:
     conf = environment.run_dir / "supervisord.conf"
     command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(conf)]
-    variables = {**os.environ, **environment.variables(), "ZAMBEZI_REPOSITORY": str(REPOSITORY)}
+    variables = {**os.environ, **environment.variables()}
     variables["ZAMBEZI_CONFIG"] = str(environment.orthanc_config_dir)  # the copy that was checked
     return command, variables
 
