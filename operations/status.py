@@ -50,11 +50,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Status:
-    """All of it; `trouble` has what could not be asked, as sentences."""
+    """All of it; `trouble` has what could not be asked, as sentences.
+
+    `configuration` is the hash under which things run, `configuration_on_disk` that of the JSON as it is now ("" with
+    faults).
+    """
 
     version: str
     home: str
     configuration: str
+    configuration_on_disk: str
     parts: list[Part]
     archive: dict[str, Any]
     queues: dict[str, int]
@@ -102,9 +107,7 @@ def _part(name: str, row: ProcessState | None, seen: supervision.Process | None,
 def look(environment: Environment, now: datetime) -> Status:
     """Ask everything there is to ask; what doesn't answer becomes a sentence."""
     trouble: list[str] = []
-    configuration = _tried(
-        lambda: load(environment.config_dir, {**os.environ, **environment.variables()}).hash, "", trouble
-    )
+    on_disk = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}).hash, "", trouble)
     running = supervision.processes(environment)
     if running is None:
         trouble.append("nothing runs here; `zambezi up` starts it")
@@ -121,8 +124,17 @@ def look(environment: Environment, now: datetime) -> Status:
         engine.dispose()
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
+    said = [row.configuration for row in sorted(rows, key=lambda row: row.at)] if running else []
+    configuration = str(archive.get("configuration") or (said[-1] if said else on_disk))
     return Status(
-        __version__, str(environment.home), configuration, parts(rows, running, now), archive, depths, trouble
+        __version__,
+        str(environment.home),
+        configuration,
+        on_disk,
+        parts(rows, running, now),
+        archive,
+        depths,
+        trouble,
     )
 
 
@@ -160,6 +172,9 @@ def status(as_json: bool) -> None:
 def lines(found: Status) -> list[str]:
     """The status for a terminal."""
     out = [f"Zambezi {found.version} in {found.home}, configuration {found.configuration[:12] or 'with faults'}"]
+    if found.configuration_on_disk not in ("", found.configuration):
+        out.append("  The JSON says something newer than what runs (or `up` had variables that this shell lacks):")
+        out.append("  `zambezi config reload` takes it.")
     for part in found.parts:
         out.append(f"  {part.name:<11}{part.state:<9}{part.since[:19]:<21}{_facts(part, found.configuration)}".rstrip())
         if part.last_error:
@@ -180,6 +195,6 @@ def lines(found: Status) -> list[str]:
 def _facts(part: Part, configuration: str) -> str:
     facts = [part.version]
     if part.configuration and part.configuration != configuration:
-        facts.append(f"still on configuration {part.configuration[:12]} (zambezi config reload)")
+        facts.append(f"on another configuration, {part.configuration[:12]}")
     facts += [f"{key} {value}" for key, value in sorted(part.details.items()) if isinstance(value, int | float | str)]
     return ", ".join(fact for fact in facts if fact)
