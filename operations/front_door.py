@@ -66,6 +66,7 @@ def configuration(template: str, environment: Environment, address: str, given: 
         "ORTHANC": f"127.0.0.1:{environment.ports.orthanc_http}",
         "RIS": f"127.0.0.1:{environment.ports.ris}",
         "OHIF": str(OHIF),
+        "PARTS": str(TEMPLATE),
         "BODY": f"{_BODY_MEGABYTES}m",
     }
     for name, value in values.items():
