@@ -52,12 +52,14 @@ class Follower:
         recorder: Recorder,
         index_id: str,
         announced: Callable[[], Mapping[str, str]],
+        begin: Callable[[], None],
     ) -> None:
         self._archive = archive
         self._journal = journal
         self._recorder = recorder
         self._index_id = index_id
         self._announced = announced
+        self._begin = begin
         self._parents: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._cursor: Change | None = None
         self._to_check: set[str] = set()
@@ -125,16 +127,19 @@ class Follower:
         return not done
 
     def _run(self) -> None:
-        failures = 0
+        failures, begun = 0, False
         while True:
             began = time.monotonic()
             last = self._stop.is_set()
             more = False
             self._wake.clear()
             try:
+                if not begun:
+                    self._begin()
+                    begun = True
                 more = self.round(clock.now())
                 self.error, failures = "", 0
-            except Exception as error:  # noqa: BLE001  the thread's edge: it must go on, and says why it couldn't
+            except Exception as error:
                 failures += 1
                 self.error = f"{type(error).__name__}: {error}"
                 log.warning("following failed (%s), trying again", self.error, exc_info=failures == 1)
@@ -230,5 +235,3 @@ class Follower:
             if len(found) == before:
                 break
         return found
-
-

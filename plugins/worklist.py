@@ -10,7 +10,6 @@ from typing import Any
 from plugins.pushed import Pushed
 
 
-
 class WorklistAnswer:
     """The callback. It answers from memory. What raises here makes the query fail: an empty list would be a lie."""
 

@@ -20,6 +20,9 @@ from pydantic import ValidationError
 from zambezi.config import safety
 from zambezi.config.settings import Zambezi
 
+#: Made by `zambezi up` in the snapshot that Orthanc is started with; no part of what an administrator writes.
+SECRETS = "99-secrets.json"
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
@@ -63,7 +66,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Configuration:
     faults: list[Fault] = []
     merged: dict[str, Any] = {}
     where: dict[str, str] = {}
-    files = sorted(folder.glob("*.json"))
+    files = sorted(file for file in folder.glob("*.json") if file.name != SECRETS)
     if not files:
         raise ConfigurationFaults(
             [Fault(str(folder), "", "no .json file here; ZAMBEZI_CONFIG names the folder of JSON")]
