@@ -53,6 +53,7 @@ class Follower:
         index_id: str,
         announced: Callable[[], Mapping[str, str]],
         begin: Callable[[], None],
+        recovering: bool = False,
     ) -> None:
         self._archive = archive
         self._journal = journal
@@ -64,7 +65,8 @@ class Follower:
         self._cursor: Change | None = None
         self._to_check: set[str] = set()
         self._checking = threading.Lock()
-        self._compared = False
+        # While lost files are being ingested again, what is missing is about to come.
+        self._compared = recovering
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zambezi-follower", daemon=True)

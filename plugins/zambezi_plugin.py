@@ -63,7 +63,10 @@ class Plugin:
         )
         self.follower: Follower | None = None
         self.index_id = index_id.read_or_create(environment.index_dir)
-        self.http_port = int(json.loads(orthanc.GetConfiguration())["HttpPort"])
+        configuration = json.loads(orthanc.GetConfiguration())
+        self.http_port = int(configuration["HttpPort"])
+        # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
+        self.recovering = configuration.get("DicomServerEnabled") is False
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
             self.journal, self.rules, self.recorder, self.worklist, self.announced, self.revocations,
@@ -92,7 +95,7 @@ class Plugin:
                 transaction.append("configured", clock.now(), configuration=self.rules.now.hash)
 
         self.follower = Follower(
-            rest, self.journal, self.recorder, self.index_id, lambda: self.announced.content, began
+            rest, self.journal, self.recorder, self.index_id, lambda: self.announced.content, began, self.recovering
         )
         self.follower.start()
 
