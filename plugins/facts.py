@@ -112,6 +112,4 @@ def moment(written: str) -> str:
     """Orthanc's `20260301T083000` (UTC) as our clock writes it; anything else unchanged."""
     if len(written) != 15 or written[8] != "T":
         return written
-    return (
-        f"{written[:4]}-{written[4:6]}-{written[6:8]}T{written[9:11]}:{written[11:13]}:{written[13:15]}.000000Z"
-    )
+    return f"{written[:4]}-{written[4:6]}-{written[6:8]}T{written[9:11]}:{written[11:13]}:{written[13:15]}.000000Z"

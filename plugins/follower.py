@@ -52,17 +52,21 @@ class Follower:
         recorder: Recorder,
         index_id: str,
         announced: Callable[[], Mapping[str, str]],
+        begin: Callable[[], None],
+        recovering: bool = False,
     ) -> None:
         self._archive = archive
         self._journal = journal
         self._recorder = recorder
         self._index_id = index_id
         self._announced = announced
+        self._begin = begin
         self._parents: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._cursor: Change | None = None
         self._to_check: set[str] = set()
         self._checking = threading.Lock()
-        self._compared = False
+        # While lost files are being ingested again, what is missing is about to come.
+        self._compared = recovering
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zambezi-follower", daemon=True)
@@ -125,13 +129,16 @@ class Follower:
         return not done
 
     def _run(self) -> None:
-        failures = 0
+        failures, begun = 0, False
         while True:
             began = time.monotonic()
             last = self._stop.is_set()
             more = False
             self._wake.clear()
             try:
+                if not begun:
+                    self._begin()
+                    begun = True
                 more = self.round(clock.now())
                 self.error, failures = "", 0
             except Exception as error:
@@ -230,5 +237,3 @@ class Follower:
             if len(found) == before:
                 break
         return found
-
-

@@ -23,7 +23,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _RESOURCE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 
 #: Refused to everyone. A path ends here or goes on with a slash.
-_NEVER = ("/tools/reset", "/tools/shutdown", "/tools/execute-script", "/tools/log-level", "/app/zambezi-never")
+_NEVER = ("/tools/reset", "/tools/shutdown", "/tools/execute-script")
 
 #: What each service may do beside reading: (method, path pattern). Reading itself: every GET, but for `front`.
 _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -93,8 +93,9 @@ class Request:
     @property
     def token(self) -> str:
         """The signed token: in its header, else in the one cookie of the host."""
-        if tokens.HEADER in self.headers:
-            return self.headers[tokens.HEADER].strip()
+        shown = self.headers.get(tokens.HEADER, "").strip()
+        if shown:
+            return shown
         for part in self.headers.get("cookie", "").split(";"):
             name, _, value = part.strip().partition("=")
             if name == tokens.COOKIE:
@@ -138,9 +139,7 @@ def decide(request: Request, key: str, revoked: frozenset[str], now_s: int, stud
     return Decision(False, f"{user} may not {request.method} here", user)
 
 
-def _person(
-    request: Request, path: str, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf
-) -> Decision:
+def _person(request: Request, path: str, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf) -> Decision:
     if request.method != "GET":
         return Decision(False, "persons only read here", FRONT)
     if path == "/zambezi/door":
@@ -159,29 +158,33 @@ def _person(
 
 
 def _images(request: Request, path: str, token: Token, study_of: StudyOf) -> Decision:
-    allowed = lambda why, study=None: Decision(True, why, token.subject, token, study)  # noqa: E731
-    refused = lambda why: Decision(False, why, token.subject, token)  # noqa: E731
-    # A token that names studies is narrow whatever its role: the narrower of both holds.
-    narrow = bool(token.studies) or not may(token.role, "images.view")
-    explores = may(token.role, "orthanc.explore") and not token.studies
-    if narrow and not (may(token.role, "images.view") or may(token.role, "images.view-own")):
-        return refused(f"role {token.role} may not view images")
+    def answer(allowed: bool, reason: str, views: str | None = None) -> Decision:
+        return Decision(allowed, reason, token.subject, token, views)
+
+    if not (may(token.role, "images.view") or may(token.role, "images.view-own")):
+        return answer(False, f"role {token.role} may not view images")
     if re.fullmatch(r"/web-viewer/(app|libs)/.*", path):
-        return allowed("the viewer's own files")
+        return answer(True, "the viewer's own files")
+    # A token that names studies is narrow whatever its role says: the narrower of both holds.
+    narrow = bool(token.studies) or not may(token.role, "images.view")
+    if narrow and not re.match(r"/dicom-web/studies/|/wado$|/web-viewer/", path):
+        return answer(False, "this path does not name a study")
     study, why = _study_named(request, path, study_of)
     if why:
-        return refused(why)
+        return answer(False, why)
     if study is not None:
         if narrow and study not in token.studies:
-            return refused("the token does not name this study")
-        return allowed("the study may be viewed", study)
+            return answer(False, "the token does not name this study")
+        return answer(True, "the study may be viewed", study)
     if narrow:
-        return refused("this path does not name a study")
+        return answer(False, "this path does not name a study")
     if re.fullmatch(r"/dicom-web/(studies|series|instances)", path):
-        return allowed("studies of the site may be listed")
-    if explores:
-        return allowed("the role explores Orthanc, reading only")
-    return refused("no such right")
+        return answer(True, "studies of the site may be listed")
+    if re.match(r"/patients/[^/]+/(archive|media|attachments)", path):
+        return answer(False, "a patient's images are taken study by study, so that each study's view is recorded")
+    if may(token.role, "orthanc.explore"):
+        return answer(True, "the role explores Orthanc, reading only")
+    return answer(False, "no such right")
 
 
 def _study_named(request: Request, path: str, study_of: StudyOf) -> tuple[str | None, str]:

@@ -103,7 +103,9 @@ class Transaction:
         self._database.executemany(sql, rows)
 
     def set_meta(self, key: str, value: str) -> None:
-        self.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+        self.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )
 
 
 class JournalMismatch(Exception):

@@ -31,9 +31,7 @@ StudyFacts = Callable[[str], Mapping[str, Any]]
 class Recorder:
     """Reads and writes the journal's tables on behalf of the follower."""
 
-    def __init__(
-        self, journal: Journal, rules: Rules, queries: Spool, incidents: Spool, refusals: Refusals
-    ) -> None:
+    def __init__(self, journal: Journal, rules: Rules, queries: Spool, incidents: Spool, refusals: Refusals) -> None:
         self._journal = journal
         self._rules = rules
         self._queries = queries
@@ -125,13 +123,17 @@ class Recorder:
         if seen:
             transaction.execute("UPDATE instances SET unsure = 0 WHERE orthanc_id = ?", (row.orthanc_id,))
             return
-        transaction.execute("INSERT INTO changes VALUES (?, ?, ?, ?)", (row.index_id, row.seq, row.orthanc_id, row.date))
+        transaction.execute(
+            "INSERT INTO changes VALUES (?, ?, ?, ?)", (row.index_id, row.seq, row.orthanc_id, row.date)
+        )
         before = transaction.execute(
             "SELECT unsure, index_id FROM instances WHERE orthanc_id = ? AND present = 1", (row.orthanc_id,)
         ).fetchone()
         if one is None:
             if before is None:
-                transaction.append("deleted", now, instances=[[row.orthanc_id, "", ""]], change=row.told, noticed="unread")
+                transaction.append(
+                    "deleted", now, instances=[[row.orthanc_id, "", ""]], change=row.told, noticed="unread"
+                )
             return
         if before is not None and (before[0] or before[1] != row.index_id):
             transaction.append("stored-again", now, one.orthanc_id, **one.told, change=row.told)
@@ -200,7 +202,12 @@ class Recorder:
         for (study, uid), instances in studies.items():
             for n in range(0, len(instances), PART):
                 transaction.append(
-                    "deleted", now, study_uid=uid, study_orthanc_id=study, instances=instances[n : n + PART], noticed=noticed
+                    "deleted",
+                    now,
+                    study_uid=uid,
+                    study_orthanc_id=study,
+                    instances=instances[n : n + PART],
+                    noticed=noticed,
                 )
             left = transaction.execute(
                 "SELECT 1 FROM instances WHERE study_orthanc_id = ? AND present = 1 LIMIT 1", (study,)
@@ -287,7 +294,8 @@ class Recorder:
             return None
         routed = set(
             self._journal.query(
-                "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id) WHERE study_uid = ?",
+                "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id)"
+                " WHERE study_uid = ?",
                 (study_uid,),
             )
         )
@@ -349,6 +357,9 @@ def _query(line: Mapping[str, Any]) -> dict[str, Any]:
     asked = line.get("query")
     query = asked if isinstance(asked, dict) else {}
     level = str(query.get("0008,0052", "")).strip() or None
-    cut = {str(tag): value if isinstance(value, (list, dict)) else str(value)[:256] for tag, value in list(query.items())[:100]}
+    cut = {
+        str(tag): value if isinstance(value, (list, dict)) else str(value)[:256]
+        for tag, value in list(query.items())[:100]
+    }
     told = {name: str(line.get(name, ""))[:64] for name in ("aet", "ip", "called_aet", "kind")}
     return {**told, "level": level, "query": cut}

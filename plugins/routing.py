@@ -49,7 +49,11 @@ Routed = Callable[[str, str, str], bool]
 
 
 def decide(
-    study: Sequence[Candidate], cause: str, rules: Sequence[Route], destinations: Mapping[str, Destination], routed: Routed
+    study: Sequence[Candidate],
+    cause: str,
+    rules: Sequence[Route],
+    destinations: Mapping[str, Destination],
+    routed: Routed,
 ) -> list[Decided]:
     """What is to be sent now that the study is complete with what came by `cause`."""
     decided = []
@@ -77,9 +81,7 @@ def mismatch(one: Candidate, when: When) -> str:
     return ""
 
 
-def explain(
-    study: Sequence[Candidate], rules: Sequence[Route], routed: Routed
-) -> list[dict[str, Any]]:
+def explain(study: Sequence[Candidate], rules: Sequence[Route], routed: Routed) -> list[dict[str, Any]]:
     """For each rule: how many instances it takes, and why it leaves the others."""
     told = []
     for rule in rules:
@@ -116,7 +118,11 @@ def _conditions(rule: Route) -> str:
     when = rule.when
     said = [
         f"{name} is {' or '.join(wanted)}"
-        for name, wanted in (("Modality", when.modality), ("CallingAet", when.calling_aet), ("CalledAet", when.called_aet))
+        for name, wanted in (
+            ("Modality", when.modality),
+            ("CallingAet", when.calling_aet),
+            ("CalledAet", when.called_aet),
+        )
         if wanted
     ]
     return " and ".join(said) or "no condition"
