@@ -176,7 +176,7 @@ def _sex(reading: Reading) -> str | None:
 
 def _priority(group: Reading) -> str:
     code = group.get("TQ1-9") or group.get("ORC-7.6") or group.get("OBR-27.6") or group.get("OBR-5")
-    return _PRIORITIES.get(code.strip().upper()[:1], "ROUTINE")
+    return _PRIORITIES.get(code.strip().upper()[:1], "ROUTINE") if code.strip() else ""
 
 
 def _clinical(group: Reading) -> str:

@@ -129,7 +129,8 @@ def read(raw: bytes) -> Reading:
     start = raw.find(b"MSH")
     if start < 0:
         raise Unreadable("there is no MSH segment in it")
-    lines = [line.strip(b"\x00\x0b\x1c") for line in _LINE_ENDS.split(raw[start:])]
+    # PostgreSQL keeps no NUL in text, and no sender means one.
+    lines = [line.strip(b"\x0b\x1c") for line in _LINE_ENDS.split(raw[start:].replace(b"\x00", b""))]
     normal = b"\r".join(line for line in lines if line.strip())
     _check_delimiters(normal)
     declared = _declared(normal)
