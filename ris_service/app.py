@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, abort, g, redirect, render_templat
 from flask_babel import Babel, gettext
 from flask_login import LoginManager, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as AnyResponse
@@ -180,6 +180,10 @@ def _explain_errors(app: Flask) -> None:
     def database_away(error: OperationalError) -> Any:
         log.error("the database does not answer: %s", type(error.orig).__name__)
         return page(503, *words.problem(503))
+
+    @app.errorhandler(IntegrityError)
+    def somebody_was_faster(_error: IntegrityError) -> Any:
+        return page(409, *words.problem(409))
 
     @app.errorhandler(Exception)  # the edge of the request: whatever went wrong, the person gets a page
     def fault(error: Exception) -> Any:

@@ -75,7 +75,9 @@ def _moment(at: datetime, form: str, zone: ZoneInfo, locale: str) -> str:
     if form == "long":
         day = dates.format_date(at.astimezone(zone).date(), "long", locale=locale)
         return f"{day}, {dates.format_datetime(at, 'HH:mm', tzinfo=zone, locale=locale)}"
-    pattern = {"short": "dd/MM/yyyy HH:mm", "time": "HH:mm", "day": "dd/MM/yyyy"}[form]
+    pattern = {"short": "dd/MM/yyyy HH:mm", "time": "HH:mm", "seconds": "dd/MM/yyyy HH:mm:ss", "day": "dd/MM/yyyy"}[
+        form
+    ]
     return dates.format_datetime(at, pattern, tzinfo=zone, locale=locale)
 
 

@@ -192,5 +192,10 @@ def _account(password_fault: str = "", factor_fault: str = "") -> str:
     offered = {} if user.totp_secret else {"qr": qr_code(user.login), "secret": offered_secret(user.login)}
     required = user.role in parts().settings.session.second_factor_roles
     return render_template(
-        "account.html", user=user, password_fault=password_fault, factor_fault=factor_fault, required=required, **offered
+        "account.html",
+        user=user,
+        password_fault=password_fault,
+        factor_fault=factor_fault,
+        required=required,
+        **offered,
     )

@@ -132,9 +132,7 @@ def find(session: Session, login: str) -> User | None:
     return session.scalars(select(User).where(User.login == login.strip().lower())).one_or_none()
 
 
-def add(
-    session: Session, login: str, name: str, role: str, password: str, now: datetime, writer: str, by: str
-) -> User:
+def add(session: Session, login: str, name: str, role: str, password: str, now: datetime, writer: str, by: str) -> User:
     """A new account with a one-time password; UserRefused if the login is taken or the role unknown."""
     login = login.strip().lower()
     if not login or not all(c.isascii() and (c.isalnum() or c in ".-_@") for c in login) or len(login) > 80:
