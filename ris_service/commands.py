@@ -17,6 +17,8 @@ from zambezi.database.tables import Order, User
 from zambezi.environment import Environment
 
 CHAIN = "ris"
+#: Roles that people sign in with; the others come with tokens.
+SIGN_IN_ROLES = tuple(role for role in ROLES if role not in ("emergency", "guest"))
 #: Who did it, in the audit trail: the account of the machine at whose console it was typed.
 BY = "console"
 LONGEST_EMERGENCY_HOURS = 12
@@ -34,9 +36,7 @@ def user() -> None:
 @user.command("add")
 @click.argument("login")
 @click.option("--name", required=True, help="As it stands on reports and in the audit trail.")
-@click.option(
-    "--role", required=True, type=click.Choice([name for name in ROLES if name not in ("emergency", "guest")])
-)
+@click.option("--role", required=True, type=click.Choice(SIGN_IN_ROLES))
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input; it is the person's own.")
 def add(login: str, name: str, role: str, password_stdin: bool) -> None:
     """Add an account and print its one-time password."""
@@ -133,9 +133,7 @@ def revoke(written: str) -> None:
             raise click.ClickException(f"the token can't be used anyway: {why}") from None
         session_id, expires = found.session, found.expires
     if len(session_id) != 16 or not set(session_id) <= set("0123456789abcdef"):
-        raise click.ClickException(
-            "neither a token nor a session id (16 hexadecimal digits, as the audit trail has it)"
-        )
+        raise click.ClickException("neither a token nor a session id (16 hexadecimal digits, see the audit trail)")
     with _database().begin() as session:
         users.revoke(session, [(session_id, expires)])
         audit.append(session, CHAIN, "user-changed", now, who=BY, session=session_id, change="revoked")

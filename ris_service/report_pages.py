@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, redirect, render_template, request
-from flask_babel import force_locale, gettext
+from flask_babel import force_locale
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
 from ris_service import exams, languages, report_pdf, words
 from ris_service.exams import Exam
+from ris_service.languages import gettext
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from zambezi import audit, reports, users

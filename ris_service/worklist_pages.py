@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, abort, redirect, render_template, request
-from flask_babel import gettext
 from flask_babel import lazy_gettext as _
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from ris_service import searching
 from ris_service.exams import shown_name
+from ris_service.languages import gettext
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from zambezi import clock, orders
@@ -270,7 +270,7 @@ def _matching(database: Session, filters: Filters, now: datetime) -> list[int]:
         wanted.append(Order.status == filters.state)
     newest_first = filters.day == "all"
     by = (Order.scheduled_at.desc(),) if newest_first else (urgency, Order.scheduled_at)
-    query: Select[Any] = (
+    query = (
         select(
             Order.id, Order.accession_number, Order.procedure_text, Order.placer_number, Patient.family_name,
             Patient.given_name, Patient.patient_id,
@@ -295,7 +295,7 @@ def _images(database: Session, order_ids: list[int]) -> dict[int, tuple[str, int
         .where(Study.order_id.in_(order_ids), Study.instances > 0)
         .group_by(Study.order_id)
     )
-    return {row[0]: (row[1], row[2]) for row in rows}
+    return {order_id: (uid, images) for order_id, uid, images in rows if order_id is not None}
 
 
 def _site_time(written: str) -> datetime | None:
