@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Blueprint, Flask, Response, abort, g, redirect, render_template, request, session
-from flask_babel import Babel, gettext
+from flask import Blueprint, Flask, Response, abort, current_app, g, redirect, render_template, request, session
+from flask_babel import Babel
 from flask_login import LoginManager, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as AnyResponse
 
 from ris_service import languages, people, words
+from ris_service.languages import gettext
 from ris_service.parts import Parts
 from ris_service.session import TokenSessions
 from zambezi import composition
@@ -103,13 +104,11 @@ def refuse_untagged(app: Flask) -> None:
 
 
 def permission_of(app: Flask, endpoint: str) -> str:
-    """The permission tag of a view."""
-    return str(app.view_functions[endpoint].zambezi_requires)  # type: ignore[attr-defined]  # refuse_untagged saw it
+    """The permission tag of a view (refuse_untagged saw that it has one)."""
+    return str(getattr(app.view_functions[endpoint], "zambezi_requires"))  # noqa: B009  # a function's own tag
 
 
 def _gate() -> AnyResponse | None:
-    from flask import current_app
-
     g.is_secure = request.is_secure
     if request.endpoint is not None:
         needed = permission_of(current_app, request.endpoint)
@@ -128,8 +127,6 @@ def _gate() -> AnyResponse | None:
 
 
 def _finish(response: Response) -> Response:
-    from flask import current_app
-
     parts: Parts = current_app.extensions["zambezi"]
     if current_user.is_authenticated and current_user.kind == "session" and request.endpoint != "static":
         _renew(parts)
@@ -180,6 +177,10 @@ def _explain_errors(app: Flask) -> None:
     def database_away(error: OperationalError) -> Any:
         log.error("the database does not answer: %s", type(error.orig).__name__)
         return page(503, *words.problem(503))
+
+    @app.errorhandler(IntegrityError)
+    def somebody_was_faster(_error: IntegrityError) -> Any:
+        return page(409, *words.problem(409))
 
     @app.errorhandler(Exception)  # the edge of the request: whatever went wrong, the person gets a page
     def fault(error: Exception) -> Any:

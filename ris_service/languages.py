@@ -17,6 +17,7 @@ from babel.messages import mofile, pofile
 from babel.support import NullTranslations, Translations
 from flask import request
 from flask_babel import Domain, get_locale
+from flask_babel import gettext as _gettext
 from flask_login import current_user
 
 from ris_service.parts import parts
@@ -24,10 +25,17 @@ from zambezi import clock
 
 #: `pt` alone would be Brazilian, `en` alone American.
 LOCALES = {"pt": "pt_MZ", "en": "en_ZW"}
+#: The order of day and month is the same in both languages; the 24-hour clock, too.
+PATTERNS = {
+    "short": "dd/MM/yyyy HH:mm",
+    "seconds": "dd/MM/yyyy HH:mm:ss",
+    "day": "dd/MM/yyyy",
+    "time": "HH:mm",
+}
 NAMES = {"pt": "Português", "en": "English"}
 
 
-class Catalogues(Domain):
+class Catalogues(Domain):  # type: ignore[misc]  # Flask-Babel publishes no types
     """All page sets' messages, by language; English is what the source says."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -49,6 +57,11 @@ def compiled(files: Iterable[Path]) -> Translations:
         out.seek(0)
         merged.merge(Translations(out))
     return merged
+
+
+def gettext(message: str, **values: object) -> str:
+    """The message in the language of this request."""
+    return str(_gettext(message, **values))
 
 
 def language() -> str:
@@ -75,8 +88,7 @@ def _moment(at: datetime, form: str, zone: ZoneInfo, locale: str) -> str:
     if form == "long":
         day = dates.format_date(at.astimezone(zone).date(), "long", locale=locale)
         return f"{day}, {dates.format_datetime(at, 'HH:mm', tzinfo=zone, locale=locale)}"
-    pattern = {"short": "dd/MM/yyyy HH:mm", "time": "HH:mm", "day": "dd/MM/yyyy"}[form]
-    return dates.format_datetime(at, pattern, tzinfo=zone, locale=locale)
+    return dates.format_datetime(at, PATTERNS[form], tzinfo=zone, locale=locale)
 
 
 def day(dicom_date: str | None) -> str:

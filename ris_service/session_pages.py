@@ -12,11 +12,11 @@ from urllib.parse import urlencode, urlsplit
 
 import segno
 from flask import Blueprint, abort, redirect, render_template, request, session
-from flask_babel import gettext
 from flask_login import current_user
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
+from ris_service.languages import gettext
 from ris_service.parts import CHAIN, Parts, parts
 from ris_service.people import BROWSER_KINDS
 from ris_service.people import find as find_person

@@ -5,24 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, abort, redirect, render_template, request, session
-from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ris_service.languages import NAMES
+from ris_service.commands import SIGN_IN_ROLES
+from ris_service.languages import NAMES, gettext
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from ris_service.session_pages import new_password_fault, offered_secret, qr_code, take_second_factor
 from zambezi import audit, clock, users
-from zambezi.access import ROLES, SIGNED_IN, requires
+from zambezi.access import SIGNED_IN, requires
 from zambezi.database.tables import User
 
 pages = Blueprint("users", __name__)
 pages.navigation = (("users.index", _("Users")),)  # type: ignore[attr-defined]  # read by ris_service.app
-
-#: Roles that people sign in with; the others come with tokens.
-SIGN_IN_ROLES = tuple(role for role in ROLES if role not in ("emergency", "guest"))
 
 
 @pages.get("/users")
@@ -192,5 +189,10 @@ def _account(password_fault: str = "", factor_fault: str = "") -> str:
     offered = {} if user.totp_secret else {"qr": qr_code(user.login), "secret": offered_secret(user.login)}
     required = user.role in parts().settings.session.second_factor_roles
     return render_template(
-        "account.html", user=user, password_fault=password_fault, factor_fault=factor_fault, required=required, **offered
+        "account.html",
+        user=user,
+        password_fault=password_fault,
+        factor_fault=factor_fault,
+        required=required,
+        **offered,
     )

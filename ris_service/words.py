@@ -5,8 +5,9 @@ Each is written here once, marked for translation by `_` (lazy: the language is 
 
 from __future__ import annotations
 
-from flask_babel import gettext
 from flask_babel import lazy_gettext as _
+
+from ris_service.languages import gettext
 
 #: State of an order: (sign, words). A sign is never alone, and never a colour alone.
 ORDER = {

@@ -1,0 +1,120 @@
+"""A study as pages and reports speak of it: images, the order behind them, the patient, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flask import abort
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ris_service.people import me
+from zambezi.database.tables import Order, Report, Series, Study
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One study of one patient. What the order says of the patient goes before what the images say."""
+
+    study: Study
+    order: Order | None
+
+    @property
+    def patient_name(self) -> str:
+        if self.order:
+            return shown_name(self.order.patient.family_name, self.order.patient.given_name)
+        family, _, given = self.study.patient_name.partition("^")
+        return shown_name(family, given.replace("^", " "))
+
+    @property
+    def patient_id(self) -> str:
+        return self.order.patient.patient_id if self.order else self.study.patient_id
+
+    @property
+    def birth_date(self) -> str:
+        return (self.order.patient.birth_date if self.order else None) or self.study.birth_date
+
+    @property
+    def sex(self) -> str:
+        return (self.order.patient.sex if self.order else None) or self.study.sex
+
+    @property
+    def accession_number(self) -> str:
+        return self.order.accession_number if self.order else self.study.accession_number
+
+    @property
+    def description(self) -> str:
+        return (self.order.procedure_text if self.order else "") or self.study.description
+
+    @property
+    def modalities(self) -> str:
+        return self.study.modalities.replace("\\", ", ")
+
+    @property
+    def is_of_another_patient(self) -> bool:
+        """Whether the images carry another patient ID than the order that they are linked to."""
+        return self.order is not None and self.order.patient.patient_id != self.study.patient_id
+
+
+def shown_name(family: str, given: str) -> str:
+    """`Machava, José` ; what is missing leaves no comma."""
+    return ", ".join(part for part in (family.strip(), given.strip()) if part)
+
+
+def of_study(database: Session, study_uid: str) -> list[Exam]:
+    """The studies under this UID: one, or several where different patients' images carry the same UID."""
+    rows = database.execute(
+        select(Study, Order)
+        .outerjoin(Order, Order.id == Study.order_id)
+        .where(Study.study_uid == study_uid)
+        .order_by(Study.first_at)
+    )
+    return [Exam(study, order) for study, order in rows]
+
+
+def one(database: Session, study_uid: str) -> Exam:
+    """The study, for pages where it must be one patient's: 404 if there is none or it is not for this person,
+    409 if two patients' images carry this UID.
+    """
+    if not me().sees(study_uid):
+        abort(404)
+    found = of_study(database, study_uid)
+    if not found:
+        abort(404)
+    if len(found) > 1:
+        abort(409)
+    return found[0]
+
+
+def series_of(database: Session, study: Study) -> Sequence[Series]:
+    """The study's series."""
+    query = select(Series).where(Series.study_uid == study.study_uid).order_by(Series.modality, Series.series_uid)
+    return database.scalars(query).all()
+
+
+def signed_reports(database: Session, study_uid: str) -> Sequence[Report]:
+    """Signed versions, newest first."""
+    query = select(Report).where(Report.study_uid == study_uid, Report.state == "final")
+    return database.scalars(query.order_by(Report.version.desc())).all()
+
+
+def priors(database: Session, exam: Exam) -> list[tuple[Exam, Report]]:
+    """The same patient's other studies with their newest signed report, newest study first."""
+    if not exam.study.patient_id:
+        return []
+    rows = database.execute(
+        select(Study, Order, Report)
+        .outerjoin(Order, Order.id == Study.order_id)
+        .join(Report, Report.study_uid == Study.study_uid)
+        .where(
+            Study.patient_id == exam.study.patient_id,
+            Study.study_uid != exam.study.study_uid,
+            Report.state == "final",
+        )
+        .order_by(Study.study_date.desc(), Study.study_uid, Report.version.desc())
+    )
+    newest: dict[str, tuple[Exam, Report]] = {}
+    for study, order, report in rows:
+        newest.setdefault(study.study_uid, (Exam(study, order), report))
+    return list(newest.values())[:20]

@@ -1,0 +1,116 @@
+"""Studies: the list, one study with its series and viewers, and what a token shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, abort, render_template, request
+from flask_babel import lazy_gettext as _
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from ris_service import exams, searching
+from ris_service.exams import Exam
+from ris_service.parts import parts
+from ris_service.people import me
+from zambezi.access import requires
+from zambezi.database.tables import Delivery, Order, Patient, Report, Study
+
+pages = Blueprint("studies", __name__)
+pages.navigation = (  # type: ignore[attr-defined]  # read by ris_service.app
+    ("studies.index", _("Studies")),
+    ("studies.shared", _("Shared with me")),
+)
+
+ROWS_A_PAGE = 100
+SEARCH_DEPTH = 20_000
+
+
+@pages.get("/studies")
+@requires("images.view")
+def index() -> Any:
+    """Studies in the archive, the newest images first."""
+    query = request.args.get("q", "")[:100].strip()
+    modality = request.args.get("modality", "")[:16]
+    page = max(0, request.args.get("page", 0, type=int))
+    with parts().sessions.begin() as database:
+        keys = _matching(database, query, modality)
+        shown = keys[page * ROWS_A_PAGE : (page + 1) * ROWS_A_PAGE]
+        rows = _exams(database, shown)
+        hidden = len(_matching(database, query, "")) - len(keys) if modality else 0
+        modalities = database.scalars(select(Study.modalities).distinct()).all()
+        reported = _report_states(database, [uid for uid, _orthanc_id in shown])
+    return render_template(
+        "studies.html", exams=rows, query=query, modality=modality, total=len(keys), page=page, hidden=hidden,
+        more=len(keys) > (page + 1) * ROWS_A_PAGE, reported=reported,
+        modalities=sorted({one for joined in modalities for one in joined.split("\\") if one}),
+    )  # fmt: skip
+
+
+@pages.get("/studies/<study_uid>")
+@requires("images.view")
+def study(study_uid: str) -> Any:
+    """One study: series, viewers, report, and whether proven copies exist elsewhere."""
+    with parts().sessions.begin() as database:
+        found = exams.of_study(database, study_uid)
+        if not found:
+            abort(404)
+        series = exams.series_of(database, found[0].study)
+        reports = exams.signed_reports(database, study_uid)
+        deliveries = database.scalars(
+            select(Delivery).where(Delivery.study_uid == study_uid).order_by(Delivery.created_at)
+        ).all()
+        report_state = _report_states(database, [study_uid]).get(study_uid, "none")
+    return render_template(
+        "study.html", exams=found, exam=found[0], series=series, report_state=report_state,
+        reports=reports if me().may("report.read") else [],
+        deliveries=deliveries if me().may("delivery.read") else None,
+        copies=[d for d in deliveries if d.kind == "dicom" and d.state == "delivered"],
+    )  # fmt: skip
+
+
+@pages.get("/shared")
+@requires("images.view-own")
+def shared() -> Any:
+    """The studies that the token names, and nothing else."""
+    with parts().sessions.begin() as database:
+        found = [exam for uid in me().studies for exam in exams.of_study(database, uid)]
+        reports = {uid: exams.signed_reports(database, uid) for uid in me().studies} if me().may("report.read") else {}
+    return render_template("shared.html", exams=found, reports=reports)
+
+
+def _matching(database: Session, query: str, modality: str) -> list[tuple[str, str]]:
+    rows = select(
+        Study.study_uid, Study.orthanc_id, Study.modalities, Study.patient_name, Study.patient_id,
+        Study.accession_number, Study.description, Patient.family_name, Patient.given_name,
+    ).outerjoin(Order, Order.id == Study.order_id).outerjoin(Patient, Patient.id == Order.patient_key)  # fmt: skip
+    rows = rows.order_by(Study.last_at.desc()).limit(SEARCH_DEPTH)
+    return [
+        (row.study_uid, row.orthanc_id)
+        for row in database.execute(rows)
+        if (not modality or modality in row.modalities.split("\\"))
+        and (query == row.study_uid or searching.matches(query, *row[3:]))
+    ]
+
+
+def _exams(database: Session, keys: list[tuple[str, str]]) -> list[Exam]:
+    rows = database.execute(
+        select(Study, Order)
+        .outerjoin(Order, Order.id == Study.order_id)
+        .where(Study.study_uid.in_([uid for uid, _orthanc_id in keys]))
+    )
+    found = {(study.study_uid, study.orthanc_id): Exam(study, order) for study, order in rows}
+    return [found[key] for key in keys if key in found]
+
+
+def _report_states(database: Session, uids: list[str]) -> dict[str, str]:
+    """Per study: final once a version is signed, else draft where one was begun."""
+    rows = database.execute(
+        select(Report.study_uid, Report.state).where(
+            Report.study_uid.in_(uids), or_(Report.state == "final", Report.edits > 0)
+        )
+    )
+    states: dict[str, str] = {}
+    for uid, state in rows:
+        states[uid] = "final" if "final" in (state, states.get(uid)) else "draft"
+    return states
