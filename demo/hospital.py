@@ -87,18 +87,18 @@ class Hospital:
         """The environment of every process of this hospital."""
         return {**os.environ, **self.environment.variables(), **self.neighbours.variables()}
 
-    def zambezi(self, *words: str, **variables: str) -> str:
-        """Run `zambezi WORDS`; its output, or StepFailed with its last lines."""
-        done = self.try_zambezi(*words, **variables)
+    def zambezi(self, *words: str, said: str = "") -> str:
+        """Run `zambezi WORDS` with `said` on its standard input; its output, or StepFailed with its last lines."""
+        done = self.try_zambezi(*words, said=said)
         if done.returncode:
             tail = (done.stdout + done.stderr).strip().splitlines()[-6:]
             raise StepFailed(f"`zambezi {' '.join(words)}` ended with {done.returncode}: {' / '.join(tail)}")
         return done.stdout
 
-    def try_zambezi(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def try_zambezi(self, *words: str, said: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `zambezi WORDS`, whatever comes of it."""
         command = [str(Path(sys.executable).parent / "zambezi"), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=REPOSITORY,
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, input=said, cwd=REPOSITORY,
                               env={**self.variables(), **variables})  # fmt: skip
 
     def configuration(self) -> Configuration:

@@ -121,6 +121,14 @@ class Person:
         if not picture.content.startswith(b"\x89PNG"):
             raise PersonStuck(f"study {study_uid}: no picture")
 
+    def report(self, study_uid: str, **sections: str) -> None:
+        """Write the study's report and sign it; one that is signed already is left alone."""
+        path = f"/studies/{study_uid}/report"
+        if not any("findings" in form.fields for form in _parsed(self.page(path))):
+            return
+        self.submit(path, "findings", "sign", **sections)
+        self.submit(path + "/sign", "/report/sign")
+
     def insist(self, what: Callable[[], object], deadline_s: float = 90) -> None:
         """Do it again until it works, as a person does whose page did not load."""
         end = time.monotonic() + deadline_s

@@ -69,8 +69,9 @@ def start(hospital: Hospital) -> None:
     known = hospital.zambezi("user", "list")
     for login, name, role in PEOPLE:
         if login not in known.split():
-            hospital.zambezi("user", "add", login, "--name", name, "--role", role, "--password", "-",
-                             DEMO_PASSWORD=PASSWORD)  # fmt: skip
+            hospital.zambezi(
+                "user", "add", login, "--name", name, "--role", role, "--password-stdin", said=PASSWORD + "\n"
+            )
 
 
 def play(hospital: Hospital, run: Run) -> bool:
