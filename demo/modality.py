@@ -47,7 +47,9 @@ class Modality:
                 "-k", "ScheduledProcedureStepSequence[0].Modality",
                 "-k", "ScheduledProcedureStepSequence[0].ScheduledProcedureStepID",
             )  # fmt: skip
-            answers = [pydicom.dcmread(file, force=True) for file in sorted(Path(folder).glob("rsp*.dcm"))]
+            answers: list[Dataset] = [
+                pydicom.dcmread(file, force=True) for file in sorted(Path(folder).glob("rsp*.dcm"))
+            ]
             for answer in answers:
                 answer.decode()
             return answers

@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 from demo import archiving, doors, migrating, ordering, reading
 from demo.hospital import PASSWORD, PEOPLE, Hospital, Run, StepFailed, new_run
+from demo.modality import ModalityRefused
 from demo.neighbours import Neighbours
+from demo.person import PersonStuck
 from zambezi import clock
 from zambezi.account import become_account
 from zambezi.environment import REPOSITORY, Environment
@@ -28,6 +30,8 @@ STEPS: tuple[tuple[str, str, Callable[[Hospital, Run], str]], ...] = (
     ("7a", "a stranger gets nothing", doors.strangers_get_nothing),
     ("7b", "a changed byte is named", doors.tampering_is_named),
 )
+
+FAILURES = (StepFailed, PersonStuck, ModalityRefused)
 
 
 def main() -> int:
@@ -49,7 +53,7 @@ def main() -> int:
         else:
             failed = not verify(hospital, run)
         print(f"{'FAILED' if failed else 'all seen'}, {time.monotonic() - begun:.1f} s in all")
-    except (StepFailed, RuntimeError) as fault:
+    except (*FAILURES, RuntimeError) as fault:
         print(f"FAILED: {fault}", file=sys.stderr)
         failed = True
     finally:
@@ -80,7 +84,7 @@ def play(hospital: Hospital, run: Run) -> bool:
         begun = time.monotonic()
         try:
             seen = step(hospital, run)
-        except StepFailed as fault:
+        except FAILURES as fault:
             print(f"  {number:>2} {title}: FAILED after {time.monotonic() - begun:.1f} s: {fault}")
             return False
         run.done[number] = seen
@@ -101,7 +105,7 @@ def verify(hospital: Hospital, run: Run) -> bool:
         begun = time.monotonic()
         try:
             seen = check(hospital, run)
-        except StepFailed as fault:
+        except FAILURES as fault:
             print(f"  {title}: FAILED: {fault}")
             return False
         print(f"  {title}: {seen} ({time.monotonic() - begun:.1f} s)")
