@@ -17,6 +17,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Cause = Literal["modality", "migration", "ourselves"]
 
 
+class NamesUnknown(ValueError):
+    """Names that point nowhere, or twice: (JSON path below Zambezi, what is wrong)."""
+
+    def __init__(self, faults: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {what}" for path, what in faults))
+        self.faults = faults
+
+
 class Section(BaseModel):
     """A section that knows all of its keys: an unknown one is a fault, not a wish."""
 
@@ -190,19 +198,23 @@ class Zambezi(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        faults = []
+        faults: list[tuple[str, str]] = []
         for n, route in enumerate(self.routing):
             for name in route.send_to:
                 if name not in self.destinations:
                     known = ", ".join(sorted(self.destinations)) or "none"
-                    faults.append(f'Routing[{n}].SendTo: no destination "{name}" (known: {known})')
+                    faults.append((f"Routing[{n}].SendTo", f'no destination "{name}" (known: {known})'))
         for n, trigger in enumerate(self.hl7.triggers):
             if trigger.send_to not in self.hl7.peers:
                 known = ", ".join(sorted(self.hl7.peers)) or "none"
-                faults.append(f'Hl7.Triggers[{n}].SendTo: no HL7 peer "{trigger.send_to}" (known: {known})')
-        names = [route.name for route in self.routing] + [trigger.name for trigger in self.hl7.triggers]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            faults.append(f'the rule name "{name}" is used {names.count(name)} times; each rule needs its own')
+                faults.append((f"Hl7.Triggers[{n}].SendTo", f'no HL7 peer "{trigger.send_to}" (known: {known})'))
+        named = [(f"Routing[{n}].Name", route.name) for n, route in enumerate(self.routing)]
+        named += [(f"Hl7.Triggers[{n}].Name", trigger.name) for n, trigger in enumerate(self.hl7.triggers)]
+        first: dict[str, str] = {}
+        for path, name in named:
+            if name in first:
+                faults.append((path, f'found "{name}", the name of {first[name]}; each rule needs its own'))
+            first.setdefault(name, path)
         if faults:
-            raise ValueError("; ".join(faults))
+            raise NamesUnknown(faults)
         return self
