@@ -89,7 +89,7 @@ def finish(
     session: Session, held: Claim, state: str, reason: str, now: datetime, *, wait: timedelta | None = None,
     counts: bool = False, suggestion: str = "",
 ) -> None:  # fmt: skip
-    """Let go of the study in a state: at rest, or `ready`/`retrying` after `wait` (an attempt of ours if it `counts`)."""
+    """Let go of the study in a state: at rest, or due again after `wait` (an attempt of ours if it `counts`)."""
     values: dict[str, Any] = {
         "state": state, "reason": reason, "lease_owner": None, "lease_until": None,
         "next_at": clock.text(now + (wait or timedelta())),
@@ -127,7 +127,7 @@ def states(session: Session, project_id: int) -> dict[str, int]:
         .where(MigrationStudy.project_id == project_id)
         .group_by(MigrationStudy.state)
     )
-    return {state: count for state, count in session.execute(query)}
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def _write(session: Session, held: Claim, values: dict[str, Any]) -> None:

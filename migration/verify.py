@@ -1,4 +1,4 @@
-"""The second, independent retrieve: each instance is fetched from the source once more and compared with what is stored.
+"""The second, independent retrieve: each instance is fetched once more and compared with what is stored.
 
 By C-GET (PS3.4 C.4.3) with pynetdicom, under an AE title of its own, in the transfer syntaxes in which the
 archive holds the study, into memory and never into the archive.
@@ -114,7 +114,7 @@ def _get(
     roles = [build_role(sop_class, scp_role=True) for sop_class in sorted({sop_class for sop_class, _ in kinds})]
     association = entity.associate(
         desk.peer.host, desk.peer.port, contexts=[build_context(RetrieveByGet), *proposed], ae_title=desk.peer.aet,
-        ext_neg=roles, evt_handlers=[(evt.EVT_C_STORE, receiver.take)],
+        ext_neg=[*roles], evt_handlers=[(evt.EVT_C_STORE, receiver.take)],
     )  # fmt: skip
     if not association.is_established:
         how = "rejected" if association.is_rejected else "not answered"
