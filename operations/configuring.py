@@ -40,6 +40,12 @@ def schema() -> None:
     click.echo(schema_of.text(), nl=False)
 
 
+@config.command("keys")
+def keys_of_the_section() -> None:
+    """Print every key of the Zambezi section with its default and meaning (Markdown)."""
+    click.echo(schema_of.manual(), nl=False)
+
+
 @config.command("reload")
 def reload_rules() -> None:
     """Check the JSON and let the running processes take it; on a fault everything stays as it was.

@@ -1,9 +1,12 @@
-"""The JSON Schema of the `Zambezi` section, generated from the typed settings: editors complete and check with it."""
+"""What may stand in the `Zambezi` section, from the typed settings: JSON Schema for editors, a table for people."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
 
 from zambezi.config.settings import Zambezi
 
@@ -19,6 +22,55 @@ def document() -> dict[str, Any]:
         "properties": {"Zambezi": section},
         "$defs": definitions,
     }
+
+
+def manual() -> str:
+    """Every key as Markdown, section by section: the table in orthanc-config/README.md."""
+    found: dict[str, type[BaseModel]] = {}
+    _collect("Zambezi", Zambezi, found)
+    return "\n".join(line for path, model in found.items() for line in _table(path, model))
+
+
+def _collect(path: str, model: type[BaseModel], found: dict[str, type[BaseModel]]) -> None:
+    found[path] = model
+    for name, field in model.model_fields.items():
+        for below, suffix in _sections(field.annotation):
+            _collect(f"{path}.{field.alias or name}{suffix}", below, found)
+
+
+def _sections(annotation: Any, suffix: str = "") -> Iterator[tuple[type[BaseModel], str]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, suffix
+    origin = get_origin(annotation)
+    mark = ".NAME" if origin is dict else "[n]" if origin is tuple else suffix
+    for inner in get_args(annotation):
+        yield from _sections(inner, mark)
+
+
+def _table(path: str, model: type[BaseModel]) -> list[str]:
+    rows = [f"### {path}", "", "| key | default | what it says |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if field.is_required():
+            shown = "must be given"
+        elif isinstance(default, BaseModel) or default in ((), {}):
+            shown = ""
+        elif isinstance(default, tuple) and isinstance(default[0], BaseModel):
+            shown = "one, with its defaults"
+        else:
+            shown = f"`{json.dumps(default, default=str, ensure_ascii=False)}`"
+        said = field.description or ""
+        allowed = _allowed(field.annotation)
+        if allowed:
+            said += f" One of: {allowed}."
+        rows.append(f"| `{field.alias or name}` | {shown} | {said.strip()} |")
+    return [*rows, ""]
+
+
+def _allowed(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    return ", ".join(found for inner in get_args(annotation) if (found := _allowed(inner)))
 
 
 def text() -> str:
