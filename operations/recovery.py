@@ -26,6 +26,7 @@ from pathlib import Path
 
 from zambezi import clock
 from zambezi.config import Configuration
+from zambezi.config.load import SECRETS
 from zambezi.environment import Environment
 from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
@@ -63,7 +64,7 @@ def run(
     if not found.unknown:
         return
     log.warning("%d files are unknown to the index: they are ingested before modalities are let in", len(found.unknown))
-    folder = write_configuration(environment)
+    folder = write_configuration(environment, configuration)
     with _orthanc(program, folder, variables):
         orthanc = OrthancClient(environment, keys, "recovery", timeout_s=300)
         _wait_until_up(orthanc)
@@ -99,17 +100,14 @@ def compare(storage: Path, index: Path) -> Compared:
     return Compared(unknown, len(known) - seen)
 
 
-def write_configuration(environment: Environment) -> Path:
-    """The configuration of the recovering Orthanc: the same, with its DICOM port closed."""
+def write_configuration(environment: Environment, configuration: Configuration) -> Path:
+    """The configuration of the recovering Orthanc, in one file: the same, with its DICOM port closed."""
     folder = environment.run_dir / "recovery-config"
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.json"):
-        file.unlink()
-    for file in environment.orthanc_config_dir.glob("*.json"):
-        copy = folder / file.name
-        copy.touch(mode=0o600)
-        copy.write_bytes(file.read_bytes())
-    (folder / "98-recovery.json").write_text('{"DicomServerEnabled": false}\n')
+    secrets = json.loads((environment.orthanc_config_dir / SECRETS).read_bytes())
+    file = folder / "orthanc.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({**configuration.orthanc, **secrets, "DicomServerEnabled": False}))
     return folder
 
 

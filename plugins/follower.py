@@ -25,6 +25,8 @@ log = logging.getLogger("zambezi.follower")
 
 #: Changes read at once; a piece becomes one commit.
 PIECE = 1000
+#: Instances listed at once in a full inventory.
+LISTED = 10000
 #: While instances come, rounds begin so far apart: a commit for several of them, and a short wait for readers.
 ROUND_S = 0.1
 #: Without a call from Orthanc (events are lost in a crash, and may be), a round comes by itself.
@@ -67,6 +69,7 @@ class Follower:
         self._checking = threading.Lock()
         # While lost files are being ingested again, what is missing is about to come.
         self._compared = recovering
+        self._inventory: set[str] | None = None
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zambezi-follower", daemon=True)
@@ -208,30 +211,35 @@ class Follower:
         return gone
 
     def _compare(self, now: datetime) -> None:
-        """Once after a start, when following has caught up: is everything recorded there, and all there recorded?"""
-        missing = self._gone(self._recorder.doubted())
-        strange: list[str] = []
-        if self._archive.instance_count() != self._recorder.present_count() - len(missing):
-            inventory = self._inventory()
-            if self._archive.changes(self.change, 1)["Changes"]:
-                return  # stores came meanwhile; the next round compares again
-            strange = [one for one in inventory if not self._recorder.is_present(one)]
-            missing = self._gone(self._recorder.present_but(inventory))
+        """Once after a start, when following has caught up: is all that is recorded there, and all there recorded?"""
+        if self._inventory is None:
+            self._settle(now, self._gone(self._recorder.doubted()), [])
+            if self._archive.instance_count() == self._recorder.present_count():
+                self._compared = True
+            else:
+                self._inventory = self._list()  # judged when following has passed what it holds: in the next round
+            return
+        strange = [one for one in self._inventory if not self._recorder.is_present(one)]
+        self._settle(now, self._gone(self._recorder.present_but(self._inventory)), strange)
+        self._inventory, self._compared = None, True
+
+    def _settle(self, now: datetime, missing: Sequence[str], strange: list[str]) -> None:
         instances = self._instances(strange)
         began = self._recorder.unknown_studies(instances.values())
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
-        if missing or instances or self._recorder.doubted():
-            with self._journal.transaction() as transaction:
-                for orthanc_id, one in instances.items():
-                    row = Change(self._index_id, 0, orthanc_id, "")
-                    self._recorder.record(transaction, row, one, now, self._studies(issuers))
-                self._recorder.record_deleted(transaction, dict.fromkeys(missing, "unseen"), now)
-                self._recorder.trust_all(transaction)
-        self._compared = True
+        if not (missing or instances or self._recorder.doubted()):
+            return
+        with self._journal.transaction() as transaction:
+            for orthanc_id, one in instances.items():
+                # No change number: its row is not in /changes.
+                row = Change(self._index_id, 0, orthanc_id, "")
+                self._recorder.record(transaction, row, one, now, self._studies(issuers))
+            self._recorder.record_deleted(transaction, dict.fromkeys(missing, "unseen"), now)
+            self._recorder.trust_all(transaction)
 
-    def _inventory(self) -> set[str]:
+    def _list(self) -> set[str]:
         found: set[str] = set()
-        while page := self._archive.instance_ids(len(found), 10000):
+        while page := self._archive.instance_ids(len(found), LISTED):
             before = len(found)
             found.update(page)
             if len(found) == before:

@@ -145,3 +145,23 @@ def _delete_behind_our_back(archive: Archive, study_uid: str) -> None:
     finally:
         bare.terminate()
         bare.wait(30)
+
+
+def test_a_stop_during_recovery_is_clean_and_the_next_start_finishes_it(tmp_path: Path) -> None:
+    archive = Archive(tmp_path).start()
+    images = [image() for _ in range(200)]
+    assert archive.send(*images) == [0] * 200
+    archive.stop()
+    for file in archive.environment.index_dir.iterdir():
+        file.unlink()
+    archive.start(wait=False)
+    until(
+        lambda: "they are ingested before" in archive.log and "Orthanc has started" in archive.log.split("they are")[-1]
+    )
+    assert archive.process is not None
+    archive.process.terminate()
+    assert archive.process.wait(60) == 0
+    assert not archive.listens()
+    archive.start()
+    _has_every_one_once(archive, images)
+    archive.stop()
