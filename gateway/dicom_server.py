@@ -9,11 +9,6 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import (
-    ModalityPerformedProcedureStep,
-    ModalityWorklistInformationFind,
-    Verification,
-)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -27,6 +22,10 @@ from zambezi.database.engine import Sessions
 log = logging.getLogger("zambezi.modalities")
 
 WRITER = "gateway"
+
+#: SOP classes offered (PS3.6): Verification, Modality Performed Procedure Step, Modality Worklist - FIND.
+OFFERED = ("1.2.840.10008.1.1", "1.2.840.10008.3.1.2.3.3", worklist.FIND_SOP_CLASS)
+
 AE_TITLE = "ZAMBEZI"
 PENDING = 0xFF00
 CANCELLED = 0xFE00
@@ -53,14 +52,14 @@ class DicomServer:
         self._ae.require_called_aet = True
         self._ae.maximum_associations = _ASSOCIATIONS
         self._ae.network_timeout = self._ae.dimse_timeout = self._ae.acse_timeout = _TIMEOUT_S
-        for sop_class in (Verification, ModalityPerformedProcedureStep, ModalityWorklistInformationFind):
+        for sop_class in OFFERED:
             self._ae.add_supported_context(sop_class)
         self.port = port
         self._server: Any = None
 
     def start(self) -> None:
         """Listen; OSError where the port is taken."""
-        handlers = [
+        handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
             (evt.EVT_C_FIND, self._asked),
         ]  # fmt: skip
@@ -73,7 +72,8 @@ class DicomServer:
             self._ae.shutdown()
 
     def _requested(self, event: evt.Event) -> None:
-        caller = str(event.assoc.requestor.primitive.calling_ae_title).strip()
+        primitive: Any = event.assoc.requestor.primitive
+        caller = str(primitive.calling_ae_title).strip()
         address = str(event.assoc.requestor.address)
         if self._hosts.get(caller) == address:
             return
