@@ -166,18 +166,15 @@ def _save(database: Session, exam: Exam) -> Report:
 def _conflict(study_uid: str, conflict: Conflict, wants_json: bool) -> Any:
     """Say who was faster, and show what was typed, so that nothing of it is lost."""
     with parts().sessions.begin() as database:
-        other = conflict.report
-        names = _names(database, [other.author])
-    at = languages.moment(other.updated_at, "time")
-    who = names.get(other.author, other.author)
-    if other.state == "final":
-        told = gettext("%(name)s has signed this report meanwhile. Your text was not saved.", name=other.signed_by)
+        who = _names(database, [conflict.who]).get(conflict.who, conflict.who)
+    if conflict.state == "final":
+        told = gettext("%(name)s has signed this report meanwhile. Your text was not saved.", name=conflict.signed_by)
     else:
         told = gettext(
             "%(name)s saved this report at %(time)s. Your text was not saved: copy it, load the page again, "
             "and put both together.",
             name=who,
-            time=at,
+            time=languages.moment(conflict.at, "time"),
         )
     if wants_json:
         return jsonify(message=told), 409

@@ -31,8 +31,8 @@ pages = Blueprint("session", __name__)
 #: Where somebody lands who asked for nothing in particular: the first page that the role may see.
 _LANDINGS = (
     ("worklist.read", "/"),
-    ("images.view", "/studies"),
     ("migration.read", "/migrations"),
+    ("images.view", "/studies"),
     ("images.view-own", "/shared"),
 )
 

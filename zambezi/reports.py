@@ -27,11 +27,14 @@ class ReportRefused(ValueError):
 
 
 class Conflict(Exception):
-    """Somebody else saved or signed the report meanwhile; `report` is how it stands now."""
+    """Somebody else saved or signed the version meanwhile: its `state`, who and when."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(f"version {report.version} was changed meanwhile")
-        self.report = report
+        self.state = report.state
+        self.who = report.author  # a login
+        self.signed_by = report.signed_by or ""  # a name
+        self.at = report.updated_at
 
 
 @dataclass(frozen=True)

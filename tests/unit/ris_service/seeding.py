@@ -119,11 +119,13 @@ def _work(session, made: Hospital) -> None:
          ("arrived", "in-progress", "completed"), CHEST, "Dr. Elias Tembe"),
         ("P1002", "Machava", "Lurdes", "19910703", "F", "RX joelho direito", "DX", "ROUTINE", -90,
          ("arrived", "in-progress", "completed"), KNEE, "Dr.ª Ivone Sitoe"),
-        ("P1003", "Chiweshe", "Tatenda", "20120119", "M", "RX tórax PA", "DX", "HIGH", -10, ("arrived",), "", "Sister Dube"),
+        ("P1003", "Chiweshe", "Tatenda", "20120119", "M", "RX tórax PA", "DX", "HIGH", -10, ("arrived",), "",
+         "Sister Dube"),
         ("P1004", "Mutasa", "Rumbidzai", "19770930", "F", "US abdomen", "US", "ROUTINE", 15, (), "", "Dr. Gumbo"),
         ("P1005", "Guambe", "Celeste", "19660214", "F", "TC crânio", "CT", "ROUTINE", 45, (), "", "Dr. Elias Tembe"),
         ("P1006", "Nhaca", "Arlindo", "19490521", "M", "RX coluna lombar", "DX", "ROUTINE", 75, ("cancelled",), "", ""),
-        ("P1007", "Sithole", "Nyasha", "19990808", "F", "MR lumbar spine", "MR", "ROUTINE", 24 * 60, (), "", "Dr. Gumbo"),
+        ("P1007", "Sithole", "Nyasha", "19990808", "F", "MR lumbar spine", "MR", "ROUTINE", 24 * 60, (), "",
+         "Dr. Gumbo"),
     ]  # fmt: skip
     for number, family, given, born, sex, exam, modality, priority, minutes, states, study, referrer in rows:
         patient = orders.register_patient(

@@ -1,0 +1,136 @@
+"""The pages in a real browser: keys, autosave, signing, nothing that the content policy had to block."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ris_service.service import serve
+from tests.unit.ris_service.seeding import CHEST, PASSWORD, Clock, Hospital, seeded
+from zambezi import clock, reports
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run", "--disable-quic",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
+    """A seeded hospital behind the server it runs with, and its address."""
+    made = seeded(tmp_path / "home", moving=Clock(clock.now()))
+    server = serve(made.app, 0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield made, f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+    thread.join(5)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1366, "height": 768})
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    opened.close()
+    assert [one for one in complaints if "status of 4" not in one] == []
+
+
+def shot(page: Page, name: str) -> None:
+    """A picture, where ZAMBEZI_SCREENSHOTS names a folder for it."""
+    if folder := os.environ.get("ZAMBEZI_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def sign_in(page: Page, address: str, login: str) -> None:
+    page.goto(address)
+    shot(page, "sign-in")
+    page.get_by_label("Utilizador").fill(login)
+    page.get_by_label("Palavra-passe").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/$"))
+
+
+def test_a_radiologist_finds_writes_and_signs_with_the_keyboard(running, page):
+    hospital, address = running
+    sign_in(page, address, "radiologist")
+    page.goto(f"{address}/?day=week")
+    shot(page, "worklist")
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    shot(page, "keys")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type("conceicao")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Conceição, José António")
+    shot(page, "order")
+    page.keyboard.press("r")
+    page.wait_for_url(re.compile(r"/report$"))
+    page.get_by_label("Achados").fill("Opacidade no lobo superior direito.")
+    page.get_by_label("Conclusão").fill("Tuberculose provável.")
+    page.keyboard.press("Control+s")
+    expect(page.locator("[data-status]")).to_contain_text("Guardado às")
+    shot(page, "report")
+    with hospital.sessions.begin() as session:
+        assert reports.latest(session, CHEST).findings == "Opacidade no lobo superior direito."
+    page.get_by_role("button", name="Assinar …").click()
+    page.wait_for_url(re.compile(r"/sign$"))
+    shot(page, "report-sign")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("O relatório está assinado")
+    shot(page, "report-signed")
+    with hospital.sessions.begin() as session:
+        signed = reports.latest(session, CHEST)
+    assert (signed.state, signed.signed_by) == ("final", "Dr.ª Amélia Conceição")
+    assert signed.pdf.startswith(b"%PDF")
+
+
+def test_autosave_says_plainly_that_somebody_else_was_faster(running, page):
+    hospital, address = running
+    sign_in(page, address, "radiologist")
+    page.goto(f"{address}/studies/{CHEST}/report")
+    page.get_by_label("Achados").fill("o meu texto")
+    with hospital.sessions.begin() as session:
+        now = hospital.clock()
+        reports.begin(session, CHEST, None, author="second", language="pt", now=now, writer="ris")
+        reports.save(session, CHEST, 1, 0, reports.Text("", "outro texto", ""), who="second", now=now, writer="ris")
+    page.keyboard.press("Control+s")
+    expect(page.locator("[data-status]")).to_contain_text("Dr. Farai Ncube guardou este relatório")
+    expect(page.get_by_label("Achados")).to_have_value("o meu texto")
+    shot(page, "report-conflict")
+    with hospital.sessions.begin() as session:
+        assert reports.latest(session, CHEST).findings == "outro texto"
+    page.once("dialog", lambda dialog: dialog.accept())
+
+
+def test_the_other_pages_stand_in_the_browser_without_a_complaint(running, page):
+    _hospital, address = running
+    sign_in(page, address, "administrator")
+    for name, path in {
+        "studies": "/studies", "study": f"/studies/{CHEST}", "deliveries": "/deliveries?state=all",
+        "exceptions": "/exceptions", "audit": "/audit", "users": "/users", "account": "/account",
+        "order-new": "/orders/new?patient_id=P1001", "problem": "/nothing",
+    }.items():  # fmt: skip
+        page.goto(address + path)
+        shot(page, name)
+        expect(page.locator("h1").first).to_be_visible()
