@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import getpass
 import json
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
-from migration import inventory, ledger, office, worker
+from migration import inventory, ledger, office, progress, worker
 from migration.source import Source, Trouble
 from zambezi import clock, windows
-from zambezi.database.tables import MigrationProject, MigrationStudy
+from zambezi.database.tables import MigrationProject
 from zambezi.orthanc_client import OrthancError
 
 
@@ -89,7 +87,7 @@ def status(name: str | None, as_json: bool) -> None:
     with opened.sessions.begin() as session:
         query = select(MigrationProject).order_by(MigrationProject.name)
         projects = [_project(session, name)] if name else list(session.scalars(query).all())
-        facts = [progress(session, project, clock.now()) for project in projects]
+        facts = [progress.of(session, project, clock.now()) for project in projects]
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
@@ -143,26 +141,6 @@ def verify_certificate(file: Path) -> None:
         f"{len(whole['certificate']['exceptions'])} exceptions. "
         f"Signed with key {certificates.key_name(whole['public_key'])}."
     )
-
-
-def progress(session: Session, project: MigrationProject, now: datetime) -> dict[str, Any]:
-    """How far a project is, from the ledger alone."""
-    counts = ledger.states(session, project.id)
-    query = select(MigrationStudy.verified_at).where(
-        MigrationStudy.project_id == project.id, MigrationStudy.verified_at.is_not(None)
-    )
-    ends = [clock.parse(text) for text in session.scalars(query).all() if text]
-    recent = [end for end in ends if (now - end).total_seconds() < 3600]
-    seconds = (now - min(recent)).total_seconds() if recent else 0.0
-    per_hour = len(recent) / max(seconds, 1.0) * 3600 if recent else 0.0
-    total = sum(counts.values())
-    left = total - sum(counts.get(state, 0) for state in ledger.AT_REST)
-    return {
-        "project": project.name, "source": project.source, "state": project.state, "note": project.note,
-        "studies": total, "states": counts, "verified": counts.get("verified", 0),
-        "failed": counts.get("divergent", 0) + counts.get("parked", 0), "left": left, "per_hour": round(per_hour, 1),
-        "minutes_left": round(left / per_hour * 60, 1) if per_hour else None,
-    }  # fmt: skip
 
 
 def _office() -> office.Office:
