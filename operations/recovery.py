@@ -26,7 +26,7 @@ from pathlib import Path
 
 from zambezi import clock
 from zambezi.config import Configuration
-from zambezi.config.load import SECRETS
+from zambezi.config.load import SECRETS_FILE
 from zambezi.environment import Environment
 from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
@@ -104,7 +104,7 @@ def write_configuration(environment: Environment, configuration: Configuration) 
     """The configuration of the recovering Orthanc, in one file: the same, with its DICOM port closed."""
     folder = environment.run_dir / "recovery-config"
     folder.mkdir(parents=True, exist_ok=True)
-    secrets = json.loads((environment.orthanc_config_dir / SECRETS).read_bytes())
+    secrets = json.loads((environment.orthanc_config_dir / SECRETS_FILE).read_bytes())
     file = folder / "orthanc.json"
     file.touch(mode=0o600)
     file.write_text(json.dumps({**configuration.orthanc, **secrets, "DicomServerEnabled": False}))
