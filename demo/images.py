@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
-#: Samples of the legacy PACS: two slices of a CT, an MR (plain and RLE-compressed), a colour ultrasound, a secondary
-#: capture (RLE). The value: which of the patient's studies it belongs to.
+#: Samples of the legacy PACS: a CT, an MR (RLE), an ultrasound and a secondary capture (JPEG), each with the study
+#: it belongs to. The transfer syntaxes are those of demo/legacy-profiles.cfg.
 LEGACY = (
     ("CT_small.dcm", "thorax"),
-    ("MR_small.dcm", "head"),
     ("MR_small_RLE.dcm", "head"),
     ("examples_rgb_color.dcm", "echo"),
-    ("SC_rgb_rle.dcm", "capture"),
+    ("SC_rgb_jpeg.dcm", "capture"),
 )
 #: The legacy study whose StudyDate was never filled in.
 UNDATED = "capture"
@@ -88,7 +88,7 @@ def _identify(dataset: Dataset, exam: Exam, series_uid: str, sop_uid: str) -> No
         del dataset.StudyDate
     dataset.SeriesInstanceUID = series_uid
     dataset.SOPInstanceUID = sop_uid
-    dataset.file_meta.MediaStorageSOPInstanceUID = sop_uid
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(sop_uid)
     if "FrameOfReferenceUID" in dataset:
         dataset.FrameOfReferenceUID = uid(exam.study_uid, "frame")
 

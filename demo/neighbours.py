@@ -103,12 +103,12 @@ class Neighbours:
         )
 
     def _write_supervisord(self) -> None:
+        profiles = REPOSITORY / "demo" / "legacy-profiles.cfg"
         programs = {
             "his": f"{sys.executable} -m demo.his {self.his_port} {self.his_inbox}",
-            # +xr/-xr: this legacy PACS takes and sends RLE as it is
-            "second": f"{_program('dcmqrscp')} +xr -xr -c {self.folder}/second.cfg",
-            "legacy": f"{_program('dcmqrscp')} +xr -xr -c {self.folder}/legacy.cfg",
-            "backup": f"{_program('storescp')} +xr --fork -aet BACKUP -od {self.backup_files} {self.backup_port}",
+            "second": f"{_program('dcmqrscp')} -c {self.folder}/second.cfg",
+            "legacy": f"{_program('dcmqrscp')} -c {self.folder}/legacy.cfg -xf {profiles} Receive Send",
+            "backup": f"{_program('storescp')} --fork -aet BACKUP -od {self.backup_files} {self.backup_port}",
         }
         text = (
             f"[supervisord]\npidfile={self.folder}/supervisord.pid\nlogfile={self.folder}/supervisord.log\n"
