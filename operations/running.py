@@ -9,12 +9,15 @@ import time
 from datetime import datetime
 
 import click
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from operations import preparing, readiness, supervision
 from zambezi import clock, users
 from zambezi.account import become_account
 from zambezi.config import Configuration
 from zambezi.database.engine import connect, sessions
+from zambezi.database.tables import User
 from zambezi.environment import Environment, EnvironmentFault
 from zambezi.keys import Keys
 
@@ -22,6 +25,8 @@ from zambezi.keys import Keys
 _READY_SECONDS = 300
 #: A process that ended so many times while it was starting won't come up by waiting.
 _FAILED_STARTS = 4
+#: The login that is made where there is none.
+FIRST_LOGIN = "administrator"
 
 
 @click.command()
@@ -39,7 +44,7 @@ def up(detach: bool) -> None:
         raise EnvironmentFault("\n".join(faults))
     configuration, keys = preparing.prepare(environment, os.environ)
     _say_where(environment, configuration)
-    _first_administrator(environment)
+    _offer_first_sign_in(environment)
     command, variables = _supervisord(environment)
     if not detach:
         click.echo("Ctrl-C stops everything.")
@@ -87,18 +92,23 @@ def _say_where(environment: Environment, configuration: Configuration) -> None:
     click.echo(f"  HL7                port {ports.mllp}")
 
 
-def _first_administrator(environment: Environment) -> None:
-    """Where nobody can sign in yet, make somebody who can; the password is shown once and must be changed."""
-    make = getattr(users, "first_administrator", None)
-    if make is None:
-        return
+def first_administrator(session: Session, now: datetime) -> str | None:
+    """Where nobody can sign in yet, make somebody who can; the one-time password, or None."""
+    if session.scalars(select(User.id).limit(1)).first() is not None:
+        return None
+    password = users.one_time_password()
+    users.add(session, FIRST_LOGIN, "Administrator", "administrator", password, now, "operations", "zambezi up")
+    return password
+
+
+def _offer_first_sign_in(environment: Environment) -> None:
     engine = connect(environment.database_url, "operations")
     with sessions(engine, "operations").begin() as session:
-        password = make(session, clock.now())
+        password = first_administrator(session, clock.now())
     engine.dispose()
     if password:
         click.echo(
-            f"  first sign-in      administrator, one-time password {password} (shown once; then choose your own)"
+            f"  first sign-in      {FIRST_LOGIN}, one-time password {password} (shown once; then choose your own)"
         )
 
 

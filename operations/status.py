@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: A process that wrote no sign of life for so long is shown as silent.
 SILENT_SECONDS = 30
+#: These write no signs of life: Orthanc is asked itself, and nginx has no state.
+SPEECHLESS = ("orthanc", "front")
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,12 @@ def parts(rows: list[ProcessState], running: list[supervision.Process] | None, n
 
 def _part(name: str, row: ProcessState | None, seen: supervision.Process | None, now: datetime) -> Part:
     state = seen.state.lower() if seen else "stopped"
-    if row and state == "running" and (now - clock.parse(row.at)).total_seconds() > SILENT_SECONDS:
-        state = "silent"
+    if state == "running" and name not in SPEECHLESS:
+        last = clock.parse(row.at).timestamp() if row else 0
+        if last < (seen.since if seen else 0):
+            state = "starting"
+        elif now.timestamp() - last > SILENT_SECONDS:
+            state = "silent"
     since = clock.text(datetime.fromtimestamp(seen.since, now.tzinfo)) if seen and seen.since else ""
     if not row:
         return Part(name, state, since)
