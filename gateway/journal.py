@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -58,11 +58,10 @@ class Counted:
     series: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
 
-def counted(entries: Sequence[Sealed]) -> dict[StudyKey, Counted]:
+def counted(entries: Iterable[dict[str, Any]]) -> dict[StudyKey, Counted]:
     """Add up the `stored` entries of a batch; a thousand images are a few rows."""
     sums: dict[StudyKey, Counted] = {}
-    for entry in entries:
-        facts = entry.facts
+    for facts in entries:
         if facts["event"] != "stored":
             continue
         key = StudyKey(facts["study_uid"], facts["study_orthanc_id"])
@@ -229,22 +228,22 @@ class Effects:
     def carry_out(self, entries: Sequence[Sealed]) -> None:
         """Do what each entry calls for; one that can't be carried out waits for a person, the others go on."""
         # What a study is comes before its images, whose order is looked for by it.
-        for entry in entries:
-            if entry.facts["event"] == "study-began":
-                self._try(entry, self._began)
-        for key, sums in counted(entries).items():
+        told = [(entry, entry.facts) for entry in entries]
+        for entry, facts in told:
+            if facts["event"] == "study-began":
+                self._try(entry, facts, self._began)
+        for key, sums in counted(facts for _, facts in told).items():
             self._stored(key, sums)
         does = {
             "study-completed": self._completed, "routed": self._routed, "hl7-triggered": self._triggered,
             "deleted": self._deleted,
         }  # fmt: skip
-        for entry in entries:
-            effect = does.get(entry.facts["event"])
+        for entry, facts in told:
+            effect = does.get(facts["event"])
             if effect is not None:
-                self._try(entry, effect)
+                self._try(entry, facts, effect)
 
-    def _try(self, entry: Sealed, effect: Callable[[dict[str, Any]], None]) -> None:
-        facts = entry.facts
+    def _try(self, entry: Sealed, facts: dict[str, Any], effect: Callable[[dict[str, Any]], None]) -> None:
         if self._salted:
             facts["journal"] = f"{entry.journal}-{entry.hash}"
         try:

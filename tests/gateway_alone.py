@@ -139,12 +139,13 @@ class Alone:
     environ: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, wait: bool = True) -> None:
         with (self.environment.home / "gateway.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.service"], env=self.environ, cwd=REPOSITORY, stderr=log
             )
-        eventually(self._listens)
+        if wait:
+            eventually(self._listens)
 
     def _listens(self) -> bool:
         assert self.process is not None

@@ -183,7 +183,7 @@ def test_a_route_is_one_delivery_however_often_the_gateway_dies(tmp_path: Path):
         )  # fmt: skip
         for event in range(1, 9):
             alone.die_at(event)
-            alone.start()
+            alone.start(wait=False)  # it may die before it listens
             alone.wait_for_death()
         alone.start()
         eventually(lambda: followed(alone))
