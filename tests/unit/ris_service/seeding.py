@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,6 +89,19 @@ def seeded(home: Path, settings: Zambezi | None = None, moving: Clock | None = N
     with made.sessions.begin() as session:
         _people(session, made)
         _work(session, made)
+    return made
+
+
+def copied(home: Path, original: Hospital) -> Hospital:
+    """Another hospital, with all that the original holds."""
+    home.mkdir(parents=True)
+    with original.sessions.begin() as session:
+        session.connection().exec_driver_sql("COMMIT")
+        session.connection().exec_driver_sql(f"VACUUM INTO '{home / 'zambezi.db'}'")
+        session.connection().exec_driver_sql("BEGIN")
+    shutil.copy(original.environment.keys_file, home)
+    made = hospital(home)
+    made.order_ids = dict(original.order_ids)
     return made
 
 
