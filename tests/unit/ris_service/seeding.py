@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,10 +97,11 @@ def seeded(home: Path, settings: Zambezi | None = None, moving: Clock | None = N
 def copied(home: Path, original: Hospital) -> Hospital:
     """Another hospital, with all that the original holds."""
     home.mkdir(parents=True)
-    with original.sessions.begin() as session:
-        session.connection().exec_driver_sql("COMMIT")
-        session.connection().exec_driver_sql(f"VACUUM INTO '{home / 'zambezi.db'}'")
-        session.connection().exec_driver_sql("BEGIN")
+    with (
+        closing(sqlite3.connect(original.environment.home / "zambezi.db")) as source,
+        closing(sqlite3.connect(home / "zambezi.db")) as target,
+    ):
+        source.backup(target)
     shutil.copy(original.environment.keys_file, home)
     made = hospital(home)
     made.order_ids = dict(original.order_ids)
