@@ -196,11 +196,13 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
     }
     navigation = [entry for blueprint in blueprints for entry in getattr(blueprint, "navigation", ())]
 
-    def places() -> list[tuple[str, str]]:
-        """The navigation of this person: (endpoint, label)."""
+    def places() -> list[tuple[str, str, bool]]:
+        """The navigation of this person: (endpoint, label, whether the page belongs to it)."""
         if not current_user.is_authenticated:
             return []
-        return [(where, gettext(label)) for where, label in navigation if current_user.may(permission_of(app, where))]
+        mine = [(where, gettext(label)) for where, label in navigation if current_user.may(permission_of(app, where))]
+        here = _place(request.endpoint or "", [where for where, _label in mine])
+        return [(where, label, where == here) for where, label in mine]
 
     app.jinja_env.filters.update(moment=languages.moment, day=languages.day)
     app.jinja_env.globals.update(
@@ -213,3 +215,11 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
         said=lambda: words.said(request.args.get("said", "")),
         age=lambda born: languages.age(born, app.extensions["zambezi"].clock().date()),
     )
+
+
+def _place(endpoint: str, places: list[str]) -> str:
+    """Which place of the navigation a page belongs to: itself, or the first of its page set."""
+    if endpoint in places or endpoint == "users.account":
+        return endpoint
+    page_set = endpoint.split(".")[0].replace("reports", "studies")
+    return next((where for where in places if where.split(".")[0] == page_set), "")

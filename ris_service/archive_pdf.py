@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -145,34 +146,37 @@ class Storing(threading.Thread):
         self._every_s = every_s
         self.last_error = ""
         self.waiting = 0
+        #: Of reports that couldn't be stored: (seconds to wait next time, not before).
+        self._patience: dict[int, tuple[float, float]] = {}
 
     def run(self) -> None:
         orthanc = self._connect()
-        wait_s = self._every_s
-        while not self._stop_asked.wait(wait_s):
+        while not self._stop_asked.wait(self._every_s):
             try:
-                self.last_error = self._round(orthanc)
+                self._round(orthanc)
             except Exception as error:  # the edge of the thread: it must never end by itself
-                self.last_error = f"reports can't be stored: {type(error).__name__}"
-                log.exception("reports can't be stored")
-            wait_s = min(60, max(wait_s, 1) * 2) if self.last_error else self._every_s
+                self.last_error = f"signed reports can't be stored: {type(error).__name__}"
+                log.exception("signed reports can't be stored")
 
-    def _round(self, orthanc: OrthancClient) -> str:
+    def _round(self, orthanc: OrthancClient) -> None:
         with self._sessions.begin() as session:
             due = reports.unstored(session)
-        self.waiting = len(due)
-        failure = ""
+        self._patience = {report_id: wait for report_id, wait in self._patience.items() if report_id in due}
         for report_id in due:
-            if self._stop_asked.is_set():
-                break
+            wait_s, not_before = self._patience.get(report_id, (self._every_s, 0.0))
+            if self._stop_asked.is_set() or time.monotonic() < not_before:
+                continue
             try:
                 store_one(self._sessions, orthanc, report_id, self._zone, clock.now())
-                self.waiting -= 1
                 log.info("report %s is in the archive", report_id)
+                self._patience.pop(report_id, None)
             except (OrthancError, NotThere, ValueError) as error:
-                failure = f"report {report_id} can't be stored yet: {error}"
-                log.warning("%s", failure)
-        return failure
+                # Each report waits for itself: one whose study is not there keeps no other waiting.
+                self._patience[report_id] = (min(60, wait_s * 2), time.monotonic() + wait_s)
+                self.last_error = f"report {report_id} can't be stored yet: {error}"
+                log.warning("%s", self.last_error)
+        self.waiting = len(self._patience)
+        self.last_error = self.last_error if self._patience else ""
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:

@@ -49,4 +49,11 @@ def index() -> Any:
 
 def _facts(row: AuditEntry) -> list[tuple[str, str]]:
     facts = Sealed(row.journal, row.seq, row.hash, row.payload).facts
-    return [(name, str(value)[:200]) for name, value in sorted(facts.items()) if name not in _ELSEWHERE and value != ""]
+    shown = ((name, value) for name, value in sorted(facts.items()) if name not in _ELSEWHERE and value != "")
+    return [(name, _short(str(value))) for name, value in shown]
+
+
+def _short(value: str) -> str:
+    """Digests and UIDs by their beginning: enough to compare, and the row stays one line."""
+    limit = 16 if len(value) >= 40 and " " not in value else 200
+    return value if len(value) <= limit else value[:limit] + "…"

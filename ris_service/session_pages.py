@@ -250,7 +250,9 @@ def qr_code(login: str) -> Markup:
     """The offered secret as a QR code (SVG, drawn here: no other host sees it)."""
     out = io.BytesIO()
     address = users.totp_address(offered_secret(login), login, f"Zambezi {parts().settings.site.name}")
-    segno.make(address, micro=False).save(out, kind="svg", xmldecl=False, svgclass=None, lineclass=None, border=1)
+    segno.make(address, micro=False).save(
+        out, kind="svg", xmldecl=False, svgclass=None, lineclass=None, border=1, omitsize=True
+    )
     return Markup(out.getvalue().decode())  # noqa: S704  # segno wrote it, from an address that it escaped
 
 

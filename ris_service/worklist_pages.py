@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Blueprint, abort, redirect, render_template, request
 from flask_babel import lazy_gettext as _
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from ris_service import searching
@@ -40,6 +40,9 @@ REASONS = (
     _("Pregnancy"),
 )
 
+#: Among the states to filter by: images are there, a signed report is not.
+UNREPORTED = "unreported"
+
 #: What may be done by hand in each state: (next state, words on the button).
 BUTTONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "scheduled": (("arrived", _("Patient has arrived")), ("in-progress", _("Exam begins"))),
@@ -66,7 +69,7 @@ class Filters:
         return cls(
             day if day in DAYS else "today",
             given.get("modality", "")[:16],
-            state if state in orders.TRANSITIONS else "",
+            state if state in orders.TRANSITIONS or state == UNREPORTED else "",
             given.get("q", "")[:100].strip(),
         )
 
@@ -258,18 +261,23 @@ def _change(order_id: int, state: str, reason: str, said: str) -> Any:
 
 def _matching(database: Session, filters: Filters, now: datetime) -> list[int]:
     """Ids of the orders, by urgency and then oldest first (over all days: newest first)."""
-    urgency = case((Order.status.in_(("completed", "cancelled", "discontinued")), 3), (Order.priority == "STAT", 0),
-                   (Order.priority == "HIGH", 1), else_=2)  # fmt: skip
+    # A completed exam is over when its report is signed, not before.
+    is_over = or_(
+        Order.status.in_(("cancelled", "discontinued")),
+        and_(Order.status == "completed", Order.report_status == "final"),
+    )
+    urgency = case((is_over, 3), (Order.priority == "STAT", 0), (Order.priority == "HIGH", 1), else_=2)
     wanted: list[ColumnElement[bool]] = []
     span = _span(filters.day, now)
     if span:
         wanted += [Order.scheduled_at >= clock.text(span[0]), Order.scheduled_at < clock.text(span[1])]
     if filters.modality:
         wanted.append(Order.modality == filters.modality)
-    if filters.state:
+    if filters.state == UNREPORTED:
+        wanted += [Order.report_status != "final", exists().where(Study.order_id == Order.id, Study.instances > 0)]
+    elif filters.state:
         wanted.append(Order.status == filters.state)
-    newest_first = filters.day == "all"
-    by = (Order.scheduled_at.desc(),) if newest_first else (urgency, Order.scheduled_at)
+    by = (Order.scheduled_at.desc(),) if filters.day == "all" else (urgency, Order.scheduled_at)
     query = (
         select(
             Order.id, Order.accession_number, Order.procedure_text, Order.placer_number, Patient.family_name,

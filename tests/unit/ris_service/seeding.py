@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,6 +91,20 @@ def seeded(home: Path, settings: Zambezi | None = None, moving: Clock | None = N
     with made.sessions.begin() as session:
         _people(session, made)
         _work(session, made)
+    return made
+
+
+def copied(home: Path, original: Hospital) -> Hospital:
+    """Another hospital, with all that the original holds."""
+    home.mkdir(parents=True)
+    with (
+        closing(sqlite3.connect(original.environment.home / "zambezi.db")) as source,
+        closing(sqlite3.connect(home / "zambezi.db")) as target,
+    ):
+        source.backup(target)
+    shutil.copy(original.environment.keys_file, home)
+    made = hospital(home)
+    made.order_ids = dict(original.order_ids)
     return made
 
 
