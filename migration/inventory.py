@@ -38,7 +38,7 @@ class Days:
 
     @property
     def matching(self) -> str:
-        return f"{self.first:%Y%m%d}-{self.last:%Y%m%d}"
+        return "-".join(day.isoformat().replace("-", "") for day in (self.first, self.last))
 
     def halves(self) -> tuple[Days, Days] | None:
         """Two slices that are this one together; None for a single day."""

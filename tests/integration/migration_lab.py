@@ -173,7 +173,7 @@ def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
     environ = {
         **os.environ, **{variable: str(free_port()) for variable, _ in PORTS.values()}, "PYTHONPATH": str(REPOSITORY),
         "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"), "ZAMBEZI_DATABASE_URL": "",
-        "TCP_NODELAY": "1",
+        "ZAMBEZI_REPOSITORY": str(REPOSITORY), "TCP_NODELAY": "1",
     }  # fmt: skip
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -202,7 +202,8 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 30) -> N
 
 def _configure(folder: Path, legacy_port: int) -> None:
     (folder / "config").mkdir()
-    shutil.copy(REPOSITORY / "orthanc-config" / "10-orthanc.json", folder / "config")
+    for name in ("10-orthanc.json", "20-plugins.json"):
+        shutil.copy(REPOSITORY / "orthanc-config" / name, folder / "config")
     peer = {
         "AET": "LEGACY", "Host": "127.0.0.1", "Port": legacy_port, "AllowStore": True, "AllowEcho": True,
         "AllowFind": False, "AllowGet": False, "AllowMove": False,
@@ -236,7 +237,7 @@ def _start_archive(lab: Lab, environment: Environment, secrets: keys.Keys) -> No
     file.write_text(
         json.dumps(
             {
-                **{key: value for key, value in orthanc.items() if key != "Zambezi"},
+                **{key: value for key, value in orthanc.items() if key not in ("Zambezi", "LuaScripts")},
                 "RegisteredUsers": secrets.services,
                 "Plugins": ["/usr/share/orthanc/plugins/libOrthancPython.so"],
                 "PythonScript": str(script),

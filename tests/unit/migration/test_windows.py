@@ -98,9 +98,9 @@ some_windows = st.lists(
 )
 # Around the clock changes of 2026, and any other time of that year.
 moments = st.one_of(
-    st.datetimes(datetime(2026, 3, 27), datetime(2026, 3, 30)),
-    st.datetimes(datetime(2026, 10, 23), datetime(2026, 10, 26)),
-    st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31)),
+    st.datetimes(datetime.fromisoformat("2026-03-27"), datetime.fromisoformat("2026-03-30")),
+    st.datetimes(datetime.fromisoformat("2026-10-23"), datetime.fromisoformat("2026-10-26")),
+    st.datetimes(datetime.fromisoformat("2026-01-01"), datetime.fromisoformat("2026-12-31")),
 ).map(lambda moment: moment.replace(tzinfo=UTC))
 zones = st.sampled_from(ZONES).map(ZoneInfo)
 
