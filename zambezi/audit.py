@@ -7,11 +7,11 @@ gateway (`take_over`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -37,15 +37,17 @@ def append(session: Session, writer: str, event: str, at: datetime, /, **facts: 
     return sealed
 
 
-def take_over(session: Session, entries: Iterable[Sealed]) -> None:
+def take_over(session: Session, entries: Sequence[Sealed]) -> None:
     """Commit entries of a plugin's journal behind its head; ValueError if they don't follow it."""
-    for entry in entries:
-        head = _locked_head(session, entry.journal)
-        broken = chain.first_broken([entry], Sealed(entry.journal, head.seq, head.hash, b""))
-        if broken:
-            raise ValueError(f"journal {entry.journal}, entry {broken.seq}: {broken.why}")
-        session.add(_row(entry))
-        head.seq, head.hash = entry.seq, entry.hash
+    if not entries:
+        return
+    journal = entries[0].journal
+    head = _locked_head(session, journal)
+    broken = chain.first_broken(entries, Sealed(journal, head.seq, head.hash, b""))
+    if broken:
+        raise ValueError(f"journal {journal}, entry {broken.seq}: {broken.why}")
+    session.execute(insert(AuditEntry), [_columns(entry) for entry in entries])
+    head.seq, head.hash = entries[-1].seq, entries[-1].hash
 
 
 def head(session: Session, journal: str) -> tuple[int, str]:
@@ -92,16 +94,20 @@ def _rows(session: Session, journal: str) -> Iterator[AuditEntry]:
 
 
 def _row(entry: Sealed) -> AuditEntry:
+    return AuditEntry(**_columns(entry))
+
+
+def _columns(entry: Sealed) -> dict[str, Any]:
     facts = entry.facts
-    return AuditEntry(
-        journal=entry.journal, seq=entry.seq, hash=entry.hash, payload=entry.payload,
-        event=facts["event"], at=facts["at"],
-        study_uid=facts.get("study_uid"), sop_uid=facts.get("sop_uid"), who=facts.get("who"),
-    )  # fmt: skip
+    return {
+        "journal": entry.journal, "seq": entry.seq, "hash": entry.hash, "payload": entry.payload,
+        "event": facts["event"], "at": facts["at"],
+        "study_uid": facts.get("study_uid"), "sop_uid": facts.get("sop_uid"), "who": facts.get("who"),
+    }  # fmt: skip
 
 
 def _locked_head(session: Session, journal: str) -> ChainHead:
     # On SQLite the transaction holds the write lock already (BEGIN IMMEDIATE); PostgreSQL locks the row.
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    session.execute(insert(ChainHead).values(journal=journal, seq=0, hash="").on_conflict_do_nothing())
+    upsert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    session.execute(upsert(ChainHead).values(journal=journal, seq=0, hash="").on_conflict_do_nothing())
     return session.scalars(select(ChainHead).where(ChainHead.journal == journal).with_for_update()).one()

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from zambezi import __version__, composition
+from zambezi.account import become_owner
 from zambezi.config import ConfigurationFaults
-from zambezi.environment import EnvironmentFault
+from zambezi.environment import Environment, EnvironmentFault
 
 
 class _Groups(click.Group):
@@ -28,6 +29,8 @@ class _Groups(click.Group):
 @click.version_option(__version__)
 def root() -> None:
     """Zambezi: imaging archive, radiology information system and migration kit."""
+    # Whatever a command writes belongs to the installation, not to the root who typed it.
+    become_owner(Environment.read().home)
 
 
 def main(**how: Any) -> None:

@@ -79,6 +79,7 @@ class Environment:
     def variables(self) -> dict[str, str]:
         """The same installation as `ZAMBEZI_*` variables, for the processes it starts."""
         return {
+            "ZAMBEZI_REPOSITORY": str(REPOSITORY),
             "ZAMBEZI_HOME": str(self.home),
             "ZAMBEZI_CONFIG": str(self.config_dir),
             "ZAMBEZI_DATABASE_URL": self.database_url,

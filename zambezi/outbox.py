@@ -17,9 +17,9 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from zambezi import audit, clock
+from zambezi import audit, clock, exceptions
 from zambezi.config.settings import Hl7Peer, Site, Zambezi
-from zambezi.database.tables import Delivery, ExceptionItem, Order, Report, Study
+from zambezi.database.tables import Delivery, Order, Report, Study
 from zambezi.hl7 import build
 
 #: States in which nobody works on a delivery and nothing more will happen by itself.
@@ -144,7 +144,7 @@ def delivered(session: Session, held: Claim, *, proof: str, outcome: str, now: d
     """The receiver has it, shown at the level `proof`; Fenced if the delivery isn't ours any more."""
     values = {"state": "delivered", "proof": proof, "outcome": outcome, "lease_owner": None, "lease_until": None}
     row = _finish(session, held, values, now)
-    _settle(session, row.id, "delivered", "", now)
+    exceptions.decide(session, "delivery", row.id, who="the delivery itself", decision="delivered", now=now)
     _audit(session, row.id, row.destination, row.study_uid, now, writer, state="delivered", proof=proof)
 
 
@@ -290,28 +290,18 @@ def _decide(
     if found is None:
         return False
     row = session.get_one(Delivery, id, populate_existing=True)
-    _settle(session, id, "try again" if state == "due" else state, who, now)
+    decision = "try again" if state == "due" else state
+    exceptions.decide(session, "delivery", id, who=who, decision=decision, now=now)
     _audit(session, id, row.destination, row.study_uid, now, writer, state=state, who=who)
     return True
 
 
 def _park(session: Session, row: Delivery, outcome: str, now: datetime) -> None:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    waiting = {
-        "what": f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
-        "suggestion": f"When {row.destination} is well again: zambezi route retry {row.id}",
-        "since": clock.text(now), "decided_at": None, "decided_by": None, "decision": None,
-    }  # fmt: skip
-    statement = insert(ExceptionItem).values(room="delivery", reference=row.id, **waiting)
-    session.execute(statement.on_conflict_do_update(index_elements=["room", "reference"], set_=waiting))
-
-
-def _settle(session: Session, id: str, decision: str, who: str, now: datetime) -> None:
-    session.execute(
-        update(ExceptionItem)
-        .where(ExceptionItem.room == "delivery", ExceptionItem.reference == id, ExceptionItem.decided_at.is_(None))
-        .values(decided_at=clock.text(now), decided_by=who or "the delivery itself", decision=decision)
-    )
+    exceptions.wait(
+        session, "delivery", row.id, now=now,
+        what=f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
+        suggestion=f"When {row.destination} is well again: zambezi route retry {row.id}",
+    )  # fmt: skip
 
 
 def _audit(

@@ -18,7 +18,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from zambezi.config import safety
-from zambezi.config.settings import Zambezi
+from zambezi.config.settings import NamesUnknown, Zambezi
+
+#: Orthanc's users, which `zambezi up` adds to the copy that Orthanc is started with; no part of the configuration.
+SECRETS_FILE = "99-secrets.json"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
@@ -63,20 +66,14 @@ def load(folder: Path, environ: Mapping[str, str]) -> Configuration:
     faults: list[Fault] = []
     merged: dict[str, Any] = {}
     where: dict[str, str] = {}
-    files = sorted(folder.glob("*.json"))
+    files = sorted(file for file in folder.glob("*.json") if file.name != SECRETS_FILE)
     if not files:
         raise ConfigurationFaults(
             [Fault(str(folder), "", "no .json file here; ZAMBEZI_CONFIG names the folder of JSON")]
         )
     for file in files:
-        try:
-            part = json.loads(_without_comments(_substituted(file.read_text(encoding="utf-8"), environ)))
-        except (OSError, ValueError) as error:
-            faults.append(Fault(file.name, "", f"can't be read as JSON: {error}"))
-            continue
-        if not isinstance(part, dict):
-            faults.append(Fault(file.name, "", "found something else than an object { ... }"))
-            continue
+        part, found = _read(file, environ)
+        faults += found
         for key, value in part.items():
             if key in merged:
                 faults.append(Fault(file.name, key, f"stands in {where[key]}, too; Orthanc allows it in one file only"))
@@ -88,9 +85,11 @@ def load(folder: Path, environ: Mapping[str, str]) -> Configuration:
     ]
     zambezi = Zambezi()
     try:
-        zambezi = Zambezi.model_validate(merged.get("Zambezi", {}))
+        # Strict, as JSON: "30" is no number and 1 is no true, here as in the schema that editors use.
+        zambezi = Zambezi.model_validate_json(json.dumps(merged.get("Zambezi", {})), strict=True)
     except ValidationError as error:
-        faults += [_typed_fault(where.get("Zambezi", "orthanc-config"), dict(e)) for e in error.errors()]
+        for e in error.errors():
+            faults += _typed_faults(where.get("Zambezi", "orthanc-config"), dict(e))
     else:
         faults += _unknown_peers(where.get("Zambezi", ""), zambezi, merged)
     if faults:
@@ -113,29 +112,58 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
     ]
 
 
-def _typed_fault(file: str, error: dict[str, Any]) -> Fault:
+def _typed_faults(file: str, error: dict[str, Any]) -> list[Fault]:
     path = "Zambezi"
     for step in error["loc"]:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+        if step != "[key]":
+            path += f"[{step}]" if isinstance(step, int) else f".{step}"
     if error["type"] == "extra_forbidden":
-        return Fault(file, path, "no such key; see orthanc-config/README.md for the keys there are")
+        return [Fault(file, path, "no such key; see orthanc-config/README.md for the keys there are")]
     if error["type"] == "missing":
-        return Fault(file, path, "is missing")
+        return [Fault(file, path, "is missing")]
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, NamesUnknown):
+        return [Fault(file, f"{path}.{where}", what) for where, what in cause.faults]
     shown = error.get("input")
     found = f"found {json.dumps(shown, default=str)[:80]}: " if not isinstance(shown, dict) else ""
-    return Fault(file, path, found + str(error["msg"]).removeprefix("Value error, "))
+    said = str(error["msg"]).removeprefix("Value error, ").replace("Tuple", "List").replace(" after validation", "")
+    return [Fault(file, path, found + said)]
+
+
+def _read(file: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Fault]]:
+    """One file's object, and what is wrong with it as JSON."""
+    faults: list[Fault] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            faults.append(Fault(file.name, name, "stands twice in one object; only one of them would count"))
+        return dict(pairs)
+
+    try:
+        text = _without_comments(file.read_text(encoding="utf-8"))
+        for name in sorted({m.group(1) for m in _VARIABLE.finditer(text) if m.group(2) is None} - environ.keys()):
+            faults.append(
+                Fault(file.name, "", f"${{{name}}} is not set in the environment and has no default (${{{name}:-...}})")
+            )
+        part = json.loads(_substituted(text, environ), object_pairs_hook=once)
+    except (OSError, ValueError) as error:
+        return {}, [*faults, Fault(file.name, "", f"can't be read as JSON: {error}")]
+    if not isinstance(part, dict):
+        return {}, [*faults, Fault(file.name, "", "found something else than an object { ... }")]
+    return part, faults
 
 
 def _substituted(text: str, environ: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name, default = match.group(1), match.group(2)
-        found = environ.get(name, default)
-        if found is None:
-            raise ValueError(f"${{{name}}} is not set in the environment and has no default (${{{name}:-...}})")
-        return json.dumps(found)[1:-1]
-
-    return _VARIABLE.sub(value, text)
+    # Orthanc puts nothing where a variable is missing; we have said so above and go on to find the other faults.
+    return _VARIABLE.sub(lambda m: json.dumps(environ.get(m.group(1), m.group(2) or ""))[1:-1], text)
 
 
 def _without_comments(text: str) -> str:
-    return _STRING_OR_COMMENT.sub(lambda m: m.group() if m.group().startswith('"') else "", text)
+    """Comments become blanks, their line ends stay: an error's line is the file's line."""
+
+    def blank(match: re.Match[str]) -> str:
+        found = match.group()
+        return found if found.startswith('"') else re.sub(r"[^\n]", " ", found)
+
+    return _STRING_OR_COMMENT.sub(blank, text)

@@ -30,6 +30,12 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
     ("RemoteAccessAllowed", False, "only the front door and our own processes, on loopback, speak HTTP with Orthanc"),
     ("AuthenticationEnabled", True, "the first of the two locks"),
     ("MaximumStorageMode", "Reject", "Recycle deletes the oldest patient when the disk limit is reached"),
+    (
+        "MaximumStorageSize",
+        0,
+        "before version 1.11.3 Orthanc deletes the oldest patient at the limit, whatever the mode",
+    ),
+    ("MaximumPatientCount", 0, "the same: the oldest patient would be deleted"),
     ("OverwriteInstances", False, "a second copy must never replace the first silently"),
     ("SynchronousCMove", True, "otherwise a requester is told that images arrived before they did"),
     ("StableAge", 60, "our own completeness clock decides; one known value keeps Orthanc's events comparable"),
@@ -54,8 +60,10 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
     found = [
         (path, f"found {orthanc.get(path, 'nothing')!r}, allowed is {value!r} only: {why}")
         for path, value, why in REQUIRED
-        if orthanc.get(path) != value
+        if orthanc.get(path) != value or type(orthanc.get(path)) is not type(value)
     ]
+    if not str(orthanc.get("PythonScript", "")).endswith("/plugins/zambezi_plugin.py"):
+        found.append(("PythonScript", "must name plugins/zambezi_plugin.py: it guards and records what Orthanc does"))
     if "RegisteredUsers" in orthanc:
         found.append(("RegisteredUsers", "is made by `zambezi up` (random passwords in ZAMBEZI_HOME); take it out"))
     peers = orthanc.get("DicomModalities", {})

@@ -17,6 +17,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Cause = Literal["modality", "migration", "ourselves"]
 
 
+class NamesUnknown(ValueError):
+    """Names that point nowhere, or twice: (JSON path below Zambezi, what is wrong)."""
+
+    def __init__(self, faults: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {what}" for path, what in faults))
+        self.faults = faults
+
+
 class Section(BaseModel):
     """A section that knows all of its keys: an unknown one is a fault, not a wish."""
 
@@ -77,15 +85,15 @@ class Route(Section):
 class Hl7Fields(Section):
     """Where a sender writes what: HL7 paths such as OBR-18 or ZDS-1.1 (a sender's habits are configuration)."""
 
-    placer_number: str = "ORC-2"
-    filler_number: str = "ORC-3"
-    accession_number: str = "OBR-18"
-    study_uid: str = "ZDS-1.1"
-    modality: str = "OBR-24"
-    procedure_code: str = "OBR-4.1"
-    procedure_text: str = "OBR-4.2"
-    scheduled_at: str = "ORC-7.4"
-    station_aet: str = "ORC-18"
+    placer_number: str = Field("ORC-2", description="The order's number at the sender.")
+    filler_number: str = Field("ORC-3", description="Our own number of the order, where the sender has it.")
+    accession_number: str = Field("OBR-18", description="Accession number.")
+    study_uid: str = Field("ZDS-1.1", description="Study Instance UID, where the sender makes it.")
+    modality: str = Field("OBR-24", description="Modality, such as CT.")
+    procedure_code: str = Field("OBR-4.1", description="Code of the procedure.")
+    procedure_text: str = Field("OBR-4.2", description="The procedure in words.")
+    scheduled_at: str = Field("ORC-7.4", description="When it is to be done.")
+    station_aet: str = Field("ORC-18", description="AE title of the station that is to do it.")
 
 
 class Hl7Peer(Section):
@@ -93,17 +101,17 @@ class Hl7Peer(Section):
     facility: str = Field("", description="MSH-4 of what it sends; MSH-6 of what it gets. Empty: not checked.")
     addresses: tuple[str, ...] = Field(("127.0.0.1",), description="IP addresses it may connect from.")
     host: str = Field("", description="Where it listens for our messages; empty: it gets none.")
-    port: int = Field(2575, ge=1, le=65535)
+    port: int = Field(2575, ge=1, le=65535, description="The port it listens on.")
     encoding: Literal["UNICODE UTF-8", "8859/1"] = Field("UNICODE UTF-8", description="MSH-18 of what we send.")
     hl7_version: Literal["2.3.1", "2.5.1"] = Field("2.5.1", description="MSH-12 of what we send.")
     fields: Hl7Fields = Field(Hl7Fields(), description="Where this sender writes what.")
-    retry_seconds: float = Field(15, ge=0.1, le=86400)
-    attempts: int = Field(1000, ge=1, le=100000)
+    retry_seconds: float = Field(15, ge=0.1, le=86400, description="Wait before a message is sent again.")
+    attempts: int = Field(1000, ge=1, le=100000, description="After so many failures a person must look (parked).")
 
 
 class Hl7Trigger(Section):
-    name: Name
-    on: Literal["study-completed", "report-signed"]
+    name: Name = Field(description="The rule's name; it stands in the reason of every message.")
+    on: Literal["study-completed", "report-signed"] = Field(description="What must have happened.")
     causes: tuple[Cause, ...] = Field(("modality",), description="Stores of which cause the trigger acts on.")
     send_to: Name = Field(description="A name from Hl7.Peers.")
     message: Literal["ORM^O01", "ORU^R01"] = Field(description="ORM^O01: images are there. ORU^R01: the report.")
@@ -118,11 +126,11 @@ class Hl7Trigger(Section):
 
 
 class Hl7(Section):
-    maximum_message_megabytes: float = Field(16, gt=0, le=64)
-    maximum_connections: int = Field(64, ge=1, le=1000)
+    maximum_message_megabytes: float = Field(16, gt=0, le=64, description="A larger message is refused.")
+    maximum_connections: int = Field(64, ge=1, le=1000, description="More at once are refused.")
     idle_seconds: float = Field(300, ge=1, le=86400, description="A connection that is silent for so long is closed.")
-    peers: dict[Name, Hl7Peer] = Field(default_factory=dict)
-    triggers: tuple[Hl7Trigger, ...] = ()
+    peers: dict[Name, Hl7Peer] = Field(default_factory=dict, description="HIS, EMR ..., by a name of ours.")
+    triggers: tuple[Hl7Trigger, ...] = Field((), description="Which peer is told what, and when.")
 
 
 class Station(Section):
@@ -137,14 +145,14 @@ class Worklist(Section):
         description="By AE title. An order without a station goes to every station of its modality.",
     )
     hours_back: float = Field(72, ge=0, le=24 * 60, description="How long an order not begun stays on the worklist.")
-    hours_ahead: float = Field(72, ge=1, le=24 * 60)
+    hours_ahead: float = Field(72, ge=1, le=24 * 60, description="How far ahead a modality sees its orders.")
 
 
 class Session(Section):
-    idle_minutes: float = Field(30, ge=1, le=240)
-    absolute_hours: float = Field(12, ge=0.5, le=24)
-    lockout_failures: int = Field(8, ge=3, le=50)
-    lockout_minutes: float = Field(15, ge=1, le=1440)
+    idle_minutes: float = Field(30, ge=1, le=240, description="A sign-in ends when nothing was asked for so long.")
+    absolute_hours: float = Field(12, ge=0.5, le=24, description="A sign-in ends after so long, whatever was done.")
+    lockout_failures: int = Field(8, ge=3, le=50, description="So many wrong passwords in a row close an account.")
+    lockout_minutes: float = Field(15, ge=1, le=1440, description="For so long it stays closed.")
     second_factor_roles: tuple[str, ...] = Field(
         (), description="Roles that must set up a second factor (TOTP) before they get in."
     )
@@ -153,10 +161,10 @@ class Session(Section):
 class Window(Section):
     """Opening hours: weekdays and times of the site; `To` before `From` goes over midnight."""
 
-    days: tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...] = (
-        "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun",
-    )  # fmt: skip
-    from_: time = Field(time(0, 0), alias="From")
+    days: tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...] = Field(
+        ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"), description="Weekdays on which it opens."
+    )
+    from_: time = Field(time(0, 0), alias="From", description="Opens at, such as 20:00, in the site's time zone.")
     to: time = Field(time(0, 0), description="Exclusive; equal to From means the whole day.")
 
 
@@ -167,42 +175,50 @@ class MigrationSource(Section):
     )
     windows: tuple[Window, ...] = Field((Window(),), description="When it may be asked.")
     ceiling: int = Field(1, ge=1, le=8, description="Studies moved at once.")
-    study_deadline_seconds: float = Field(600, ge=5, le=86400)
+    study_deadline_seconds: float = Field(
+        600, ge=5, le=86400, description="A study that takes longer is tried again later."
+    )
 
 
 class Migration(Section):
-    sources: dict[Name, MigrationSource] = Field(default_factory=dict)
+    sources: dict[Name, MigrationSource] = Field(
+        default_factory=dict, description="Legacy archives, by a name of ours."
+    )
 
 
 class Zambezi(Section):
     """The whole `Zambezi` section."""
 
-    site: Site = Site()
-    completeness: Completeness = Completeness()
+    site: Site = Field(Site(), description="The hospital.")
+    completeness: Completeness = Field(Completeness(), description="When a study is complete.")
     destinations: dict[Name, Destination] = Field(
         default_factory=dict, description="Routing destinations, by their name in DicomModalities."
     )
-    routing: tuple[Route, ...] = ()
-    hl7: Hl7 = Field(Hl7(), alias="Hl7")
-    worklist: Worklist = Worklist()
-    session: Session = Session()
-    migration: Migration = Migration()
+    routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
+    hl7: Hl7 = Field(Hl7(), alias="Hl7", description="Messages with the hospital's information systems.")
+    worklist: Worklist = Field(Worklist(), description="What modalities see when they ask for their worklist.")
+    session: Session = Field(Session(), description="How long a sign-in lasts, and when an account closes.")
+    migration: Migration = Field(Migration(), description="Legacy archives whose studies are brought over.")
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        faults = []
+        faults: list[tuple[str, str]] = []
         for n, route in enumerate(self.routing):
             for name in route.send_to:
                 if name not in self.destinations:
                     known = ", ".join(sorted(self.destinations)) or "none"
-                    faults.append(f'Routing[{n}].SendTo: no destination "{name}" (known: {known})')
+                    faults.append((f"Routing[{n}].SendTo", f'no destination "{name}" (known: {known})'))
         for n, trigger in enumerate(self.hl7.triggers):
             if trigger.send_to not in self.hl7.peers:
                 known = ", ".join(sorted(self.hl7.peers)) or "none"
-                faults.append(f'Hl7.Triggers[{n}].SendTo: no HL7 peer "{trigger.send_to}" (known: {known})')
-        names = [route.name for route in self.routing] + [trigger.name for trigger in self.hl7.triggers]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            faults.append(f'the rule name "{name}" is used {names.count(name)} times; each rule needs its own')
+                faults.append((f"Hl7.Triggers[{n}].SendTo", f'no HL7 peer "{trigger.send_to}" (known: {known})'))
+        named = [(f"Routing[{n}].Name", route.name) for n, route in enumerate(self.routing)]
+        named += [(f"Hl7.Triggers[{n}].Name", trigger.name) for n, trigger in enumerate(self.hl7.triggers)]
+        first: dict[str, str] = {}
+        for path, name in named:
+            if name in first:
+                faults.append((path, f'found "{name}", the name of {first[name]}; each rule needs its own'))
+            first.setdefault(name, path)
         if faults:
-            raise ValueError("; ".join(faults))
+            raise NamesUnknown(faults)
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.orm import Session, sessionmaker
 
 from zambezi import crash
@@ -12,18 +13,20 @@ from zambezi import crash
 Sessions = sessionmaker[Session]
 
 
-def connect(url: str, process: str) -> Engine:
+def connect(url: str, process: str, reading: bool = False) -> Engine:
     """An engine for `process` (its name at crash points).
 
     SQLite: WAL, synchronous=FULL, foreign keys, a busy timeout, and BEGIN IMMEDIATE for every transaction:
-    with the default two writers can read the same head of a chain and fork it silently.
+    with the default two writers can read the same head of a chain and fork it silently. `reading`: an engine
+    that only looks, from one consistent moment, and holds up no writer however long it takes.
     """
     if url.startswith("sqlite"):
         engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "begin", _begin_reading if reading else _begin_immediate)
     else:
-        engine = create_engine(_psycopg(url), pool_pre_ping=True, isolation_level="READ COMMITTED")
+        level: IsolationLevel = "REPEATABLE READ" if reading else "READ COMMITTED"
+        engine = create_engine(_psycopg(url), pool_pre_ping=True, isolation_level=level)
     event.listen(engine, "commit", lambda connection: crash.point(process))
     return engine
 
@@ -47,3 +50,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_immediate(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: Any) -> None:
+    connection.exec_driver_sql("PRAGMA query_only=ON")
+    connection.exec_driver_sql("BEGIN")

@@ -24,3 +24,12 @@ def raise_(session: Session, name: Name) -> int:
 def current(session: Session, name: Name) -> int:
     """The generation there is; 0 before the first change."""
     return session.scalars(select(Generation.number).where(Generation.name == name)).first() or 0
+
+
+def raise_beyond(session: Session, name: Name, number: int) -> int:
+    """Raise it above `number`, which somebody has seen already (the database was restored from a backup)."""
+    raise_(session, name)
+    row = session.get_one(Generation, name, populate_existing=True)
+    row.number = max(row.number, number + 1)
+    session.flush()
+    return row.number

@@ -1,0 +1,43 @@
+# Zambezi. `make help` lists what there is; README.md says where to begin.
+# Everything the targets need is installed first (tools/install), which is silent and quick when nothing is missing.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+ZAMBEZI := .venv/bin/zambezi
+
+.DEFAULT_GOAL := help
+.PHONY: help install run demo test check bench soak down
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Install what is missing: Debian packages, virtual environment, OHIF (as root where packages are missing)
+	@tools/install
+
+run: ## Start an empty archive in ./data, closed to strangers, with a first administrator
+	@tools/install
+	@$(ZAMBEZI) up --detach
+
+demo: ## Start and play a hospital in ./data-demo, end to end (EXIT=1 stops it after the play, REPLAY=1 plays again)
+	@tools/install
+	@$(PYTHON) -m demo.play
+
+test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for some)
+	@tools/install --tests
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: ## Lint, formatting and types
+	@tools/install --tests
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+bench: ## Measure ingest against bare Orthanc
+	@tools/install --tests
+	@$(PYTHON) -m tests.bench
+
+soak: ## Kill processes for hours while images and orders come in; nothing may be lost
+	@tools/install --tests
+	@$(PYTHON) -m pytest tests/soak $(ARGS)
+
+down: ## Stop what `make run` or `make demo` left running
+	@for home in data data-demo; do if [ -d $$home ]; then ZAMBEZI_HOME=$$home $(ZAMBEZI) down; fi; done

@@ -1,0 +1,134 @@
+"""`zambezi route` and `zambezi message`: looking at deliveries and messages at the console, and acting on them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gateway.hl7 import inbox
+from zambezi import clock, config, outbox
+from zambezi.database import engine
+from zambezi.database.tables import Delivery, Message
+from zambezi.environment import Environment
+
+WRITER = "gateway"
+
+
+@click.group()
+def route() -> None:
+    """Deliveries: images and messages on their way out."""
+
+
+@route.command("list")
+@click.option("--state", help="Only these: due, sending, delivered, retrying, parked, cancelled.")
+@click.option("--limit", default=50, show_default=True)
+def list_deliveries(state: str | None, limit: int) -> None:
+    """Deliveries, the newest first."""
+    query = select(Delivery).order_by(Delivery.created_at.desc()).limit(limit)
+    if state:
+        query = query.where(Delivery.state == state)
+    with _session() as session:
+        for row in session.scalars(query):
+            what = f"{len(row.instances)} instances" if row.kind == "dicom" else "message"
+            click.echo(f"{row.id}  {row.state:<9}  {row.destination:<16}  {row.rule:<20}  {what}")
+            click.echo(f"    {row.because}" + (f" -> {row.outcome}" if row.outcome else ""))
+
+
+@route.command()
+@click.argument("delivery")
+def retry(delivery: str) -> None:
+    """Try a delivery again now, with all attempts anew."""
+    with _session() as session:
+        done = outbox.retry(session, delivery, now=clock.now(), writer=WRITER, who=_who())
+    _said(done, f"{delivery} is due", f"{delivery} is unknown, being sent or delivered: nothing was changed")
+
+
+@route.command()
+@click.argument("delivery")
+def cancel(delivery: str) -> None:
+    """Don't carry a delivery out any more."""
+    with _session() as session:
+        done = outbox.cancel(session, delivery, now=clock.now(), writer=WRITER, who=_who())
+    _said(done, f"{delivery} is cancelled", f"{delivery} is unknown, delivered or cancelled: nothing was changed")
+
+
+@click.group()
+def message() -> None:
+    """HL7 messages that came in, and those that go out."""
+
+
+@message.command("list")
+@click.option("--state", help="Only these: applied, rejected, waiting.")
+@click.option("--limit", default=50, show_default=True)
+def list_messages(state: str | None, limit: int) -> None:
+    """Messages that came in, the newest first."""
+    query = select(Message).order_by(Message.id.desc()).limit(limit)
+    if state:
+        query = query.where(Message.state == state)
+    with _session() as session:
+        for row in session.scalars(query):
+            why = f"  {row.reason}" if row.reason else ""
+            click.echo(f"{row.id:>8}  {row.received_at}  {row.peer:<16}  {row.kind:<8}  {row.state:<8}{why}")
+
+
+@message.command()
+@click.argument("number", type=int)
+def show(number: int) -> None:
+    """One message that came in, as it was received, and its acknowledgement. It holds a patient's data."""
+    with _session() as session:
+        row = session.get(Message, number)
+        if row is None:
+            _said(False, "", f"there is no message {number}")
+            return
+        click.echo(f"message {row.id} from {row.peer}, {row.received_at}, {row.encoding}, {row.state} {row.reason}")
+        codec = row.encoding.split(" ")[0] or "utf-8"
+        for part in (row.raw, row.ack):
+            click.echo(part.decode(codec, "replace").replace("\r\n", "\n").replace("\r", "\n"))
+
+
+@message.command("retry")
+@click.argument("number", type=int)
+def retry_message(number: int) -> None:
+    """Carry out a message that waits (its sender was told AE)."""
+    environment = Environment.read()
+    settings = config.load(environment.config_dir, os.environ).zambezi
+    with _session() as session:
+        row = session.get(Message, number)
+        if row is None:
+            why = f"there is no message {number}"
+        else:
+            why = inbox.try_again(session, row, settings, now=clock.now(), writer=WRITER, who=_who())
+    _said(not why, f"message {number} is carried out", why)
+
+
+@message.command()
+@click.argument("delivery")
+def resend(delivery: str) -> None:
+    """Send a message of ours once more, though it was delivered; `zambezi route list` names it."""
+    with _session() as session:
+        done = outbox.resend(session, delivery, now=clock.now(), writer=WRITER, who=_who())
+    _said(done, f"{delivery} is due", f"{delivery} is unknown or being sent: nothing was changed")
+
+
+@contextmanager
+def _session() -> Iterator[Session]:
+    made = engine.sessions(engine.connect(Environment.read().database_url, "console"), "console")
+    with made.begin() as session:
+        yield session
+
+
+def _who() -> str:
+    return f"console:{getpass.getuser()}"
+
+
+def _said(done: bool, well: str, ill: str) -> None:
+    click.echo(well if done else ill, err=not done)
+    if not done:
+        sys.exit(1)

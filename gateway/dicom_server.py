@@ -1,0 +1,146 @@
+"""The RIS node for modalities, on the mpps port: MPPS, worklist and echo, for AE titles from their own addresses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+from gateway import modality_worklist, mpps
+from gateway.refusals import Refusals
+from zambezi import audit, clock, worklist
+from zambezi.config.safety import Modality
+from zambezi.config.settings import Zambezi
+from zambezi.database.engine import Sessions
+
+log = logging.getLogger("zambezi.modalities")
+
+WRITER = "gateway"
+
+#: SOP classes offered (PS3.6): Verification, Modality Performed Procedure Step, Modality Worklist - FIND.
+OFFERED = ("1.2.840.10008.1.1", "1.2.840.10008.3.1.2.3.3", worklist.FIND_SOP_CLASS)
+
+AE_TITLE = "ZAMBEZI"
+PENDING = 0xFF00
+CANCELLED = 0xFE00
+UNABLE_TO_PROCESS = 0xC001
+#: A-ASSOCIATE-RJ (PS3.8 9.3.4): permanent, by the service user, calling AE title not recognised.
+_CALLER_UNKNOWN = (0x01, 0x01, 0x03)
+_TIMEOUT_S = 60
+_ASSOCIATIONS = 100
+
+
+class DicomServer:
+    """Listens from `start` to `stop`; pynetdicom gives each association a thread."""
+
+    def __init__(
+        self, sessions: Sessions, settings: Zambezi, modalities: Mapping[str, Modality], port: int,
+        ae_title: str = AE_TITLE, now: Callable[[], datetime] = clock.now,
+    ) -> None:  # fmt: skip
+        self._sessions = sessions
+        self._settings = settings
+        self._hosts = {peer.aet: peer.host for peer in modalities.values()}
+        self._now = now
+        self._refusals = Refusals()
+        self._ae = AE(ae_title=ae_title)
+        self._ae.require_called_aet = True
+        self._ae.maximum_associations = _ASSOCIATIONS
+        self._ae.network_timeout = self._ae.dimse_timeout = self._ae.acse_timeout = _TIMEOUT_S
+        for sop_class in OFFERED:
+            self._ae.add_supported_context(sop_class)
+        self.port = port
+        self._server: Any = None
+
+    def start(self) -> None:
+        """Listen; OSError where the port is taken."""
+        handlers: list[Any] = [
+            (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
+            (evt.EVT_C_FIND, self._asked),
+        ]  # fmt: skip
+        self._server = self._ae.start_server(("0.0.0.0", self.port), block=False, evt_handlers=handlers)
+        self.port = self._server.server_address[1]
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._ae.shutdown()
+
+    def _requested(self, event: evt.Event) -> None:
+        primitive: Any = event.assoc.requestor.primitive
+        caller = str(primitive.calling_ae_title).strip()
+        address = str(event.assoc.requestor.address)
+        if self._hosts.get(caller) == address:
+            return
+        reason = "the AE title is unknown" if caller not in self._hosts else "the AE title belongs to another address"
+        event.assoc.acse.send_reject(*_CALLER_UNKNOWN)
+        log.warning("%s at %s refused: %s", caller, address, reason)
+        times = self._refusals.due(f"{caller} {address}", self._now())
+        if times:
+            facts = {"aet": caller, "ip": address, "door": "mpps", "reason": reason, "times": times}
+            self._commit(lambda session: audit.append(session, WRITER, "refused", self._now(), **facts))
+
+    def _created(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        request: Any = event.request
+        sop_uid = str(request.AffectedSOPInstanceUID or "")
+        if not sop_uid:
+            return mpps.MISSING_ATTRIBUTE, None
+        attributes, caller = event.attribute_list, _caller(event)
+        status = self._commit(lambda session: mpps.create(session, sop_uid, attributes, caller, self._now()))
+        log.info("MPPS %s begun by %s: 0x%04x", sop_uid, caller, status)
+        return status, attributes if status == mpps.SUCCESS else None
+
+    def _changed(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        request: Any = event.request
+        sop_uid = str(request.RequestedSOPInstanceUID or "")
+        changes = event.modification_list
+        status = self._commit(lambda session: mpps.change(session, sop_uid, changes, self._now()))
+        log.info("MPPS %s changed by %s: 0x%04x", sop_uid, _caller(event), status)
+        return status, changes if status == mpps.SUCCESS else None
+
+    def _asked(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        caller, query, now = _caller(event), event.identifier, self._now()
+        try:
+            with self._sessions.begin() as session:
+                zone = self._settings.site.zone
+                entries = worklist.entries(session, self._settings.worklist, zone, now)
+                found = modality_worklist.answers(entries, query, caller)
+                audit.append(
+                    session, WRITER, "queried", now,
+                    aet=caller, ip=str(event.assoc.requestor.address), kind="worklist", answers=len(found),
+                )  # fmt: skip
+        except DBAPIError as error:
+            # An empty list would be a lie: the station is told that the question failed.
+            log.warning("%s asked for its worklist; the database is away (%s)", caller, type(error.orig).__name__)
+            yield UNABLE_TO_PROCESS, None
+            return
+        for answer in found:
+            if event.is_cancelled:
+                yield CANCELLED, None
+                return
+            yield PENDING, answer
+
+    def _commit(self, act: Callable[[Session], Any]) -> int:
+        """Run `act` in a transaction; its status once that is committed, else Processing Failure."""
+        for last in (False, True):
+            try:
+                with self._sessions.begin() as session:
+                    status = act(session)
+                return status if isinstance(status, int) else mpps.SUCCESS
+            except IntegrityError as error:
+                # Two of the same at once: the second look finds the first's.
+                if last:
+                    log.warning("not committed: %s", type(error.orig).__name__)
+            except DBAPIError as error:
+                log.warning("not committed, the database is away: %s", type(error.orig).__name__)
+                break
+        return mpps.PROCESSING_FAILURE
+
+
+def _caller(event: evt.Event) -> str:
+    return str(event.assoc.requestor.ae_title).strip()

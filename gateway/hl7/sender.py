@@ -1,0 +1,170 @@
+"""HL7 out: one thread a peer takes messages from the outbox and waits for each one's acknowledgement.
+
+In the order in which they were made, as far as they are about the same study. A message that is sent twice
+(the process died between ACK and commit) carries the same control id, by which the peer knows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy.exc import DBAPIError
+
+from gateway.hl7.mllp import FrameFault, Framer, frame
+from zambezi import clock, outbox
+from zambezi.config.settings import Hl7Peer
+from zambezi.database.engine import Sessions
+from zambezi.hl7.ack import Answer, answer
+from zambezi.hl7.read import Unreadable, read
+
+log = logging.getLogger("zambezi.hl7.out")
+
+WRITER = "gateway"
+CONNECT_S = 5.0
+ANSWER_S = 20.0
+#: Longer than an attempt can take.
+LEASE = timedelta(seconds=60)
+POLL_S = 1.0
+#: A peer that answers AE or AR has read the message; asking it more often changes nothing.
+REFUSALS = 10
+LARGEST_ANSWER = 1024 * 1024
+LONGEST_WAIT_S = 300.0
+
+
+class PeerAway(Exception):
+    """No acknowledgement came: the peer is down, or what answers there isn't HL7. The text says which."""
+
+
+class Line:
+    """A connection to a peer, opened when needed and kept while messages go out."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._place = (host, port)
+        self._socket: socket.socket | None = None
+        self._framer = Framer(LARGEST_ANSWER)
+
+    @property
+    def is_open(self) -> bool:
+        return self._socket is not None
+
+    def ask(self, message: bytes) -> bytes:
+        """Send a message and give back the answer; PeerAway (and a closed connection) where none comes."""
+        try:
+            connected = self._socket or self._connected()
+            connected.settimeout(ANSWER_S)
+            connected.sendall(frame(message))
+            while True:
+                data = connected.recv(65536)
+                if not data:
+                    raise PeerAway("it closed the connection without an acknowledgement")
+                for one in self._framer.feed(data):
+                    return one
+        except TimeoutError:
+            self.close()
+            raise PeerAway("no acknowledgement within the time") from None
+        except OSError as error:
+            self.close()
+            raise PeerAway(error.strerror or type(error).__name__) from None
+        except (FrameFault, PeerAway) as error:
+            self.close()
+            raise PeerAway(str(error)) from None
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        self._socket = socket.create_connection(self._place, timeout=CONNECT_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._framer = Framer(LARGEST_ANSWER)
+        return self._socket
+
+
+class Sender(threading.Thread):
+    """Sends what is due to one peer until `stop` is set."""
+
+    def __init__(
+        self, sessions: Sessions, name: str, peer: Hl7Peer, owner: str, stop: threading.Event,
+        now: Callable[[], datetime] = clock.now,
+    ) -> None:  # fmt: skip
+        super().__init__(name=f"hl7-out-{name}")
+        self._sessions = sessions
+        self._peer_name = name
+        self._peer = peer
+        self._owner = f"{owner}/{self.name}"
+        self._stop_asked = stop
+        self._now = now
+        self._line = Line(peer.host, peer.port)
+        self._patience = outbox.Patience(peer.retry_seconds, 2, LONGEST_WAIT_S, peer.attempts)
+        self.error = ""
+
+    def run(self) -> None:
+        while not self._stop_asked.is_set():
+            try:
+                if not self.send_one():
+                    self._line.close()
+                    self._stop_asked.wait(POLL_S)
+            except DBAPIError as error:
+                self.error = f"the database is away ({type(error.orig).__name__})"
+                log.warning("%s: %s", self._peer_name, self.error)
+                self._stop_asked.wait(POLL_S * 5)
+            except Exception as error:  # edge of the thread: one odd message must not end all sending
+                self.error = f"{type(error).__name__} while sending"
+                log.exception("%s: a message could not be sent", self._peer_name)
+                self._stop_asked.wait(POLL_S * 5)
+        self._line.close()
+
+    def send_one(self) -> bool:
+        """Send the message that has waited longest; False where none is due."""
+        with self._sessions.begin() as session:
+            claimed = outbox.claim(
+                session, "hl7", now=self._now(), owner=self._owner, lease=LEASE, destination=self._peer_name
+            )
+        if claimed is None:
+            return False
+        delivery, held = claimed
+        try:
+            said = self._asked(delivery.body or b"", outbox.control_id(delivery.id))
+        except PeerAway as error:
+            self._settle(held, None, f"no acknowledgement from {self._peer.host}:{self._peer.port}: {error}")
+            return True
+        self._settle(held, said, "")
+        return True
+
+    def _asked(self, body: bytes, control: str) -> Answer:
+        try:
+            said = answer(read(self._line.ask(body)))
+        except Unreadable as error:
+            self._line.close()
+            raise PeerAway(f"its acknowledgement can't be read: {error}") from None
+        if said.control_id and said.control_id != control:
+            self._line.close()
+            raise PeerAway("it acknowledged another message")
+        return said
+
+    def _settle(self, held: outbox.Claim, said: Answer | None, away: str) -> None:
+        try:
+            with self._sessions.begin() as session:
+                if said is not None and said.accepted:
+                    outbox.delivered(
+                        session, held, proof="acknowledged", outcome=f"{self._peer_name} answered {said.code}",
+                        now=self._now(), writer=WRITER,
+                    )  # fmt: skip
+                    self.error = ""
+                    return
+                patience = self._patience
+                words = away
+                if said is not None:
+                    few = min(REFUSALS, patience.attempts)
+                    patience = outbox.Patience(patience.retry_seconds, 2, LONGEST_WAIT_S, few)
+                    words = f"{self._peer_name} answered {said.code or 'without MSA-1'}: {said.text or '(no reason)'}"
+                self.error = words
+                state = outbox.failed(session, held, outcome=words, patience=patience, now=self._now(), writer=WRITER)
+            log.warning("%s: delivery %s: %s (%s)", self._peer_name, held.delivery_id, words, state)
+        except outbox.Fenced as error:
+            log.warning("%s", error)

@@ -1,0 +1,201 @@
+"""The gateway process: its threads, their signs of life, and its end.
+
+    journal      follows the archive's journal into the central database
+    pushes       worklist, announced studies and revocations to the plugin
+    dicom-out-*  deliveries of images, one thread a destination
+    hl7-out-*    messages out, one thread a peer
+    hl7-in       the MLLP server
+    modalities   MPPS and worklist
+
+Every thread survives the absence of its neighbours: it says so once in the log and goes on when they are back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from gateway.deliveries import DicomSender, park_strangers
+from gateway.dicom_server import DicomServer
+from gateway.hl7.inbox import Inbox
+from gateway.hl7.sender import Sender
+from gateway.hl7.server import MllpServer
+from gateway.journal import Follower
+from gateway.pushes import Pushes
+from zambezi import clock, config, keys, outbox
+from zambezi.config import Configuration, ConfigurationFaults
+from zambezi.database import engine
+from zambezi.database.engine import Sessions
+from zambezi.environment import Environment, EnvironmentFault
+from zambezi.orthanc_client import OrthancClient, OrthancError
+from zambezi.processes import heartbeat
+
+log = logging.getLogger("zambezi.gateway")
+
+PROCESS = "gateway"
+HEARTBEAT_S = 5.0
+PUSH_S = 1.0
+AWAY_S = 2.0
+#: An attempt's C-FIND may take as long as Orthanc's own DicomScuTimeout, and then some.
+DELIVERY_TIMEOUT_S = 150
+
+
+@dataclass
+class Repeated(threading.Thread):
+    """A thread that does one thing again and again until `stop` is set, whatever its neighbours do."""
+
+    label: str
+    act: Callable[[], float]  # returns the seconds to wait before the next time
+    stop_asked: threading.Event
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__(name=self.label)
+
+    def __hash__(self) -> int:
+        return id(self)  # threads are kept in sets by their identity
+
+    def run(self) -> None:
+        while not self.stop_asked.is_set():
+            try:
+                wait = self.act()
+                if self.error:
+                    log.info("%s: goes on", self.label)
+                self.error = ""
+            except (OrthancError, DBAPIError, ValueError) as error:
+                wait = AWAY_S
+                self._say(_in_words(error))
+            except Exception as error:  # edge of the thread: it must not end while the process lives
+                wait = AWAY_S * 5
+                self._say(f"{type(error).__name__}")
+                log.exception("%s: unexpected", self.label)
+            self.stop_asked.wait(wait)
+
+    def _say(self, words: str) -> None:
+        if words != self.error:
+            log.warning("%s: %s; trying again", self.label, words)
+        self.error = words
+
+
+class Gateway:
+    """All of it for one installation."""
+
+    def __init__(self, environment: Environment, configuration: Configuration, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._configuration = configuration
+        settings = configuration.zambezi
+        self.stop_asked = threading.Event()
+        known = keys.load(environment.keys_file)
+
+        def orthanc(timeout_s: float = 30) -> OrthancClient:
+            return OrthancClient(environment, known, PROCESS, timeout_s)
+
+        owner = f"{socket.gethostname()}/{os.getpid()}"
+        self._follower = Follower(sessions, settings, orthanc())
+        self._pushes = Pushes(sessions, settings, orthanc())
+        self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
+        self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps)
+        self._threads: list[Any] = [
+            Repeated("journal", self._follow, self.stop_asked),
+            Repeated("pushes", self._push, self.stop_asked),
+        ]
+        self._threads += [
+            DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, owner, self.stop_asked)
+            for name, destination in settings.destinations.items()
+        ]
+        self._threads += [
+            Sender(sessions, name, peer, owner, self.stop_asked)
+            for name, peer in settings.hl7.peers.items()
+            if peer.host
+        ]
+
+    def run(self) -> None:
+        """Until `stop_asked` is set. OSError where a port is taken."""
+        self.mllp.start()
+        try:
+            self.modalities.start()
+            for thread in self._threads:
+                thread.start()
+            log.info("ready: MLLP on %s, MPPS and worklist on %s", self.mllp.port, self.modalities.port)
+            while not self.stop_asked.is_set():
+                self._beat()
+                self.stop_asked.wait(HEARTBEAT_S)
+        finally:
+            self.stop_asked.set()
+            self.mllp.stop()
+            self.modalities.stop()
+            for thread in self._threads:
+                if thread.is_alive():
+                    thread.join()
+
+    def _follow(self) -> float:
+        # The wait is short, so that a stop isn't kept waiting by a journal where nothing happens.
+        self._follower.follow(wait_s=5)
+        return 0
+
+    def _push(self) -> float:
+        self._pushes.push_what_is_newer(clock.now())
+        return PUSH_S
+
+    def _beat(self) -> None:
+        now: datetime = clock.now()
+        errors = {thread.name: thread.error for thread in self._threads if thread.error}
+        try:
+            with self._sessions.begin() as session:
+                settings = self._configuration.zambezi
+                park_strangers(session, "dicom", set(settings.destinations), now=now)
+                listening = {name for name, peer in settings.hl7.peers.items() if peer.host}
+                park_strangers(session, "hl7", listening, now=now)
+                details = {
+                    "deliveries": outbox.depths(session),
+                    "journal": {"seq": self._follower.seq, "head": self._follower.head},
+                    "hl7_connections": self.mllp.connections,
+                    "errors": errors,
+                }
+                said = "; ".join(f"{name}: {words}" for name, words in errors.items())
+                heartbeat(session, PROCESS, now, self._configuration.hash, details, said)
+        except DBAPIError as error:
+            log.warning("the database is away: %s", type(error.orig).__name__)
+
+
+def main() -> int:
+    """Start the gateway; the process's exit code."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # pynetdicom tells every association, with names in it, at INFO.
+    logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    try:
+        environment = Environment.read()
+        configuration = config.load(environment.config_dir, os.environ)
+    except (EnvironmentFault, ConfigurationFaults) as faults:
+        log.error("the configuration can't be used:\n%s", faults)
+        return 2
+    made = engine.sessions(engine.connect(environment.database_url, PROCESS), PROCESS)
+    gateway = Gateway(environment, configuration, made)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: gateway.stop_asked.set())
+    try:
+        gateway.run()
+    except OSError as error:
+        log.error("can't listen: %s; is another gateway running on these ports?", error)
+        return 1
+    return 0
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, DBAPIError):
+        return f"the database is away ({type(error.orig).__name__})"
+    return str(error)[:300]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

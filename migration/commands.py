@@ -1,0 +1,174 @@
+"""`zambezi migrate`: inventory, start, pause, status, certificate, and the offline verification of one."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+
+import click
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from migration import certificate as certificates
+from migration import inventory, ledger, office, progress, worker
+from migration.source import Source, Trouble
+from zambezi import clock, windows
+from zambezi.database.tables import MigrationProject
+from zambezi.orthanc_client import OrthancError
+
+
+@click.group()
+def migrate() -> None:
+    """Bring legacy studies over, compared instance by instance."""
+
+
+@migrate.command("inventory")
+@click.argument("source")
+@click.option("--project", "name", required=True, help="Name of the migration, such as pacs-2026.")
+def inventory_command(source: str, name: str) -> None:
+    """Find every study of SOURCE (a name from Migration.Sources) and count its instances twice."""
+    opened = _office()
+    found = opened.configuration.zambezi.migration.sources.get(source)
+    if found is None:
+        known = ", ".join(sorted(opened.configuration.zambezi.migration.sources)) or "none"
+        raise click.ClickException(f"no source {source} in Migration.Sources (known: {known})")
+    if not windows.is_open(found.windows, clock.now(), opened.configuration.zambezi.site.zone):
+        raise click.ClickException(f"the windows of {source} are closed now; {_next_opening(opened, source)}")
+    try:
+        project = inventory.take(opened.sessions, Source(opened.client(), found.peer), name, source, clock.now())
+    except (OrthancError, Trouble) as error:
+        raise click.ClickException(f"the inventory could not be made: {error}") from error
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    coverage = project.coverage
+    click.echo(
+        f"{name}: {coverage['studies']} studies ({coverage['undated']} undated), asked in {coverage['queries']} queries"
+    )
+    for study_uid in coverage["duplicates"]:
+        click.echo(f"  study {study_uid} is under {len(coverage['duplicates'][study_uid])} patients")
+    for doubt in coverage["doubts"]:
+        click.echo(f"  doubt: {doubt}")
+    click.echo(f"Next: zambezi migrate start {name}")
+
+
+@migrate.command()
+@click.argument("name")
+@click.option("--retry", is_flag=True, help="Try parked and divergent studies again, too.")
+def start(name: str, retry: bool) -> None:
+    """Let the migration NAME run whenever a window of its source is open."""
+    opened = _office()
+    with opened.sessions.begin() as session:
+        project = _project(session, name)
+        if project.state == "inventory":
+            raise click.ClickException(f"the inventory of {name} is not complete; run `zambezi migrate inventory`")
+        if retry:
+            click.echo(f"{worker.retry(session, project.id, ('parked', 'divergent'))} studies will be tried again")
+        ledger.set_project(session, project, "running", "", clock.now())
+        source = project.source
+    click.echo(f"{name} runs. {_next_opening(opened, source)}")
+
+
+@migrate.command()
+@click.argument("name")
+def pause(name: str) -> None:
+    """Claim no more studies of NAME; the one that is being moved is finished first."""
+    with _office().sessions.begin() as session:
+        ledger.set_project(session, _project(session, name), "paused", f"paused by {_who()}", clock.now())
+    click.echo(f"{name} is paused. Go on: zambezi migrate start {name}")
+
+
+@migrate.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: str | None, as_json: bool) -> None:
+    """Say how far migrations are: done, failed, rate and what is left."""
+    opened = _office()
+    with opened.sessions.begin() as session:
+        query = select(MigrationProject).order_by(MigrationProject.name)
+        projects = [_project(session, name)] if name else list(session.scalars(query).all())
+        facts = [progress.of(session, project, clock.now()) for project in projects]
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for fact in facts:
+        left = f"about {fact['minutes_left']:.0f} min left" if fact["minutes_left"] is not None else "no rate yet"
+        click.echo(
+            f"{fact['project']} ({fact['state']}): {fact['verified']} of {fact['studies']} studies verified, "
+            f"{fact['failed']} for a person to look at, {fact['per_hour']:.0f} an hour, {left}"
+        )
+        if fact["note"]:
+            click.echo(f"  {fact['note']}")
+
+
+@migrate.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to write it; default: to screen.")
+def certificate(name: str, out: Path | None) -> None:
+    """Issue the signed certificate of the finished migration NAME."""
+    opened = _office()
+    try:
+        system = office.system(opened.client())
+        with opened.sessions.begin() as session:
+            made = certificates.issue(
+                session, _project(session, name), certificates.signing_key(opened.key_file),
+                certificates.versions(system, opened.configuration.hash), _who(), clock.now(),
+            )  # fmt: skip
+            written = certificates.to_file(made)
+            key_name = certificates.key_name(made.public_key)
+    except (certificates.NotFinished, OrthancError, Trouble) as error:
+        raise click.ClickException(str(error)) from error
+    if out is None:
+        click.echo(written.decode(), nl=False)
+        return
+    out.write_bytes(written)
+    click.echo(f"{out}: signed with key {key_name}. Verify anywhere: zambezi migrate verify-certificate {out}")
+
+
+@migrate.command("verify-certificate")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def verify_certificate(file: Path) -> None:
+    """Verify a certificate offline: its signature, and that its sums are those of its instances."""
+    content = file.read_bytes()
+    faults = certificates.faults(content)
+    if faults:
+        raise click.ClickException("; ".join(faults))
+    whole = json.loads(content)
+    counts = whole["certificate"]["counts"]
+    click.echo(
+        f"The certificate holds: {counts['studies']} studies, {counts['instances']} instances, "
+        f"{counts['instances_by_level'].get('3', 0)} equal to the source by digest, "
+        f"{len(whole['certificate']['exceptions'])} exceptions. "
+        f"Signed with key {certificates.key_name(whole['public_key'])}."
+    )
+
+
+def _office() -> office.Office:
+    try:
+        return office.open_office()
+    except FileNotFoundError as error:
+        raise click.ClickException(
+            f"{error.filename} is not there; start the installation with `zambezi up`"
+        ) from error
+
+
+def _project(session: Session, name: str) -> MigrationProject:
+    project = session.scalars(select(MigrationProject).where(MigrationProject.name == name)).first()
+    if project is None:
+        raise click.ClickException(f"no migration {name}; `zambezi migrate status` lists them")
+    return project
+
+
+def _next_opening(opened: office.Office, source: str) -> str:
+    settings = opened.configuration.zambezi.migration.sources.get(source)
+    zone = opened.configuration.zambezi.site.zone
+    opening = windows.next_opening(settings.windows, clock.now(), zone) if settings else None
+    if opening is None:
+        return "No window of its source ever opens."
+    if opening <= clock.now():
+        return "Its window is open now."
+    return f"Its next window opens {opening.astimezone(zone):%Y-%m-%d %H:%M %Z}."
+
+
+def _who() -> str:
+    return getpass.getuser()

@@ -1,0 +1,49 @@
+"""What a migration worker works with: the archive, the database, the source's settings, the clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from zambezi import windows
+from zambezi.config.safety import Modality
+from zambezi.config.settings import MigrationSource
+from zambezi.database.engine import Sessions
+from zambezi.orthanc_client import OrthancClient
+
+
+class Closed(Exception):
+    """The source may not be asked any more: its window has closed, the project was paused, or we are stopping."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One worker's desk; `announced` asks the plugin which generation of announced studies it knows."""
+
+    client: OrthancClient
+    sessions: Sessions
+    settings: MigrationSource
+    peer: Modality
+    target_aet: str
+    zone: ZoneInfo
+    now: Callable[[], datetime]
+    announced: Callable[[], int]
+    owner: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    settle_seconds: float = 2.0
+    announce_seconds: float = 60.0
+
+    def check_open(self) -> None:
+        """Closed unless the source may be asked at this moment."""
+        if self.stop.is_set():
+            raise Closed("the process is stopping")
+        if not windows.is_open(self.settings.windows, self.now(), self.zone):
+            raise Closed("the window has closed")
+
+    def pause(self, seconds: float) -> None:
+        """Wait; Closed if the process is stopped meanwhile."""
+        if self.stop.wait(seconds):
+            raise Closed("the process is stopping")

@@ -1,0 +1,72 @@
+"""Where service and commands get their desks: environment, configuration, keys and database put together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from migration.desk import Desk
+from migration.source import Trouble
+from zambezi import clock, config, keys
+from zambezi.config import Configuration
+from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.environment import Environment
+from zambezi.keys import Keys
+from zambezi.orthanc_client import OrthancClient, OrthancRefused
+
+PROCESS = "migration"
+
+
+@dataclass(frozen=True)
+class Office:
+    """One installation, opened for migrating."""
+
+    environment: Environment
+    configuration: Configuration
+    keys: Keys
+    sessions: Sessions
+
+    @property
+    def key_file(self) -> Path:
+        return self.environment.home / "keys" / "certificate.pem"
+
+    def client(self) -> OrthancClient:
+        """A connection of one's own: a client is not for sharing between threads."""
+        return OrthancClient(self.environment, self.keys, PROCESS, timeout_s=60)
+
+    def desk(self, source_name: str, stop: threading.Event | None = None) -> Desk:
+        """A desk for one worker on one source; KeyError if the configuration doesn't know the source."""
+        source = self.configuration.zambezi.migration.sources[source_name]
+        client = self.client()
+        return Desk(
+            client=client, sessions=self.sessions, settings=source,
+            peer=self.configuration.modalities[source.peer],
+            target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
+            zone=self.configuration.zambezi.site.zone, now=clock.now,
+            announced=lambda: _announced(client.get("/zambezi/status")),
+            owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", stop=stop or threading.Event(),
+        )  # fmt: skip
+
+
+def open_office() -> Office:
+    """Read everything; ConfigurationFaults, EnvironmentFault or FileNotFoundError (never started) say what is wrong."""
+    environment = Environment.read()
+    configuration = config.load(environment.config_dir, os.environ)
+    engine = connect(environment.database_url, PROCESS)
+    return Office(environment, configuration, keys.load(environment.keys_file), sessions(engine, PROCESS))
+
+
+def _announced(status: dict[str, Any]) -> int:
+    return int(status["announced_generation"])
+
+
+def system(client: OrthancClient) -> dict[str, Any]:
+    """What Orthanc says of itself; Trouble where it refuses."""
+    try:
+        return client.system()
+    except OrthancRefused as error:
+        raise Trouble("configuration", str(error)) from error

@@ -1,0 +1,130 @@
+"""The migration process: wakes a sweep every few seconds; the sweep works on running projects inside their windows.
+
+APScheduler only wakes; what there is to do lies in the ledger. Killed at any moment, it goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from migration import ledger, worker
+from migration.desk import Closed, Desk
+from migration.ledger import Fenced
+from migration.office import PROCESS, Office, open_office
+from zambezi import clock, processes, windows
+from zambezi.config import ConfigurationFaults
+from zambezi.database.tables import MigrationProject
+from zambezi.environment import EnvironmentFault
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 2
+HEARTBEAT_SECONDS = 5
+
+
+class Migrations:
+    """All running projects of one installation."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self.stop = threading.Event()
+        self._last_error = ""
+
+    def sweep(self) -> None:
+        """Work on every running project whose source may be asked now, until nothing is due."""
+        try:
+            with self._office.sessions.begin() as session:
+                projects = session.scalars(select(MigrationProject).where(MigrationProject.state == "running")).all()
+            for project in projects:
+                self._project(project)
+        except SQLAlchemyError as error:
+            self._say(f"the database can't be used: {type(error).__name__}; trying again")
+
+    def heartbeat(self) -> None:
+        """Say that this process lives, and how much there is to do."""
+        try:
+            with self._office.sessions.begin() as session:
+                projects = session.scalars(select(MigrationProject)).all()
+                details = {
+                    project.name: {"state": project.state, **ledger.states(session, project.id)}
+                    for project in projects
+                    if project.state == "running"
+                }
+                processes.heartbeat(
+                    session, PROCESS, clock.now(), self._office.configuration.hash, {"projects": details},
+                    self._last_error,
+                )  # fmt: skip
+        except SQLAlchemyError as error:
+            log.warning("no heartbeat: the database can't be used: %s", type(error).__name__)
+
+    def _project(self, project: MigrationProject) -> None:
+        source = self._office.configuration.zambezi.migration.sources.get(project.source)
+        if source is None:
+            self._say(f"project {project.name}: the configuration has no source {project.source} any more")
+            return
+        if not windows.is_open(source.windows, clock.now(), self._office.configuration.zambezi.site.zone):
+            return
+        with ThreadPoolExecutor(source.ceiling, thread_name_prefix=project.name) as workers:
+            for _ in range(source.ceiling):
+                workers.submit(self._work, project)
+        with self._office.sessions.begin() as session:
+            if worker.finish_project(session, project.id, self._office.desk(project.source)):
+                log.info("project %s: all studies are at rest", project.name)
+
+    def _work(self, project: MigrationProject) -> None:
+        try:
+            desk = self._office.desk(project.source, self.stop)
+            while self._is_running(desk, project) and worker.work(desk, project):
+                pass
+        except Closed as closed:
+            log.info("project %s: %s", project.name, closed)
+        except Fenced as fenced:
+            log.warning("project %s: %s", project.name, fenced)
+        except Exception as error:  # the edge of a worker's thread: the next sweep tries again, and the reason is seen
+            log.exception("project %s: a worker failed", project.name)
+            self._say(f"project {project.name}: {type(error).__name__}: {error}")
+
+    def _is_running(self, desk: Desk, project: MigrationProject) -> bool:
+        desk.check_open()
+        with self._office.sessions.begin() as session:
+            return session.get_one(MigrationProject, project.id).state == "running"
+
+    def _say(self, error: str) -> None:
+        log.warning("%s", error)
+        self._last_error = error
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for noisy in ("apscheduler", "pynetdicom"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        office = open_office()
+    except (ConfigurationFaults, EnvironmentFault) as faults:
+        log.error("the configuration can't be used: %s", faults)
+        sys.exit(2)
+    except FileNotFoundError as error:
+        log.error("%s is not there; `zambezi up` makes it", error.filename)
+        sys.exit(2)
+    migrations = Migrations(office)
+    signal.signal(signal.SIGTERM, lambda *_: migrations.stop.set())
+    signal.signal(signal.SIGINT, lambda *_: migrations.stop.set())
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
+    scheduler.add_job(migrations.sweep, "interval", seconds=SWEEP_SECONDS, next_run_time=clock.now())
+    scheduler.add_job(migrations.heartbeat, "interval", seconds=HEARTBEAT_SECONDS, next_run_time=clock.now())
+    scheduler.start()
+    migrations.stop.wait()
+    scheduler.shutdown(wait=True)
+
+
+if __name__ == "__main__":
+    main()

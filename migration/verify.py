@@ -1,0 +1,198 @@
+"""The second, independent retrieve: each instance is fetched once more and compared with what is stored.
+
+By C-GET (PS3.4 C.4.3) with pynetdicom, under an AE title of its own, in the transfer syntaxes in which the
+archive holds the study, into memory and never into the archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as RetrieveByGet  # type: ignore[attr-defined]
+
+from migration import transfer
+from migration.desk import Desk
+from migration.source import Trouble
+from zambezi import digest
+from zambezi.digest import Fingerprint, Unreadable
+from zambezi.orthanc_client import OrthancError
+
+log = logging.getLogger(__name__)
+
+#: Contexts of one association (PS3.8 9.3.2.2): odd ids up to 255, one of which is the retrieve itself.
+_MOST_CONTEXTS = 127
+_SUCCESS, _REFUSED = 0x0000, 0xA700
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One instance, both sides: canonical digests, whether they are equal, and the tags that differ."""
+
+    verdict: str  # equal, different
+    source_digest: str | None
+    stored_digest: str | None
+    stored_md5: str | None
+    differs_in: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict, "source_digest": self.source_digest, "stored_digest": self.stored_digest,
+            "stored_md5": self.stored_md5,
+        }  # fmt: skip
+
+
+@dataclass
+class Checked:
+    """What the comparison of a study gave: by SOP Instance UID; what the source did not send; what stood in the way."""
+
+    compared: dict[str, Compared] = field(default_factory=dict)
+    not_sent: set[str] = field(default_factory=set)
+    troubles: list[str] = field(default_factory=list)
+
+
+def compare(source_side: Fingerprint, stored_side: Fingerprint, stored_md5: str, recorded_md5: str) -> Compared:
+    """Compare one instance; the file must also still be what Orthanc recorded on arrival."""
+    tags = digest.differences(source_side, stored_side)
+    if stored_md5 != recorded_md5:
+        tags = ["the file on disk is not what arrived", *tags]
+    same = not tags and source_side.digest == stored_side.digest
+    return Compared("equal" if same else "different", source_side.digest, stored_side.digest, stored_md5, tuple(tags))
+
+
+def check(
+    desk: Desk, study_uid: str, expected: Mapping[str, str], held: Mapping[str, list[str]], wanted: Collection[str],
+    alive: Callable[[], None], keep: Callable[[dict[str, Compared]], None],
+) -> Checked:  # fmt: skip
+    """Compare the wanted instances; `keep` gets the results bit by bit, so that a crash loses few of them.
+
+    Trouble (transient) where the source can't be reached; what it refuses to send is in `not_sent`.
+    """
+    checked = Checked()
+    receiver = _Receiver(desk, held, set(wanted), alive, keep, checked)
+    kinds = _kinds(desk, held, wanted)
+    for rung in transfer.RUNGS:
+        left = set(wanted) - set(checked.compared)
+        if not left:
+            break
+        requests = transfer.plan(study_uid, {uid: expected[uid] for uid in wanted}, left, rung)
+        _get(desk, requests, kinds, receiver, checked)
+        receiver.flush()
+        if receiver.broken:
+            raise Trouble("transient", receiver.broken)
+    checked.not_sent = set(wanted) - set(checked.compared)
+    return checked
+
+
+def _kinds(desk: Desk, held: Mapping[str, list[str]], wanted: Collection[str]) -> set[tuple[str, str]]:
+    """SOP class and transfer syntax of what is stored: what the source is asked to send it as."""
+    kinds = set()
+    for sop_uid in wanted:
+        for orthanc_id in held[sop_uid]:
+            found = desk.client.get(f"/instances/{orthanc_id}/metadata", expand="")
+            kinds.add((str(found["SopClassUid"]), str(found["TransferSyntax"])))
+    return kinds
+
+
+def _get(
+    desk: Desk,
+    requests: list[transfer.Request],
+    kinds: set[tuple[str, str]],
+    receiver: _Receiver,
+    checked: Checked,
+) -> None:
+    entity = AE(ae_title=desk.settings.aet)
+    entity.acse_timeout = entity.network_timeout = 30
+    entity.dimse_timeout = min(desk.settings.study_deadline_seconds, 300)
+    proposed = [build_context(sop_class, syntax) for sop_class, syntax in sorted(kinds)][: _MOST_CONTEXTS - 1]
+    roles = [build_role(sop_class, scp_role=True) for sop_class in sorted({sop_class for sop_class, _ in kinds})]
+    association = entity.associate(
+        desk.peer.host, desk.peer.port, contexts=[build_context(RetrieveByGet), *proposed], ae_title=desk.peer.aet,
+        ext_neg=[*roles], evt_handlers=[(evt.EVT_C_STORE, receiver.take)],
+    )  # fmt: skip
+    if not association.is_established:
+        how = "rejected" if association.is_rejected else "not answered"
+        raise Trouble("transient", f"the association for the second retrieve was {how} by the source")
+    try:
+        for request in requests:
+            desk.check_open()
+            receiver.alive()
+            identifier = Dataset()
+            identifier.QueryRetrieveLevel = {"Study": "STUDY", "Series": "SERIES", "Instance": "IMAGE"}[request.level]
+            for keyword, value in request.query.items():
+                setattr(identifier, keyword, value)
+            last = 0
+            for status, _ in association.send_c_get(identifier, RetrieveByGet):
+                last = int(status.Status) if status and "Status" in status else -1
+            if receiver.broken or not association.is_established:
+                break
+            if last != 0:
+                checked.troubles.append(f"C-GET {request.level}: status 0x{last & 0xFFFF:04X}")
+    except (ValueError, RuntimeError) as error:  # no context accepted for the retrieve itself; association lost
+        raise Trouble("transient", f"the second retrieve ended early: {error}") from error
+    finally:
+        if association.is_established:
+            association.release()
+
+
+class _Receiver:
+    """Takes what the source sends, and compares it at once with the stored file, so that memory stays flat."""
+
+    def __init__(
+        self, desk: Desk, held: Mapping[str, list[str]], wanted: set[str], alive: Callable[[], None],
+        keep: Callable[[dict[str, Compared]], None], checked: Checked,
+    ) -> None:  # fmt: skip
+        self._desk, self._held, self._wanted, self._keep, self._checked = desk, held, wanted, keep, checked
+        self.alive = alive
+        self.broken = ""
+        self._fresh: dict[str, Compared] = {}
+
+    def take(self, event: evt.Event) -> int:
+        """Answer one C-STORE sub-operation."""
+        if self.broken:
+            return _REFUSED
+        try:
+            self._compare(bytes(event.encoded_dataset()))
+        except OrthancError as error:
+            self.broken = f"the archive could not be read: {error}"
+            return _REFUSED
+        return _SUCCESS
+
+    def flush(self) -> None:
+        """Hand over what was compared since the last time."""
+        if self._fresh:
+            self._keep(self._fresh)
+            self._fresh = {}
+
+    def _compare(self, sent: bytes) -> None:
+        try:
+            source_side = digest.fingerprint(sent)
+        except Unreadable as error:
+            self._checked.troubles.append(f"the second retrieve brought an unreadable object: {error}")
+            return
+        sop_uid = source_side.sop_uid
+        if sop_uid not in self._wanted:
+            return
+        # Where one SOP Instance UID is stored under two patients, both copies must be equal to the source's.
+        results = [_against(self._desk, source_side, orthanc_id) for orthanc_id in self._held[sop_uid]]
+        worst = next((result for result in results if result.verdict != "equal"), results[0])
+        self._checked.compared[sop_uid] = self._fresh[sop_uid] = worst
+        if len(self._fresh) >= 50:
+            self.flush()
+
+
+def _against(desk: Desk, source_side: Fingerprint, orthanc_id: str) -> Compared:
+    file = desk.client.file(orthanc_id)
+    # Not a safeguard against forgery: Orthanc keeps this MD5 of what it received.
+    md5 = hashlib.md5(file, usedforsecurity=False).hexdigest()
+    try:
+        stored_side = digest.fingerprint(file)
+    except Unreadable as error:
+        return Compared("different", source_side.digest, None, md5, (f"the stored file is unreadable: {error}",))
+    return compare(source_side, stored_side, md5, desk.client.md5(orthanc_id))

@@ -1,0 +1,135 @@
+"""Starting the archive (`python -m operations.archive`): checks, recovery of what the index lost, then Orthanc.
+
+On SQLite each image file is on disk before it is answered Success, but the index is written up to ten
+seconds later: after a power cut there are files that the index doesn't know. They are ingested again, by
+a first start of Orthanc with its DICOM port closed, before modalities are let in. What can't be ingested
+goes whole to the hold.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from operations import recovery
+from zambezi import config, keys
+from zambezi.config import Configuration, ConfigurationFaults
+from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
+
+log = logging.getLogger("zambezi.archive")
+
+
+class ArchiveFault(Exception):
+    """Orthanc can't be started; each line says what is wrong and what to do."""
+
+
+def main() -> None:
+    """The process `orthanc` of the supervisor."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        environment = Environment.read()
+        configuration = config.load(environment.orthanc_config_dir, os.environ)
+        program = find_orthanc(os.environ)
+        check(environment, configuration)
+        variables = program_environment(os.environ, environment)
+        recovery.run(environment, keys.load(environment.keys_file), configuration, program, variables)
+    except (ArchiveFault, EnvironmentFault, ConfigurationFaults, recovery.RecoveryFault) as fault:
+        for line in str(fault).splitlines():
+            log.error("%s", line)
+        sys.exit(2)
+    except FileNotFoundError as fault:
+        log.error("%s is not there; `zambezi up` makes it", fault.filename)
+        sys.exit(2)
+    log.info("starting Orthanc")
+    os.execve(program, [program, str(environment.orthanc_config_dir)], variables)  # noqa: S606  no shell is wanted
+
+
+def find_orthanc(environ: Mapping[str, str]) -> str:
+    """Orthanc's program: Debian keeps it in /usr/sbin, which is not on everybody's PATH."""
+    found = shutil.which("Orthanc", path=environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if not found:
+        raise ArchiveFault("Orthanc is not installed; on Debian: apt-get install orthanc orthanc-python")
+    return found
+
+
+def check(environment: Environment, configuration: Configuration) -> None:
+    """What must be there before Orthanc is started; raises ArchiveFault with every sentence."""
+    plugins = [str(name) for name in configuration.orthanc.get("Plugins", [])]
+    faults = [
+        f"the plugin {name} is not installed; on Debian: apt-get install {_package(name)}, or take it out of Plugins"
+        for name in plugins
+        if not Path(name).exists()
+    ]
+    python = next((name for name in plugins if Path(name).name == "libOrthancPython.so"), None)
+    if python is None:
+        faults.append(
+            "Plugins doesn't name libOrthancPython.so; without it Orthanc would run without journal and filter"
+        )
+    elif Path(python).exists():
+        faults += interpreter_faults(python)
+    script = Path(str(configuration.orthanc.get("PythonScript", "")))
+    if not script.is_file():
+        faults.append(f"PythonScript {script} is not there; it is plugins/zambezi_plugin.py of this installation")
+    for what, variable, port in (
+        ("DICOM", "ZAMBEZI_DICOM_PORT", environment.ports.dicom),
+        ("HTTP", "ZAMBEZI_ORTHANC_HTTP_PORT", environment.ports.orthanc_http),
+    ):
+        if recovery.is_taken(port):
+            faults.append(
+                f"port {port} ({what}) is in use; if it is Debian's own Orthanc: systemctl disable --now orthanc;"
+                f" else stop what uses it or set {variable}"
+            )
+    if faults:
+        raise ArchiveFault("\n".join(faults))
+
+
+def interpreter_faults(library: str) -> list[str]:
+    """Whether Orthanc's embedded interpreter can use the packages of ours."""
+    listed = subprocess.run(["ldd", library], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"libpython(\d+\.\d+)", listed)
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not found:
+        return [f"{library} doesn't say which Python it is built with (ldd); reinstall orthanc-python"]
+    if found[1] != ours:
+        return [
+            f"Orthanc embeds Python {found[1]} but this virtual environment has {ours}; make it anew with"
+            f" Debian's own: /usr/bin/python{found[1]} -m venv"
+        ]
+    return []
+
+
+def program_environment(environ: Mapping[str, str], environment: Environment) -> dict[str, str]:
+    """Orthanc's environment: the embedded interpreter knows neither PATH nor a virtual environment's .pth files."""
+    packages = Path(sys.prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    return {
+        **environ,
+        **environment.variables(),
+        "ZAMBEZI_REPOSITORY": environ.get("ZAMBEZI_REPOSITORY") or str(REPOSITORY),
+        "PYTHONPATH": f"{REPOSITORY}:{packages}",
+        "PYTHONNOUSERSITE": "1",
+        # Debian's DCMTK leaves Nagle's algorithm on, which costs a factor of eight.
+        "TCP_NODELAY": "1",
+    }
+
+
+def _package(library: str) -> str:
+    name = Path(library).stem.removeprefix("libOrthanc").lower()
+    return {"python": "orthanc-python", "dicomweb": "orthanc-dicomweb", "webviewer": "orthanc-webviewer",
+            "gdcm": "orthanc-gdcm", "postgresqlindex": "orthanc-postgresql"}.get(name, f"orthanc-{name}")  # fmt: skip
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""`zambezi config`: check the administrator's JSON, print its schema, bring new rules to a running archive."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from operations import preparing, supervision
+from zambezi import config as configuration
+from zambezi import keys
+from zambezi.config import schema as schema_of
+from zambezi.environment import Environment, EnvironmentFault
+from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
+
+#: Processes that read their settings when they start; each may be stopped at any moment.
+READERS = ("ris", "gateway", "migration", "operations")
+
+
+@click.group()
+def config() -> None:
+    """Check and reload the JSON in orthanc-config/."""
+
+
+@config.command()
+def check() -> None:
+    """Read all of it; print every fault, or the configuration's hash."""
+    environment = Environment.read()
+    found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
+    faults = preparing.machine_faults(found)
+    if faults:
+        raise EnvironmentFault("\n".join(faults))
+    click.echo(f"{environment.config_dir}: good, configuration {found.hash}")
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the Zambezi section, for editors."""
+    click.echo(schema_of.text(), nl=False)
+
+
+@config.command("keys")
+def keys_of_the_section() -> None:
+    """Print every key of the Zambezi section with its default and meaning (Markdown)."""
+    click.echo(schema_of.manual(), nl=False)
+
+
+@config.command("reload")
+def reload_rules() -> None:
+    """Check the JSON and let the running processes take it; on a fault everything stays as it was.
+
+    Rules, destinations, HL7 peers and DICOM peers change at once; ports, folders and the plugin list at the
+    next `zambezi down` and `zambezi up`.
+    """
+    environment = Environment.read()
+    found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
+    if not environment.keys_file.exists():
+        raise EnvironmentFault(f"nothing was ever started in {environment.home}; `zambezi up` takes the configuration")
+    made = keys.load(environment.keys_file)
+    before = {file: file.read_bytes() for file in environment.orthanc_config_dir.glob("*.json")}
+    preparing.write_orthanc_configuration(environment, made)
+    try:
+        OrthancClient(environment, made, "operations").post("/zambezi/reload", {})
+    except OrthancRefused as refused:
+        for file in environment.orthanc_config_dir.glob("*.json"):
+            file.unlink()
+        for file, content in before.items():
+            file.write_bytes(content)
+            file.chmod(0o600)
+        click.echo(f"The archive keeps the rules it has, and so do the others: {refused}", err=True)
+        sys.exit(1)
+    except OrthancUnreachable:
+        click.echo("The archive doesn't answer; it takes the new rules when it starts.", err=True)
+    restarted = supervision.restart(environment, READERS)
+    click.echo(f"Configuration {found.hash[:12]}: taken by the archive, {', '.join(restarted)} started again with it.")

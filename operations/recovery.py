@@ -1,0 +1,242 @@
+"""Recovery of images that Orthanc's index lost: files in the storage that it doesn't know are ingested again.
+
+Orthanc must not run. Its own rule holds: nothing is written into its storage or index behind its back; a
+file goes in through POST /instances, as user `recovery`, and the lost file is removed only when Orthanc
+holds the same bytes, or the hold does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from zambezi import clock
+from zambezi.config import Configuration
+from zambezi.config.load import SECRETS_FILE
+from zambezi.environment import Environment
+from zambezi.keys import Keys
+from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
+
+log = logging.getLogger("zambezi.recovery")
+
+#: Orthanc must answer within so many seconds after its start, and stop within so many.
+START_S = 120
+STOP_S = 60
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class RecoveryFault(Exception):
+    """Recovery can't go on, and modalities are not let in; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Files and index, held against each other."""
+
+    unknown: list[Path]
+    missing: int
+
+
+def run(
+    environment: Environment, keys: Keys, configuration: Configuration, program: str, variables: Mapping[str, str]
+) -> None:
+    """Compare, and ingest what the index doesn't know; returns when Orthanc may open its DICOM port."""
+    if "PostgreSQL" in configuration.orthanc:
+        return  # durable at once, and not ours to read
+    found = compare(environment.storage_dir, environment.index_dir / "index")
+    if found.missing:
+        _incident(environment, clock.now(), f"the index knows {found.missing} files that are not in the storage")
+    if not found.unknown:
+        return
+    log.warning("%d files are unknown to the index: they are ingested before modalities are let in", len(found.unknown))
+    folder = write_configuration(environment, configuration)
+    with _orthanc(program, folder, variables):
+        orthanc = OrthancClient(environment, keys, "recovery", timeout_s=300)
+        _wait_until_up(orthanc)
+        outcomes = [ingest(orthanc, environment, file) for file in found.unknown]
+        _wait_until_recorded(orthanc)
+    log.warning("recovered %d of %d files; the others are in the hold", sum(outcomes), len(outcomes))
+
+
+def compare(storage: Path, index: Path) -> Compared:
+    """Which files the index doesn't know, oldest first, and how many it knows that aren't there."""
+    known = set()
+    if index.exists():
+        try:
+            with closing(sqlite3.connect(index)) as database:
+                known = {row[0] for row in database.execute("SELECT uuid FROM AttachedFiles")}
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise RecoveryFault(
+                    f"the index {index} can't be read: {error}; is an Orthanc still running?"
+                ) from error
+        except sqlite3.DatabaseError as error:
+            raise RecoveryFault(
+                f"the index {index} is damaged ({error}); move it and its -wal and -shm away: all images are then"
+                " ingested again at the next start"
+            ) from error
+    unknown, seen = [], 0
+    for file in _files(storage):
+        if file.name in known:
+            seen += 1
+        else:
+            unknown.append(file)
+    unknown.sort(key=lambda file: file.stat().st_mtime_ns)
+    return Compared(unknown, len(known) - seen)
+
+
+def write_configuration(environment: Environment, configuration: Configuration) -> Path:
+    """The configuration of the recovering Orthanc, in one file: the same, with its DICOM port closed."""
+    folder = environment.run_dir / "recovery-config"
+    folder.mkdir(parents=True, exist_ok=True)
+    secrets = json.loads((environment.orthanc_config_dir / SECRETS_FILE).read_bytes())
+    file = folder / "orthanc.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({**configuration.orthanc, **secrets, "DicomServerEnabled": False}))
+    return folder
+
+
+def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool:
+    """Store one file again; True if Orthanc holds its bytes now, False if the hold does."""
+    content = file.read_bytes()
+    try:
+        stored = orthanc.store(content)
+        held = orthanc.md5(stored["ID"])
+    except OrthancRefused as refused:
+        if refused.is_transient or refused.status >= 507:
+            raise RecoveryFault(f"Orthanc doesn't take {file.name}: {refused}; is the disk full?") from refused
+        why = f"Orthanc can't read it: HTTP {refused.status}"
+    except OrthancUnreachable as error:
+        raise RecoveryFault(f"Orthanc stopped answering during recovery ({error}); see its log") from error
+    else:
+        if held == hashlib.md5(content, usedforsecurity=False).hexdigest():
+            file.unlink()
+            return True
+        why = f"the archive has other bytes for the same instance {stored['ID']}"
+    hold(environment, content, why, file.name, clock.now())
+    file.unlink()
+    return False
+
+
+def hold(environment: Environment, content: bytes, why: str, name: str, now: datetime) -> Path:
+    """Keep a file whole in the hold, for a person to decide; on disk and verified when this returns."""
+    digest = hashlib.sha256(content).hexdigest()
+    file = environment.hold_dir / f"{digest}.dcm"
+    environment.hold_dir.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        fresh = file.with_suffix(".new")
+        with fresh.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(file)
+    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        raise RecoveryFault(f"{file} was not written as it should be; check the disk")
+    _append(environment.hold_dir / "README.jsonl", {"sha256": digest, "why": why, "file": name, "at": clock.text(now)})
+    _sync(environment.hold_dir)
+    _incident(environment, now, f"a file that the index had lost is in the hold: {why}", hold=digest)
+    return file
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody listens on the port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return True
+    return False
+
+
+def _files(storage: Path) -> Iterator[Path]:
+    """The files of Orthanc's storage: xx/yy/uuid."""
+    for first in sorted(storage.glob("[0-9a-f][0-9a-f]")):
+        for second in first.glob("[0-9a-f][0-9a-f]"):
+            with os.scandir(second) as entries:
+                yield from (Path(entry.path) for entry in entries if _UUID.fullmatch(entry.name) and entry.is_file())
+
+
+@contextmanager
+def _orthanc(program: str, folder: Path, variables: Mapping[str, str]) -> Iterator[None]:
+    """The recovering Orthanc; it goes down with us, however we end."""
+    process = subprocess.Popen([program, str(folder)], env=dict(variables), preexec_fn=_die_with_parent)
+    try:
+        yield
+        if process.poll() is not None:
+            raise RecoveryFault(f"the recovering Orthanc ended by itself (exit {process.returncode}); see its log")
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _die_with_parent() -> None:
+    # PR_SET_PDEATHSIG: a recovery that is killed must not leave an Orthanc behind that holds the ports.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _wait_until_up(orthanc: OrthancClient) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            orthanc.system()
+        except OrthancUnreachable:
+            if time.monotonic() > deadline:
+                raise RecoveryFault(f"Orthanc didn't answer within {START_S} s; see its log") from None
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _wait_until_recorded(orthanc: OrthancClient) -> None:
+    """Until the journal has what was ingested."""
+    deadline = time.monotonic() + START_S
+    while True:
+        last = orthanc.get("/changes?last")["Last"]
+        following = orthanc.get("/zambezi/status")["follower"]
+        if following["change"] >= last and following["lag"] == 0:
+            return
+        if time.monotonic() > deadline:
+            raise RecoveryFault(f"the journal doesn't follow ({following['error'] or 'no reason given'}); see the log")
+        time.sleep(0.1)
+
+
+def _incident(environment: Environment, now: datetime, reason: str, **facts: str) -> None:
+    """For the journal, which takes lines of this file as `incident` entries; and for the log."""
+    log.error("%s", reason)
+    environment.plugin_dir.mkdir(parents=True, exist_ok=True)
+    _append(environment.plugin_dir / "incidents.log", {"reason": reason, "noticed_at": clock.text(now), **facts})
+
+
+def _append(file: Path, line: Mapping[str, str]) -> None:
+    with file.open("a") as out:
+        out.write(json.dumps(line) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,153 @@
+"""`zambezi up` and `zambezi down`: all processes of an installation, under supervisord."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from datetime import datetime
+
+import click
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from operations import preparing, readiness, supervision
+from zambezi import clock, users
+from zambezi.account import become_account
+from zambezi.config import Configuration
+from zambezi.database.engine import connect, sessions
+from zambezi.database.tables import User
+from zambezi.environment import Environment, EnvironmentFault
+from zambezi.keys import Keys
+
+#: The first start of a large archive looks through its files; nothing else takes longer.
+_READY_SECONDS = 300
+#: A process that ended so many times while it was starting won't come up by waiting.
+_FAILED_STARTS = 4
+#: The login that is made where there is none.
+FIRST_LOGIN = "administrator"
+
+
+@click.command()
+@click.option("--detach", is_flag=True, help="Go on in the background, once every process is ready.")
+def up(detach: bool) -> None:
+    """Start every process of this installation (ZAMBEZI_HOME); works on an empty one."""
+    environment = Environment.read()
+    become_account(environment.home)
+    os.umask(0o077)
+    if supervision.processes(environment) is not None:
+        click.echo(f"Zambezi runs in {environment.home} already: `zambezi status` shows it, `zambezi down` ends it.")
+        return
+    faults = preparing.port_faults(environment, os.environ)
+    if faults:
+        raise EnvironmentFault("\n".join(faults))
+    configuration, keys = preparing.prepare(environment, os.environ)
+    _say_where(environment, configuration)
+    _offer_first_sign_in(environment)
+    command, variables = _supervisord(environment)
+    if not detach:
+        click.echo("Ctrl-C stops everything.")
+        sys.stdout.flush()
+        os.execve(command[0], command, variables)  # noqa: S606 - supervisord takes our place
+    started = clock.now()
+    with (environment.logs_dir / "supervisord.out").open("ab") as out:
+        subprocess.Popen(
+            command, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    if not _wait_until_ready(environment, keys, started):
+        sys.exit(1)
+
+
+@click.command()
+def down() -> None:
+    """Stop every process of this installation; Orthanc finishes what it has accepted first."""
+    environment = Environment.read()
+    running = supervision.processes(environment)
+    if running is None:
+        click.echo(f"Nothing runs in {environment.home}.")
+        return
+    supervisor = supervision.supervisor(environment)
+    pid = supervisor.getPID()
+    supervisor.shutdown()
+    while _is_alive(pid):
+        time.sleep(0.1)
+    click.echo(f"Stopped: {', '.join(p.name for p in running)}.")
+
+
+def _supervisord(environment: Environment) -> tuple[list[str], dict[str, str]]:
+    conf = environment.run_dir / "supervisord.conf"
+    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(conf)]
+    variables = {**os.environ, **environment.variables()}
+    variables["ZAMBEZI_CONFIG"] = str(environment.orthanc_config_dir)  # the copy that was checked
+    return command, variables
+
+
+def _say_where(environment: Environment, configuration: Configuration) -> None:
+    ports = environment.ports
+    click.echo(f"Zambezi in {environment.home}, configuration {configuration.hash[:12]}")
+    click.echo(f"  pages and viewers  {environment.front_url}/")
+    aet = configuration.orthanc["DicomAet"]
+    click.echo(f"  DICOM              port {ports.dicom}, AE title {aet}; worklist and MPPS also on {ports.mpps}")
+    click.echo(f"  HL7                port {ports.mllp}")
+
+
+def first_administrator(session: Session, now: datetime) -> str | None:
+    """Where nobody can sign in yet, make somebody who can; the one-time password, or None."""
+    if session.scalars(select(User.id).limit(1)).first() is not None:
+        return None
+    password = users.one_time_password()
+    users.add(session, FIRST_LOGIN, "Administrator", "administrator", password, now, "operations", "zambezi up")
+    return password
+
+
+def _offer_first_sign_in(environment: Environment) -> None:
+    engine = connect(environment.database_url, "operations")
+    with sessions(engine, "operations").begin() as session:
+        password = first_administrator(session, clock.now())
+    engine.dispose()
+    if password:
+        click.echo(
+            f"  first sign-in      {FIRST_LOGIN}, one-time password {password} (shown once; then choose your own)"
+        )
+
+
+def _wait_until_ready(environment: Environment, keys: Keys, started: datetime) -> bool:
+    """Wait for every process, a line each; False when one did not come up, said with the end of its log."""
+    engine = connect(environment.database_url, "operations")
+    waiting = readiness.probes(environment, keys, sessions(engine, "operations"), started)
+    waiting = {name: probe for name, probe in waiting.items() if name in supervision.present()}
+    failed: dict[str, set[int]] = {}
+    why = dict.fromkeys(waiting, "")
+    begun = time.monotonic()
+    while waiting and time.monotonic() - begun < _READY_SECONDS:
+        seen = {p.name: p for p in supervision.processes(environment) or []}
+        for name in list(waiting):
+            process = seen.get(name)
+            if process and process.state == "RUNNING":
+                why[name] = waiting[name]()
+                if not why[name]:
+                    click.echo(f"  ready after {time.monotonic() - begun:4.1f} s  {name}")
+                    del waiting[name]
+            elif process and process.starts_failed:
+                failed.setdefault(name, set()).add(process.since)
+        if any(len(times) >= _FAILED_STARTS for times in failed.values()):
+            break
+        time.sleep(0.2)
+    engine.dispose()
+    for name in waiting:
+        click.echo(f"{name} did not come up{': ' + why[name] if why[name] else ''}. The end of its log:", err=True)
+        log = environment.logs_dir / f"{name}.log"
+        for line in log.read_text(errors="replace").splitlines()[-12:] if log.exists() else ["(no log)"]:
+            click.echo(f"    {line}", err=True)
+    if waiting:
+        click.echo("The others go on; `zambezi down` stops them.", err=True)
+    return not waiting
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,206 @@
+"""`zambezi status`: what runs, what waits and what went wrong, in one look, with parts of it dead too."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from operations import supervision
+from zambezi import __version__, clock, keys
+from zambezi.config import ConfigurationFaults, load
+from zambezi.database.engine import connect, sessions
+from zambezi.database.tables import Delivery, ExceptionItem, Message, ProcessState
+from zambezi.environment import Environment
+from zambezi.orthanc_client import OrthancClient, OrthancError
+
+T = TypeVar("T")
+
+#: A process that wrote no sign of life for so long is shown as silent.
+SILENT_SECONDS = 30
+#: These write no signs of life: Orthanc is asked itself, and nginx has no state.
+SPEECHLESS = ("orthanc", "front")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process: what supervisord says of it and what it last said of itself."""
+
+    name: str
+    state: str
+    since: str = ""
+    version: str = ""
+    configuration: str = ""
+    said: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    last_error: str = ""
+    last_error_at: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class Status:
+    """All of it; `trouble` has what could not be asked, as sentences.
+
+    `configuration` is the hash under which things run, `configuration_on_disk` that of the JSON as it is now ("" with
+    faults).
+    """
+
+    version: str
+    home: str
+    configuration: str
+    configuration_on_disk: str
+    parts: list[Part]
+    archive: dict[str, Any]
+    queues: dict[str, int]
+    trouble: list[str]
+
+    @property
+    def is_well(self) -> bool:
+        return not self.trouble and all(part.is_well for part in self.parts)
+
+
+def queues(session: Session) -> dict[str, int]:
+    """How much waits: deliveries by state, exceptions that nobody has decided, messages that could not be applied."""
+    found = {
+        f"deliveries {state}": number
+        for state, number in session.execute(
+            select(Delivery.state, func.count()).where(Delivery.state != "delivered").group_by(Delivery.state)
+        ).tuples()
+    }
+    open_items = select(func.count()).select_from(ExceptionItem).where(ExceptionItem.decided_at.is_(None))
+    waiting = select(func.count()).select_from(Message).where(Message.state == "waiting")
+    found["exceptions open"] = session.scalars(open_items).one()
+    found["messages waiting"] = session.scalars(waiting).one()
+    return found
+
+
+def parts(rows: list[ProcessState], running: list[supervision.Process] | None, now: datetime) -> list[Part]:
+    """Each process, put together from its row and from supervisord's answer (None: nothing runs)."""
+    said = {row.process: row for row in rows}
+    seen = {process.name: process for process in running or []}
+    return [_part(name, said.get(name), seen.get(name), now) for name in supervision.present()]
+
+
+def _part(name: str, row: ProcessState | None, seen: supervision.Process | None, now: datetime) -> Part:
+    state = seen.state.lower() if seen else "stopped"
+    if state == "running" and name not in SPEECHLESS:
+        last = clock.parse(row.at).timestamp() if row else 0
+        if last < (seen.since if seen else 0):
+            state = "starting"
+        elif now.timestamp() - last > SILENT_SECONDS:
+            state = "silent"
+    since = clock.text(datetime.fromtimestamp(seen.since, now.tzinfo)) if seen and seen.since else ""
+    if not row:
+        return Part(name, state, since)
+    return Part(
+        name, state, since, row.version, row.configuration, row.at, row.details, row.last_error, row.last_error_at or ""
+    )
+
+
+def look(environment: Environment, now: datetime) -> Status:
+    """Ask everything there is to ask; what doesn't answer becomes a sentence."""
+    trouble: list[str] = []
+    on_disk = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}).hash, "", trouble)
+    running = supervision.processes(environment)
+    if running is None:
+        trouble.append("nothing runs here; `zambezi up` starts it")
+    rows: list[ProcessState] = []
+    depths: dict[str, int] = {}
+    engine = connect(environment.database_url, "operations", reading=True)
+    try:
+        with sessions(engine, "operations")() as session:
+            rows = list(session.scalars(select(ProcessState)))
+            depths = queues(session)
+    except SQLAlchemyError as error:
+        trouble.append(f"the database doesn't answer: {str(error).splitlines()[0]}")
+    finally:
+        engine.dispose()
+    nothing: dict[str, Any] = {}
+    archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
+    said = [row.configuration for row in sorted(rows, key=lambda row: row.at)] if running else []
+    configuration = str(archive.get("configuration") or (said[-1] if said else on_disk))
+    return Status(
+        __version__,
+        str(environment.home),
+        configuration,
+        on_disk,
+        parts(rows, running, now),
+        archive,
+        depths,
+        trouble,
+    )
+
+
+def _archive(environment: Environment) -> dict[str, Any]:
+    client = OrthancClient(environment, keys.load(environment.keys_file), "operations", timeout_s=5)
+    found: dict[str, Any] = client.get("/zambezi/status")
+    return found
+
+
+def _tried(ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
+    try:
+        return ask()
+    except ConfigurationFaults as faults:
+        trouble.append(f"the configuration in orthanc-config has faults (what runs goes on): {faults}")
+    except OrthancError as error:
+        trouble.append(f"the archive doesn't answer: {error}")
+    except FileNotFoundError as error:
+        trouble.append(f"{error.filename} is not there yet")
+    return otherwise
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """Show each process, what waits and what went wrong; exit code 1 when something isn't well."""
+    environment = Environment.read()
+    found = look(environment, clock.now())
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+    else:
+        click.echo("\n".join(lines(found)))
+    sys.exit(0 if found.is_well else 1)
+
+
+def lines(found: Status) -> list[str]:
+    """The status for a terminal."""
+    out = [f"Zambezi {found.version} in {found.home}, configuration {found.configuration[:12] or 'with faults'}"]
+    if found.configuration_on_disk not in ("", found.configuration):
+        out.append("  The JSON says something newer than what runs (or `up` had variables that this shell lacks):")
+        out.append("  `zambezi config reload` takes it.")
+    for part in found.parts:
+        out.append(f"  {part.name:<11}{part.state:<9}{part.since[:19]:<21}{_facts(part, found.configuration)}".rstrip())
+        if part.last_error:
+            out.append(f"             last error {part.last_error_at[:19]}: {part.last_error}")
+    if found.archive:
+        archive = found.archive
+        out.append(f"Archive: Orthanc {archive.get('orthanc', '?')}, plugin {archive.get('plugin', '?')}")
+        follower = archive.get("follower", {})
+        out.append(f"  journal entry {archive.get('seq', '?')}, {follower.get('lag', '?')} changes behind")
+        if follower.get("error"):
+            out.append(f"  {follower['error']}")
+        out += [f"  this version can't: {sentence}" for sentence in archive.get("lacks", [])]
+    out += [f"  {number:>6}  {what}" for what, number in sorted(found.queues.items()) if number]
+    out += [f"! {sentence}" for sentence in found.trouble]
+    return out
+
+
+def _facts(part: Part, configuration: str) -> str:
+    facts = [part.version]
+    if part.configuration and part.configuration != configuration:
+        facts.append(f"on another configuration, {part.configuration[:12]}")
+    facts += [f"{key} {value}" for key, value in sorted(part.details.items()) if isinstance(value, int | float | str)]
+    return ", ".join(fact for fact in facts if fact)

@@ -1,0 +1,69 @@
+"""The door: asks the filter, and sees to it that what it lets through is on record.
+
+The first view of a study in a session is committed to the journal before the answer is yes; without that
+commit the answer is no. It answers from memory and the journal alone: Orthanc waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from sqlite3 import Error as JournalError
+
+from plugins import http_filter
+from plugins.http_filter import Decision, Request
+from plugins.journal import Journal
+from plugins.refusals import Refusals
+from zambezi.access.tokens import Token
+
+#: So many (session, study) pairs are remembered; what is forgotten is recorded once more.
+REMEMBERED = 50000
+
+
+class Door:
+    """One for the whole of Orthanc; asked by many threads."""
+
+    def __init__(
+        self,
+        key: str,
+        journal: Journal,
+        refusals: Refusals,
+        revoked: Callable[[], frozenset[str]],
+    ) -> None:
+        self._key = key
+        self._journal = journal
+        self._refusals = refusals
+        self._revoked = revoked
+        self._viewed: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ask(self, request: Request, now: datetime) -> bool:
+        """Whether the request may pass."""
+        decision = http_filter.decide(request, self._key, self._revoked(), int(now.timestamp()), self._journal.study_of)
+        if decision.allowed and decision.token and decision.views:
+            decision = self._recorded(request, decision, decision.token, decision.views, now)
+        if not decision.allowed:
+            self._refusals.note(request.address, request.method, request.path, decision.reason, decision.who)
+        return decision.allowed
+
+    def _recorded(self, request: Request, decision: Decision, token: Token, study_uid: str, now: datetime) -> Decision:
+        view = (token.session, study_uid)
+        with self._lock:
+            if view in self._viewed:
+                self._viewed.move_to_end(view)
+                return decision
+        try:
+            with self._journal.transaction() as transaction:
+                transaction.append(
+                    "viewed", now, who=token.subject, session=token.session, role=token.role, kind=token.kind,
+                    study_uid=study_uid, path=request.path[:200], ip=request.address,
+                )  # fmt: skip
+        except JournalError as error:
+            return Decision(False, f"the view could not be recorded: {type(error).__name__}", decision.who, token)
+        with self._lock:
+            self._viewed[view] = None
+            while len(self._viewed) > REMEMBERED:
+                self._viewed.popitem(last=False)
+        return decision

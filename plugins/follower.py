@@ -1,0 +1,247 @@
+"""Following /changes: what was stored becomes entries, and what is due becomes decisions.
+
+One thread. Each round reads a piece of /changes and the facts of the new instances over loopback HTTP,
+and then commits entries, decisions and cursor in one transaction of the journal. After a crash it goes
+on from the cursor: the normal path and the crash path are the same code.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from plugins import facts, place
+from plugins.facts import Change, Instance
+from plugins.journal import Journal
+from plugins.recorder import Recorder
+from zambezi import clock
+
+log = logging.getLogger("zambezi.follower")
+
+#: Changes read at once; a piece becomes one commit.
+PIECE = 1000
+#: Instances listed at once in a full inventory.
+LISTED = 10000
+#: While instances come, rounds begin so far apart: a commit for several of them, and a short wait for readers.
+ROUND_S = 0.1
+#: Without a call from Orthanc (events are lost in a crash, and may be), a round comes by itself.
+IDLE_S = 0.5
+_PARENTS = 20000
+
+
+class Archive(Protocol):
+    """What following needs of Orthanc (plugins.orthanc_rest)."""
+
+    def changes(self, since: int, limit: int) -> dict[str, Any]: ...
+    def contents(self, orthanc_ids: list[str]) -> dict[str, dict[str, Any]]: ...
+    def instance_ids(self, since: int, limit: int) -> list[str]: ...
+    def instance_count(self) -> int: ...
+    def issuer(self, orthanc_id: str) -> str: ...
+
+
+class Follower:
+    """The thread and what it knows. `rounds` are steps that others may take, too (tests do, with their own time)."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        journal: Journal,
+        recorder: Recorder,
+        index_id: str,
+        announced: Callable[[], Mapping[str, str]],
+        begin: Callable[[], None],
+        recovering: bool = False,
+    ) -> None:
+        self._archive = archive
+        self._journal = journal
+        self._recorder = recorder
+        self._index_id = index_id
+        self._announced = announced
+        self._begin = begin
+        self._parents: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._cursor: Change | None = None
+        self._to_check: set[str] = set()
+        self._checking = threading.Lock()
+        # While lost files are being ingested again, what is missing is about to come.
+        self._compared = recovering
+        self._inventory: set[str] | None = None
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="zambezi-follower", daemon=True)
+        self.lag = -1
+        self.error = ""
+
+    @property
+    def change(self) -> int:
+        """The number of the last change that is committed."""
+        return self._cursor.seq if self._cursor else 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something changed in Orthanc."""
+        self._wake.set()
+
+    def check_deleted(self, orthanc_id: str) -> None:
+        """Orthanc says that a resource was deleted: look whether it is still gone, and record it."""
+        with self._checking:
+            self._to_check.add(orthanc_id)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Do a last round and end."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def round(self, now: datetime) -> bool:
+        """One step; True if there is more to do at once."""
+        if self._cursor is None:
+            self._cursor = self._find_place()
+        cursor = self._cursor
+        answer = self._archive.changes(cursor.seq, PIECE)
+        rows = [self._change(row) for row in answer["Changes"]]
+        new = [self._change(row) for row in answer["Changes"] if row["ChangeType"] == "NewInstance"]
+        done = bool(answer["Done"])
+        self.lag = 0 if done else max(1, int(answer["Last"]) - cursor.seq)
+        instances = self._instances([row.orthanc_id for row in new if not self._recorder.is_known(row)])
+        began = self._recorder.unknown_studies(instances.values())
+        issuers = {study: self._archive.issuer(first) for study, first in began.items()}
+        reach = rows[-1] if rows else cursor
+        deleted = self._deleted() if done else {}
+        if new or rows or self._recorder.is_due(now) or deleted:
+            with self._journal.transaction() as transaction:
+                for row in new:
+                    self._recorder.record(transaction, row, instances.get(row.orthanc_id), now, self._studies(issuers))
+                self._recorder.record_deleted(transaction, deleted, now)
+                if reach != cursor:
+                    self._recorder.set_cursor(transaction, reach)
+                if done:
+                    self._recorder.decide_due(transaction, now)
+            self._cursor = reach
+        if done and not self._compared:
+            self._compare(now)
+        self._recorder.record_spooled(now)
+        return not done
+
+    def _run(self) -> None:
+        failures, begun = 0, False
+        while True:
+            began = time.monotonic()
+            last = self._stop.is_set()
+            more = False
+            self._wake.clear()
+            try:
+                if not begun:
+                    self._begin()
+                    begun = True
+                more = self.round(clock.now())
+                self.error, failures = "", 0
+            except Exception as error:
+                failures += 1
+                self.error = f"{type(error).__name__}: {error}"
+                log.warning("following failed (%s), trying again", self.error, exc_info=failures == 1)
+            if last and (not more or failures):
+                return
+            if failures:
+                self._stop.wait(min(5.0, 0.2 * failures))
+            elif not more and not self._stop.is_set():
+                self._wake.wait(IDLE_S)
+                self._stop.wait(max(0.0, ROUND_S - (time.monotonic() - began)))
+
+    def _change(self, row: Mapping[str, Any]) -> Change:
+        return Change(self._index_id, int(row["Seq"]), str(row["ID"]), str(row["Date"]))
+
+    def _read(self, since: int, limit: int) -> list[Change]:
+        return [self._change(row) for row in self._archive.changes(since, limit)["Changes"]]
+
+    def _find_place(self) -> Change:
+        anchors = self._recorder.anchors()
+        found = place.find(anchors, self._index_id, self._read)
+        if anchors and found != anchors[0]:
+            log.warning("the index is not where it was: following goes back from %d to %d", anchors[0].seq, found.seq)
+            self._recorder.doubt_after(found)
+        return found
+
+    def _instances(self, orthanc_ids: list[str]) -> dict[str, Instance]:
+        found = self._archive.contents(orthanc_ids)
+        self._fetch_parents([one["ParentSeries"] for one in found.values()])
+        series = {one["ParentSeries"]: self._parents.get(one["ParentSeries"]) for one in found.values()}
+        self._fetch_parents([one["ParentStudy"] for one in series.values() if one])
+        announced = self._announced()
+        instances = {}
+        for orthanc_id, one in found.items():
+            parent = series[one["ParentSeries"]]
+            study = self._parents.get(parent["ParentStudy"]) if parent else None
+            if parent and study:
+                instances[orthanc_id] = facts.instance(one, parent, study, announced)
+        return instances
+
+    def _fetch_parents(self, orthanc_ids: list[str]) -> None:
+        missing = [one for one in dict.fromkeys(orthanc_ids) if one not in self._parents]
+        self._parents.update(self._archive.contents(missing))
+        while len(self._parents) > _PARENTS:
+            self._parents.popitem(last=False)
+
+    def _studies(self, issuers: Mapping[str, str]) -> Callable[[str], dict[str, Any]]:
+        return lambda orthanc_id: facts.study_facts(self._parents[orthanc_id], issuers.get(orthanc_id, ""))
+
+    def _deleted(self) -> dict[str, str]:
+        """Which of the resources that Orthanc deleted are still gone, with how that is known."""
+        with self._checking:
+            asked, self._to_check = self._to_check, set()
+        for orthanc_id in asked:
+            self._parents.pop(orthanc_id, None)
+        candidates = self._recorder.present_in(asked)
+        return dict.fromkeys(self._gone(candidates), "seen")
+
+    def _gone(self, orthanc_ids: Sequence[str]) -> list[str]:
+        gone: list[str] = []
+        for n in range(0, len(orthanc_ids), PIECE):
+            piece = list(orthanc_ids[n : n + PIECE])
+            there = self._archive.contents(piece)
+            gone += [one for one in piece if one not in there]
+        return gone
+
+    def _compare(self, now: datetime) -> None:
+        """Once after a start, when following has caught up: is all that is recorded there, and all there recorded?"""
+        if self._inventory is None:
+            self._settle(now, self._gone(self._recorder.doubted()), [])
+            if self._archive.instance_count() == self._recorder.present_count():
+                self._compared = True
+            else:
+                self._inventory = self._list()  # judged when following has passed what it holds: in the next round
+            return
+        strange = [one for one in self._inventory if not self._recorder.is_present(one)]
+        self._settle(now, self._gone(self._recorder.present_but(self._inventory)), strange)
+        self._inventory, self._compared = None, True
+
+    def _settle(self, now: datetime, missing: Sequence[str], strange: list[str]) -> None:
+        instances = self._instances(strange)
+        began = self._recorder.unknown_studies(instances.values())
+        issuers = {study: self._archive.issuer(first) for study, first in began.items()}
+        if not (missing or instances or self._recorder.doubted()):
+            return
+        with self._journal.transaction() as transaction:
+            for orthanc_id, one in instances.items():
+                # No change number: its row is not in /changes.
+                row = Change(self._index_id, 0, orthanc_id, "")
+                self._recorder.record(transaction, row, one, now, self._studies(issuers))
+            self._recorder.record_deleted(transaction, dict.fromkeys(missing, "unseen"), now)
+            self._recorder.trust_all(transaction)
+
+    def _list(self) -> set[str]:
+        found: set[str] = set()
+        while page := self._archive.instance_ids(len(found), LISTED):
+            before = len(found)
+            found.update(page)
+            if len(found) == before:
+                break
+        return found

@@ -1,0 +1,218 @@
+"""The second lock on Orthanc's HTTP: which request may pass. Pure; deny by default.
+
+Orthanc's own authentication has been passed when this is asked (the first lock). A service is known by
+its user; user `front` is the front door, behind which a person must show a token. Orthanc hands over the
+path decoded and with `..` and doubled slashes resolved, and query arguments of GET as a dictionary in
+which a doubled name keeps its last value, which is also the one the plugins behind it use (tests hold both).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from zambezi.access import may, tokens
+from zambezi.access.tokens import Token, TokenRefused
+
+FRONT = "front"
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_RESOURCE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+
+#: Refused to everyone. A path ends here or goes on with a slash.
+_NEVER = ("/tools/reset", "/tools/shutdown", "/tools/execute-script")
+
+#: What each service may do beside reading: (method, path pattern). Reading itself: every GET, but for `front`.
+_SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
+    "gateway": (
+        ("POST", r"/modalities/[^/]+/(store|query)"),
+        ("POST", r"/tools/(find|bulk-content)"),
+        ("POST", r"/jobs/[^/]+/[^/]+"),
+        ("DELETE", r"/queries/[^/]+"),
+        ("PUT", r"/zambezi/.+"),
+        ("POST", r"/zambezi/.+"),
+    ),
+    "ris": (("POST", r"/instances"), ("POST", r"/tools/find")),
+    "migration": (
+        ("POST", r"/modalities/[^/]+/(query|move)"),
+        ("POST", r"/queries/[^/]+/retrieve"),
+        ("DELETE", r"/queries/[^/]+"),
+        ("POST", r"/tools/find"),
+        ("POST", r"/jobs/[^/]+/cancel"),
+        ("POST", r"/instances"),
+    ),
+    "operations": (("POST", r"/tools/find"),),
+    "recovery": (("POST", r"/instances"),),
+}
+
+#: Query arguments that a path which names its study may carry. Everything else is refused: in DICOMweb
+#: `/studies/A/series?StudyInstanceUID=B`, or `?0020000D=B`, answers with B.
+_HARMLESS = frozenset(
+    {
+        "limit", "offset", "includefield", "fuzzymatching", "accept", "charset", "viewport", "window", "quality",
+        "annotation", "iccprofile", "modality", "seriesinstanceuid", "sopinstanceuid", "_",
+    }
+)  # fmt: skip
+_WADO = frozenset(
+    {
+        "requesttype", "studyuid", "seriesuid", "objectuid", "contenttype", "charset", "anonymize", "annotation",
+        "rows", "columns", "region", "windowcenter", "windowwidth", "framenumber", "imagequality", "transfersyntax",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as Orthanc shows it to the filter; header names in lower case."""
+
+    method: str
+    path: str
+    ip: str
+    headers: Mapping[str, str]
+    arguments: Mapping[str, str]
+
+    @property
+    def user(self) -> str:
+        """Who passed Orthanc's own authentication."""
+        scheme, _, encoded = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return ""
+        try:
+            return base64.b64decode(encoded, validate=True).decode().partition(":")[0]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+
+    @property
+    def address(self) -> str:
+        """Where it comes from; the front door tells whom it speaks for."""
+        return self.headers.get("x-real-ip", self.ip) if self.user == FRONT else self.ip
+
+    @property
+    def token(self) -> str:
+        """The signed token: in its header, else in the one cookie of the host."""
+        shown = self.headers.get(tokens.HEADER, "").strip()
+        if shown:
+            return shown
+        for part in self.headers.get("cookie", "").split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == tokens.COOKIE:
+                return value
+        return ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the request passes, and why. `views` is the study that a person sees by it, where there is one."""
+
+    allowed: bool
+    reason: str
+    who: str = ""
+    token: Token | None = None
+    views: str | None = None
+
+
+#: Which study a resource of Orthanc belongs to: (level, orthanc_id) -> Study Instance UID, None if unknown.
+StudyOf = Callable[[str, str], str | None]
+
+
+def decide(request: Request, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf) -> Decision:
+    """The whole decision; `key` is the session key in hex."""
+    user = request.user
+    path = request.path.rstrip("/") or "/"
+    for forbidden in _NEVER:
+        if path == forbidden or path.startswith(forbidden + "/"):
+            return Decision(False, f"{forbidden} is refused to everyone", user)
+    if request.method == "DELETE" and (path == "/changes" or path.startswith("/changes/")):
+        return Decision(False, "DELETE /changes is refused to everyone", user)
+    if user == FRONT:
+        return _person(request, path, key, revoked, now_s, study_of)
+    if user not in _SERVICES:
+        return Decision(False, "no service of ours", user)
+    if request.method == "GET":
+        return Decision(True, "a service may read", user)
+    for method, pattern in _SERVICES[user]:
+        if method == request.method and re.fullmatch(pattern, path):
+            return Decision(True, f"{user} may {method} {pattern}", user)
+    return Decision(False, f"{user} may not {request.method} here", user)
+
+
+def _person(request: Request, path: str, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf) -> Decision:
+    if request.method != "GET":
+        return Decision(False, "persons only read here", FRONT)
+    if path == "/zambezi/door":
+        return Decision(True, "whether the door is there may be asked by everyone", FRONT)
+    if path.startswith("/zambezi"):
+        return Decision(False, "the plugin's own paths are not for persons", FRONT)
+    if not request.token:
+        return Decision(False, "no token", FRONT)
+    try:
+        token = tokens.read(request.token, key, now_s)
+    except (TokenRefused, ValueError, KeyError, TypeError) as error:
+        return Decision(False, f"token: {error}", FRONT)
+    if token.session in revoked:
+        return Decision(False, "the session was revoked", token.subject, token)
+    return _images(request, path, token, study_of)
+
+
+def _images(request: Request, path: str, token: Token, study_of: StudyOf) -> Decision:
+    def answer(allowed: bool, reason: str, views: str | None = None) -> Decision:
+        return Decision(allowed, reason, token.subject, token, views)
+
+    if not (may(token.role, "images.view") or may(token.role, "images.view-own")):
+        return answer(False, f"role {token.role} may not view images")
+    if re.fullmatch(r"/web-viewer/(app|libs)/.*", path):
+        return answer(True, "the viewer's own files")
+    # A token that names studies is narrow whatever its role says: the narrower of both holds.
+    narrow = bool(token.studies) or not may(token.role, "images.view")
+    if narrow and not re.match(r"/dicom-web/studies/|/wado$|/web-viewer/", path):
+        return answer(False, "this path does not name a study")
+    study, why = _study_named(request, path, study_of)
+    if why:
+        return answer(False, why)
+    if study is not None:
+        if narrow and study not in token.studies:
+            return answer(False, "the token does not name this study")
+        return answer(True, "the study may be viewed", study)
+    if narrow:
+        return answer(False, "this path does not name a study")
+    if re.fullmatch(r"/dicom-web/(studies|series|instances)", path):
+        return answer(True, "studies of the site may be listed")
+    if re.match(r"/patients/[^/]+/(archive|media|attachments)", path):
+        return answer(False, "a patient's images are taken study by study, so that each study's view is recorded")
+    if may(token.role, "orthanc.explore"):
+        return answer(True, "the role explores Orthanc, reading only")
+    return answer(False, "no such right")
+
+
+def _study_named(request: Request, path: str, study_of: StudyOf) -> tuple[str | None, str]:
+    """(study, "") where the path shows one study; (None, why) where it must be refused; (None, "") for other paths."""
+    found = re.fullmatch(r"/dicom-web/studies/([^/]+)(/.*)?", path)
+    if found:
+        strange = [name for name in request.arguments if name.lower() not in _HARMLESS]
+        if strange:
+            return None, "an argument that could name another study"
+        return (found[1], "") if _UID.fullmatch(found[1]) else (None, "not a Study Instance UID")
+    if path == "/wado":
+        if [name for name in request.arguments if name.lower() not in _WADO]:
+            return None, "an argument that WADO does not have"
+        if [name for name in request.arguments if name.lower() == "studyuid"] != ["studyUID"]:
+            return None, "WADO wants exactly one studyUID (PS3.18)"
+        uid = request.arguments["studyUID"]
+        return (uid, "") if _UID.fullmatch(uid) else (None, "not a Study Instance UID")
+    for pattern, level in (
+        (r"/web-viewer/(?:series|is-stable-series)/([^/]+)", "series"),
+        (r"/web-viewer/instances/[a-z0-9]+-([0-9a-f-]{44})_[0-9]+", "instances"),
+        (r"/studies/([^/]+)(?:/.*)?", "studies"),
+        (r"/series/([^/]+)(?:/.*)?", "series"),
+        (r"/instances/([^/]+)(?:/.*)?", "instances"),
+    ):
+        found = re.fullmatch(pattern, path)
+        if found:
+            study = study_of(level, found[1]) if _RESOURCE.fullmatch(found[1]) else None
+            return (study, "") if study else (None, "no such resource is recorded")
+    if path.startswith("/web-viewer/"):
+        return None, "no such path of the viewer"
+    return None, ""

@@ -1,0 +1,21 @@
+"""The name of Orthanc's index: a random id in a file beside it.
+
+Change numbers mean something within one index only; an index that was made anew has another name.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from plugins.pushed import replace_durably
+
+FILE = "zambezi-index-id"
+
+
+def read_or_create(folder: Path) -> str:
+    """The id of the index in this folder."""
+    file = folder / FILE
+    if not file.exists():
+        replace_durably(file, uuid.uuid4().hex.encode())
+    return file.read_text().strip()

@@ -1,0 +1,89 @@
+"""Orthanc's REST API for threads of the plugin: HTTP over loopback, with a token of the plugin's own.
+
+Never orthanc.RestApi*: called from a thread it deadlocks Orthanc for good as soon as another callback
+waits (the core holds its mutex while it waits for Python, Python's lock while it waits for that mutex).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+
+
+class RestRefused(Exception):
+    """Orthanc answered with an error."""
+
+
+class OrthancRest:
+    """One keep-alive connection; for one thread. Only calls that may be repeated: reading."""
+
+    def __init__(self, port: int, authorization: str, timeout_s: float = 60) -> None:
+        self._port = port
+        self._headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        self._timeout_s = timeout_s
+        self._connection: http.client.HTTPConnection | None = None
+
+    def get(self, path: str) -> Any:
+        return self._call("GET", path, None)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._call("POST", path, json.dumps(body))
+
+    def changes(self, since: int, limit: int) -> dict[str, Any]:
+        """A piece of /changes behind `since`: Changes, Done, Last."""
+        found: dict[str, Any] = self.get(f"/changes?since={since}&limit={limit}")
+        return found
+
+    def contents(self, orthanc_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """What Orthanc knows of resources, by id, metadata included; those that are gone are left out."""
+        if not orthanc_ids:
+            return {}
+        found = self.post("/tools/bulk-content", {"Resources": orthanc_ids, "Metadata": True})
+        return {one["ID"]: one for one in found}
+
+    def instance_ids(self, since: int, limit: int) -> list[str]:
+        """A page of all instances."""
+        found: list[str] = self.get(f"/instances?since={since}&limit={limit}")
+        return found
+
+    def instance_count(self) -> int:
+        return int(self.get("/statistics")["CountInstances"])
+
+    def issuer(self, orthanc_id: str) -> str:
+        """Issuer of Patient ID (0010,0021) of an instance; empty where it has none."""
+        found = self.get(f"/instances/{orthanc_id}/simplified-tags")
+        return str(found.get("IssuerOfPatientID", "")).strip()
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    def _call(self, method: str, path: str, body: str | None) -> Any:
+        fresh = self._connection is None
+        try:
+            return self._exchange(method, path, body)
+        except (OSError, http.client.HTTPException):
+            self.close()
+            if fresh:
+                raise
+        # Orthanc closes a connection that was idle for a second: once more, on a new one.
+        try:
+            return self._exchange(method, path, body)
+        except (OSError, http.client.HTTPException):
+            self.close()
+            raise
+
+    def _exchange(self, method: str, path: str, body: str | None) -> Any:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout_s)
+            self._connection.connect()
+            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection.request(method, path, body, self._headers)
+        answer = self._connection.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise RestRefused(f"{method} {path.partition('?')[0]}: HTTP {answer.status}")
+        return json.loads(text)

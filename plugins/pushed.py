@@ -1,0 +1,105 @@
+"""What the gateway pushes into the plugin: whole snapshots with a generation number, each in a file of its own.
+
+The plugin answers from these copies: with RIS, gateway and database gone, worklist, announced studies and
+revocations are what they were. An older generation than the one at hand is ignored. A snapshot is on disk
+before it counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+Content = TypeVar("Content")
+
+
+class SnapshotRefused(ValueError):
+    """The snapshot can't be used; the one at hand stays. The text says what is wrong."""
+
+
+class Pushed(Generic[Content]):
+    """The last snapshot of one kind. `read` checks a pushed document and makes of it what is asked for later."""
+
+    def __init__(self, file: Path, empty: Content, read: Callable[[dict[str, Any]], Content]) -> None:
+        self._file = file
+        self._read = read
+        self._lock = threading.Lock()
+        self.generation = 0
+        self.content = empty
+        if file.exists():
+            self.generation, self.content = self._checked(json.loads(file.read_bytes()))
+
+    def put(self, document: Any) -> int:
+        """Take a snapshot unless it is older than the one at hand; the generation that holds now."""
+        generation, content = self._checked(document)
+        with self._lock:
+            if generation > self.generation:
+                replace_durably(self._file, json.dumps(document).encode())
+                self.generation, self.content = generation, content
+            return self.generation
+
+    def _checked(self, document: Any) -> tuple[int, Content]:
+        if not isinstance(document, dict) or not isinstance(document.get("generation"), int):
+            raise SnapshotRefused('found something else than {"generation": number, ...}')
+        return document["generation"], self._read(document)
+
+
+def announced(document: dict[str, Any]) -> dict[str, str]:
+    """Study Instance UIDs whose stores have another cause than a modality."""
+    studies = document.get("studies")
+    if not isinstance(studies, dict):
+        raise SnapshotRefused('"studies" is missing')
+    for uid, cause in studies.items():
+        if cause not in ("migration", "ourselves"):
+            raise SnapshotRefused(f"study {uid}: found cause {cause!r}, allowed: migration, ourselves")
+    return dict(studies)
+
+
+def revocations(document: dict[str, Any]) -> frozenset[str]:
+    """Sessions whose tokens are refused although they have not expired."""
+    sessions = document.get("sessions")
+    if not isinstance(sessions, dict):
+        raise SnapshotRefused('"sessions" is missing')
+    return frozenset(sessions)
+
+
+def worklist(document: dict[str, Any]) -> dict[str, list[bytes]]:
+    """Worklist items (DICOM files) by the AE title that may see them."""
+    entries = document.get("entries")
+    if not isinstance(entries, list):
+        raise SnapshotRefused('"entries" is missing')
+    items: dict[str, list[bytes]] = {}
+    for n, entry in enumerate(entries):
+        try:
+            item = base64.b64decode(entry["dicom"], validate=True)
+            aets = [str(aet) for aet in entry["aets"]]
+        except (KeyError, TypeError, binascii.Error) as error:
+            raise SnapshotRefused(f"entries[{n}]: {type(error).__name__}: {error}") from error
+        if item[128:132] != b"DICM":
+            raise SnapshotRefused(f"entries[{n}].dicom is not a DICOM file")
+        for aet in aets:
+            items.setdefault(aet, []).append(item)
+    return items
+
+
+def replace_durably(file: Path, content: bytes) -> None:
+    """The file has the old content or the new one, whatever happens, and the new one once this returns."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(file.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,155 @@
+"""The plugin's own REST routes, /zambezi/...: JSON in, JSON out, for services alone (the filter sees to that)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from plugins.follower import Follower
+from plugins.journal import Journal, JournalMismatch
+from plugins.pushed import Pushed, SnapshotRefused
+from plugins.recorder import Recorder
+from plugins.rules import Rules
+from zambezi import clock
+from zambezi.config import ConfigurationFaults
+
+#: Longest wait for a new entry, and how many may wait at once (each holds one of Orthanc's HTTP threads).
+WAIT_S = 25.0
+WAITING = 8
+#: Most entries in one answer.
+ENTRIES = 2000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status and JSON of an answer."""
+
+    status: int
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as Orthanc shows it to a REST callback."""
+
+    method: str
+    path: str
+    arguments: Mapping[str, str]
+    body: bytes
+
+
+class RouteFault(ValueError):
+    """The request can't be understood; the text says why."""
+
+
+class Routes:
+    """Dispatches a call to what answers it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        rules: Rules,
+        recorder: Recorder,
+        worklist: Pushed[dict[str, list[bytes]]],
+        announced: Pushed[dict[str, str]],
+        revocations: Pushed[frozenset[str]],
+        follower: Callable[[], Follower | None],
+        versions: Mapping[str, str],
+        lacks: Sequence[str],
+    ) -> None:
+        self._journal = journal
+        self._rules = rules
+        self._recorder = recorder
+        self._pushed: dict[str, Pushed[Any]] = {
+            "worklist": worklist, "announced": announced, "revocations": revocations,
+        }  # fmt: skip
+        self._follower = follower
+        self._versions = versions
+        self._lacks = list(lacks)
+        self._waiting = threading.BoundedSemaphore(WAITING)
+
+    def answer(self, call: Call) -> Answer:
+        """What is answered to a call; unknown paths 404, wrong methods 405, what can't be understood 400."""
+        name = call.path.removeprefix("/zambezi/").rstrip("/")
+        reading: dict[str, Callable[[Call], Answer]] = {
+            "door": lambda _: Answer(200), "status": self._status, "journal": self._entries, "explain": self._explain,
+        }  # fmt: skip
+        writing: dict[str, tuple[str, Callable[[Call], Answer]]] = {
+            "reload": ("POST", self._reload),
+            **dict.fromkeys(self._pushed, ("PUT", self._push)),
+        }
+        try:
+            if name in reading:
+                return reading[name](call) if call.method == "GET" else Answer(405, {"error": "GET only"})
+            if name in writing:
+                method, act = writing[name]
+                return act(call) if call.method == method else Answer(405, {"error": f"{method} only"})
+        except (RouteFault, SnapshotRefused) as fault:
+            return Answer(400, {"error": str(fault)})
+        return Answer(404, {"error": f"no such path: {call.path}"})
+
+    def _status(self, _: Call) -> Answer:
+        seq, head = self._journal.head
+        follower = self._follower()
+        following = {"change": follower.change, "lag": follower.lag, "error": follower.error} if follower else None
+        return Answer(
+            200,
+            {
+                "journal": self._journal.name, "seq": seq, "hash": head, "configuration": self._rules.now.hash,
+                "plugin": self._versions["plugin"], "orthanc": self._versions["orthanc"], "lacks": self._lacks,
+                **{f"{name}_generation": pushed.generation for name, pushed in self._pushed.items()},
+                "follower": following or {"change": 0, "lag": -1, "error": "not started"},
+                "studies_open": self._recorder.open_studies(),
+            },
+        )  # fmt: skip
+
+    def _entries(self, call: Call) -> Answer:
+        since = _number(call, "since", 0)
+        limit = max(1, min(_number(call, "limit", ENTRIES), ENTRIES))
+        wait = min(float(_number(call, "wait", 0)), WAIT_S)
+        name = self._journal.name
+        if call.arguments.get("journal", name) != name:
+            return Answer(409, {"error": "this is another journal", "journal": name, "seq": self._journal.head[0]})
+        if wait and self._waiting.acquire(blocking=False):
+            try:
+                self._journal.wait_beyond(since, wait)
+            finally:
+                self._waiting.release()
+        try:
+            entries = self._journal.entries_after(since, call.arguments.get("hash", ""), limit)
+        except JournalMismatch as error:
+            return Answer(409, {"error": str(error), "journal": name, "seq": self._journal.head[0]})
+        told = [{"seq": one.seq, "hash": one.hash, "payload": one.payload.decode()} for one in entries]
+        return Answer(200, {"journal": name, "entries": told, "head": self._journal.head[0]})
+
+    def _explain(self, call: Call) -> Answer:
+        study = call.arguments.get("study", "")
+        told = self._recorder.explain(study)
+        return Answer(200, told) if told else Answer(404, {"error": f"no study {study} is recorded"})
+
+    def _push(self, call: Call) -> Answer:
+        name = call.path.removeprefix("/zambezi/").rstrip("/")
+        try:
+            document = json.loads(call.body)
+        except ValueError as error:
+            raise RouteFault(f"the body is not JSON: {error}") from error
+        return Answer(200, {"generation": self._pushed[name].put(document)})
+
+    def _reload(self, _: Call) -> Answer:
+        try:
+            taken = self._rules.reload()
+        except ConfigurationFaults as faults:
+            return Answer(409, {"faults": [str(fault) for fault in faults.faults]})
+        with self._journal.transaction() as transaction:
+            transaction.append("configured", clock.now(), configuration=taken.hash)
+        return Answer(200, {"configuration": taken.hash})
+
+
+def _number(call: Call, name: str, default: int) -> int:
+    text = call.arguments.get(name, str(default))
+    if not text.isdigit() or len(text) > 18:
+        raise RouteFault(f"{name}: found {text!r}, allowed is a number")
+    return int(text)

@@ -1,0 +1,26 @@
+"""The rules in force: read from the snapshot of the configuration that Orthanc was started with, and reloaded whole.
+
+A reload checks first; with a fault the rules at hand stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from zambezi import config
+from zambezi.config import Configuration
+
+
+class Rules:
+    """`now` is the configuration in force; every decision carries its hash."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environ = environ
+        self.now: Configuration = config.load(folder, environ)
+
+    def reload(self) -> Configuration:
+        """Take the rules that are in the folder now; ConfigurationFaults leaves the old ones in force."""
+        self.now = config.load(self._folder, self._environ)
+        return self.now

@@ -1,0 +1,167 @@
+"""What Orthanc loads: the entry script, the only module that imports `orthanc`.
+
+It composes the plugin's parts and registers the callbacks listed in `CALLBACKS`. A fault at import (the
+configuration among them) stops Orthanc: it never runs without its journal and its second lock.
+"""
+
+# ruff: noqa: E402  the first lines must come before the imports
+import sys
+from pathlib import Path
+
+# Orthanc puts the script's folder first on sys.path: a module of ours named like one of the standard
+# library would shadow it, and each module would exist twice. The repository itself comes by PYTHONPATH.
+_HERE = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE]
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import orthanc
+
+from plugins import index_id, pushed
+from plugins.door import Door
+from plugins.follower import Follower
+from plugins.http_filter import Request
+from plugins.journal import Journal
+from plugins.orthanc_rest import OrthancRest
+from plugins.pushed import Pushed
+from plugins.recorder import Recorder
+from plugins.refusals import Refusals
+from plugins.routes import Call, Routes
+from plugins.rules import Rules
+from plugins.spool import Spool
+from plugins.versions import lacks
+from plugins.worklist import WorklistAnswer
+from zambezi import __version__, clock, keys
+from zambezi.config import ConfigurationFaults
+from zambezi.environment import Environment
+
+log = logging.getLogger("zambezi.plugin")
+
+_METHODS = {getattr(orthanc.HttpMethod, name): name for name in ("GET", "POST", "PUT", "DELETE")}
+
+
+class Plugin:
+    """The parts of one Orthanc, put together."""
+
+    def __init__(self, environment: Environment) -> None:
+        home = environment.plugin_dir
+        self.rules = Rules(environment.orthanc_config_dir, os.environ)
+        self.journal = Journal(environment.journal_file)
+        self.worklist: Pushed[dict[str, list[bytes]]] = Pushed(home / "worklist.json", {}, pushed.worklist)
+        self.announced: Pushed[dict[str, str]] = Pushed(home / "announced.json", {}, pushed.announced)
+        self.revocations: Pushed[frozenset[str]] = Pushed(home / "revocations.json", frozenset(), pushed.revocations)
+        refusals = Refusals()
+        self.recorder = Recorder(
+            self.journal, self.rules, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals
+        )
+        self.door = Door(
+            keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content
+        )
+        self.follower: Follower | None = None
+        self.index_id = index_id.read_or_create(environment.index_dir)
+        configuration = json.loads(orthanc.GetConfiguration())
+        self.http_port = int(configuration["HttpPort"])
+        # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
+        self.recovering = configuration.get("DicomServerEnabled") is False
+        self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
+        self.routes = Routes(
+            self.journal, self.rules, self.recorder, self.worklist, self.announced, self.revocations,
+            lambda: self.follower, self.versions, lacks(frozenset(dir(orthanc))),
+        )  # fmt: skip
+
+    def on_change(self, change_type: int, _level: int, resource: str) -> None:
+        """Notification: Orthanc started, stops, or something in it changed."""
+        if change_type == orthanc.ChangeType.ORTHANC_STARTED:
+            self.start()
+        elif change_type == orthanc.ChangeType.ORTHANC_STOPPED:
+            self.stop()
+        elif self.follower and change_type == orthanc.ChangeType.DELETED:
+            self.follower.check_deleted(resource)
+        elif self.follower and change_type == orthanc.ChangeType.NEW_INSTANCE:
+            self.follower.wake()
+
+    def start(self) -> None:
+        """Begin to follow: Orthanc answers HTTP now."""
+        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+
+        def began() -> None:
+            self.versions["orthanc"] = str(rest.get("/system")["Version"])
+            with self.journal.transaction() as transaction:
+                transaction.append("started", clock.now(), **self.versions)
+                transaction.append("configured", clock.now(), configuration=self.rules.now.hash)
+
+        self.follower = Follower(
+            rest, self.journal, self.recorder, self.index_id, lambda: self.announced.content, began, self.recovering
+        )
+        self.follower.start()
+
+    def stop(self) -> None:
+        """Record what came until now, join the thread (Orthanc would hang without), let waiting readers go."""
+        if self.follower:
+            self.follower.stop()
+        with self.journal.transaction() as transaction:
+            transaction.append("stopped", clock.now(), **self.versions)
+        self.journal.release_readers()
+
+    def on_http(self, uri: str, **request: Any) -> bool:
+        """Intervention: whether a request passes. Closed when it fails (Orthanc answers 403)."""
+        try:
+            headers = {name.lower(): value for name, value in request["headers"].items()}
+            method = _METHODS.get(request["method"], str(request["method"]))
+            return self.door.ask(Request(method, uri, request["ip"], headers, request.get("get", {})), clock.now())
+        except Exception:  # the request's edge: whatever it was, the answer is no
+            log.exception("the filter failed: refused")
+            return False
+
+    def on_worklist(self, answers: Any, query: Any, issuer_aet: str, called_aet: str) -> None:
+        """Intervention: the worklist. Fails the query when it fails."""
+        WorklistAnswer(self.worklist).answer(answers, query, issuer_aet, called_aet)
+
+    def on_rest(self, output: Any, uri: str, **request: Any) -> None:
+        """Our own routes. A fault is answered 500."""
+        answer = self.routes.answer(
+            Call(request["method"], uri, request.get("get", {}), request.get("body", b"") or b"")
+        )
+        body = json.dumps(answer.body)
+        if answer.status == 200:
+            output.AnswerBuffer(body, "application/json")
+        else:
+            output.SetHttpHeader("Content-Type", "application/json")
+            output.SendHttpStatus(answer.status, body, len(body))
+
+
+#: Every callback: how it is registered, what it is, and what happens when it fails.
+#: intervention: Orthanc waits for the answer; notification: it has happened already.
+CALLBACKS: tuple[tuple[str, str, str, Callable[[Plugin], Callable[..., Any]]], ...] = (
+    ("RegisterIncomingHttpRequestFilter", "intervention", "closed: the request is refused", lambda p: p.on_http),
+    (
+        "RegisterWorklistCallback",
+        "intervention",
+        "closed: the query fails, images still come in",
+        lambda p: p.on_worklist,
+    ),
+    ("RegisterOnChangeCallback", "notification", "open: /changes is read all the same", lambda p: p.on_change),
+)
+
+
+def main() -> Plugin:
+    """Compose, then register; raises when Orthanc must not run."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    environment = Environment.read()
+    try:
+        plugin = Plugin(environment)
+    except ConfigurationFaults as faults:
+        for fault in faults.faults:
+            orthanc.LogError(f"Zambezi's configuration can't be used: {fault}")
+        raise
+    for register, _kind, _failing, callback in CALLBACKS:
+        getattr(orthanc, register)(callback(plugin))
+    orthanc.RegisterRestCallback("/zambezi/(.*)", plugin.on_rest)
+    return plugin
+
+
+PLUGIN = main()

@@ -1,0 +1,260 @@
+"""A legacy PACS (Debian's dcmqrscp), a plain Orthanc as the archive, and a migration's office between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import requests
+from pydicom.data import get_testdata_file
+from sqlalchemy import select, update
+
+from migration import inventory
+from migration.desk import Desk
+from migration.office import Office, open_office
+from migration.source import Source
+from zambezi import config, keys
+from zambezi.database.engine import connect
+from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.upgrade import upgrade
+from zambezi.environment import PORTS, REPOSITORY, Environment
+
+#: What the legacy PACS is loaded with: CT, RLE-compressed MR, JPEG 2000 US, an ECG; more where a test needs it.
+SAMPLES = ("CT_small.dcm", "MR_small_RLE.dcm", "examples_jpeg2k.dcm", "waveform_ecg.dcm")
+
+_STATUS_ROUTE = """
+import json
+import orthanc
+
+
+def status(output, uri, **request):
+    output.AnswerBuffer(json.dumps({"announced_generation": 1000000}), "application/json")
+
+
+orthanc.RegisterRestCallback("/zambezi/status", status)
+"""
+
+_CLASSES = {
+    "CTImageStorage": "Uncompressed", "MRImageStorage": "RLE", "UltrasoundImageStorage": "J2K",
+    "TwelveLeadECGWaveformStorage": "Uncompressed", "SecondaryCaptureImageStorage": "Uncompressed",
+}  # fmt: skip
+_SYNTAXES = {
+    "Uncompressed": ("LittleEndianExplicit", "BigEndianExplicit", "LittleEndianImplicit"),
+    "RLE": ("RLELossless",),
+    "J2K": ("JPEG2000LosslessOnly",),
+}
+
+
+def association_profiles() -> str:
+    """dcmqrscp can't decompress, and sends on the first context accepted for a class: one context, one syntax each."""
+    services = ("Verification", "FINDStudyRoot", "MOVEStudyRoot", "GETStudyRoot")
+    names = ["VerificationSOPClass", *(f"{name}QueryRetrieveInformationModel" for name in services[1:])]
+    lines = ["[[TransferSyntaxes]]"]
+    for name, syntaxes in _SYNTAXES.items():
+        lines += [f"[{name}]", *_numbered("TransferSyntax", syntaxes)]
+    lines += ["[Any]", *_numbered("TransferSyntax", [s for group in reversed(_SYNTAXES.values()) for s in group])]
+    lines += ["[[PresentationContexts]]", "[Out]"]
+    lines += _numbered("PresentationContext", [f"{name}\\{syntax}" for name, syntax in _CLASSES.items()])
+    lines += ["[In]"]
+    lines += _numbered(
+        "PresentationContext", [*(f"{n}\\Uncompressed" for n in names), *(f"{n}\\Any" for n in _CLASSES)]
+    )
+    lines += ["[[SCPSCURoleSelection]]", "[Both]", *_numbered("Role", [f"{name}\\both" for name in _CLASSES])]
+    lines += ["[[Profiles]]", "[Send]", "PresentationContexts = Out", "[Receive]", "PresentationContexts = In"]
+    return "\n".join([*lines, "SCPSCURoleSelection = Both", ""])
+
+
+def _numbered(key: str, values: Any) -> list[str]:
+    return [f"{key}{n} = {value}" for n, value in enumerate(values, 1)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def sample(name: str) -> Path:
+    found = get_testdata_file(name, download=False)
+    assert isinstance(found, str)
+    return Path(found)
+
+
+@dataclass
+class Lab:
+    """Everything a test needs; `folder` holds it all."""
+
+    folder: Path
+    legacy_port: int
+    environ: dict[str, str]
+    office: Office
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def load(self, *files: Path) -> None:
+        """Store files into the legacy PACS, an association each."""
+        for file in files:
+            subprocess.run(
+                ["dcmsend", "-aet", "OLDCT", "-aec", "LEGACY", "127.0.0.1", str(self.legacy_port), str(file)],
+                check=True, capture_output=True, env={**os.environ, "TCP_NODELAY": "1"},
+            )  # fmt: skip
+
+    def altered(self, name: str, change: Callable[[pydicom.Dataset], None]) -> Path:
+        """A sample with something changed, as a new file."""
+        dataset = pydicom.dcmread(sample(name))
+        change(dataset)
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        file = self.folder / f"{dataset.SOPInstanceUID}.dcm"
+        dataset.save_as(file)
+        return file
+
+    def store(self, file: Path) -> str:
+        """Put a file straight into the archive; its Orthanc id."""
+        return str(self.office.client().store(file.read_bytes())["ID"])
+
+    def inventory(self, name: str = "p") -> MigrationProject:
+        source = Source(self.office.client(), "legacy")
+        project = inventory.take(self.office.sessions, source, name, "LEGACY", datetime.now(UTC))
+        with self.office.sessions.begin() as session:
+            project = session.get_one(MigrationProject, project.id)
+            project.state = "running"
+        return project
+
+    def desk(self, **how: Any) -> Desk:
+        desk = self.office.desk("LEGACY")
+        return Desk(**{**vars(desk), "settle_seconds": 0.5, **how})
+
+    def studies(self) -> dict[str, MigrationStudy]:
+        with self.office.sessions.begin() as session:
+            return {study.study_uid: study for study in session.scalars(select(MigrationStudy)).all()}
+
+    def instances(self) -> dict[str, MigrationInstance]:
+        with self.office.sessions.begin() as session:
+            return {row.sop_uid: row for row in session.scalars(select(MigrationInstance)).all()}
+
+    def let_time_pass(self) -> None:
+        """Every wait is over and every lease has run out."""
+        with self.office.sessions.begin() as session:
+            session.execute(update(MigrationStudy).values(next_at="", lease_until=""))
+
+    def moves(self) -> int:
+        """How many C-MOVE jobs Orthanc has run."""
+        return sum(1 for job in self.office.client().get("/jobs", expand="") if job["Type"] == "DicomMoveScu")
+
+    def start(self, name: str, command: list[str], **environ: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{name}.log").open("ab")
+        with log:
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=REPOSITORY, env={**self.environ, **environ}
+            )
+        return self.processes[name]
+
+    def start_service(self) -> subprocess.Popen[bytes]:
+        """The migration process itself."""
+        return self.start("migration", [sys.executable, "-m", "migration.service"])
+
+
+@contextmanager
+def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
+    """Start the legacy PACS and the archive; stop what was started."""
+    legacy_port = free_port()
+    environ = {
+        **os.environ, **{variable: str(free_port()) for variable, _ in PORTS.values()}, "PYTHONPATH": str(REPOSITORY),
+        "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"), "ZAMBEZI_DATABASE_URL": "",
+        "ZAMBEZI_REPOSITORY": str(REPOSITORY), "TCP_NODELAY": "1",
+    }  # fmt: skip
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    _configure(folder, legacy_port)
+    environment = Environment.read(environ)
+    secrets = keys.load_or_create(environment.keys_file)
+    upgrade(connect(environment.database_url, "test"))
+    lab = Lab(folder, legacy_port, environ, open_office())
+    try:
+        _start_legacy(lab, environment.ports.dicom)
+        _start_archive(lab, environment, secrets)
+        yield lab
+    finally:
+        for process in lab.processes.values():
+            process.terminate()
+        for process in lab.processes.values():
+            process.wait(timeout=60)
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+def _configure(folder: Path, legacy_port: int) -> None:
+    (folder / "config").mkdir()
+    for name in ("10-orthanc.json", "20-plugins.json"):
+        shutil.copy(REPOSITORY / "orthanc-config" / name, folder / "config")
+    peer = {
+        "AET": "LEGACY", "Host": "127.0.0.1", "Port": legacy_port, "AllowStore": True, "AllowEcho": True,
+        "AllowFind": False, "AllowGet": False, "AllowMove": False,
+    }  # fmt: skip
+    source = {"Peer": "legacy", "Aet": "ZAMBEZI_MIG", "StudyDeadlineSeconds": 30}
+    (folder / "config" / "40-peers.json").write_text(json.dumps({"DicomModalities": {"legacy": peer}}))
+    (folder / "config" / "30-zambezi.json").write_text(
+        json.dumps({"Zambezi": {"Migration": {"Sources": {"LEGACY": source}}}})
+    )
+
+
+def _start_legacy(lab: Lab, dicom_port: int) -> None:
+    (lab.folder / "legacy").mkdir()
+    (lab.folder / "profiles.cfg").write_text(association_profiles())
+    (lab.folder / "legacy.cfg").write_text(
+        f"NetworkTCPPort = {lab.legacy_port}\nMaxPDUSize = 65536\nMaxAssociations = 16\n"
+        f"HostTable BEGIN\nzambezi = (ZAMBEZI, 127.0.0.1, {dicom_port})\nHostTable END\n"
+        "VendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\nLEGACY {lab.folder / 'legacy'} RW (500, 1024mb) ANY\nAETable END\n"
+    )
+    lab.start("legacy-server", ["dcmqrscp", "-v", "-c", str(lab.folder / "legacy.cfg"),
+                         "-xf", str(lab.folder / "profiles.cfg"), "Receive", "Send"])  # fmt: skip
+    wait_for("the legacy PACS", lambda: _listens(lab.legacy_port))
+
+
+def _start_archive(lab: Lab, environment: Environment, secrets: keys.Keys) -> None:
+    orthanc = config.load(environment.config_dir, lab.environ).orthanc
+    script = lab.folder / "status_route.py"
+    script.write_text(_STATUS_ROUTE)
+    file = lab.folder / "archive.json"
+    file.write_text(
+        json.dumps(
+            {
+                **{key: value for key, value in orthanc.items() if key not in ("Zambezi", "LuaScripts")},
+                "RegisteredUsers": secrets.services,
+                "Plugins": ["/usr/share/orthanc/plugins/libOrthancPython.so"],
+                "PythonScript": str(script),
+            }
+        )
+    )
+    lab.start("archive", ["/usr/sbin/Orthanc", str(file)], PYTHONNOUSERSITE="1")
+
+    def answers() -> bool:
+        try:
+            return requests.get(environment.orthanc_url + "/system", auth=secrets.basic("migration"), timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    wait_for("Orthanc", answers)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

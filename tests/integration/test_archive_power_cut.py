@@ -1,0 +1,167 @@
+"""After a power cut: nothing that was answered Success is lost, and nothing is recorded twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections import Counter
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from tests.integration.archive_fixture import Archive, image, until
+from zambezi.orthanc_client import OrthancClient
+
+
+def _has_every_one_once(archive: Archive, images: list[Dataset]) -> None:
+    count = Counter(e["sop_uid"] for e in archive.events("stored"))
+    for one in images:
+        assert count[one.SOPInstanceUID] == 1, (one.SOPInstanceUID, count[one.SOPInstanceUID])
+    there = archive.as_service().find("Instance", {}, expand=True)
+    assert {i["MainDicomTags"]["SOPInstanceUID"] for i in there} >= {i.SOPInstanceUID for i in images}
+
+
+def test_a_power_cut_in_mid_ingest_loses_nothing(tmp_path: Path) -> None:
+    archive = Archive(tmp_path).start()
+    early = [image() for _ in range(5)]
+    assert archive.send(*early) == [0] * 5
+    until(lambda: len(archive.events("stored")) == 5)
+    archive.stop()  # what is early is in the index for good
+    archive.start()
+    images = [image() for _ in range(400)]
+    answered: list[Dataset] = []
+
+    def send() -> None:
+        for one in images:
+            if archive.send(one) != [0]:
+                return
+            answered.append(one)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    until(lambda: len(answered) > 60)
+    archive.cut_power()
+    sender.join()
+    assert len(answered) < len(images)
+    known = [row[0] for row in archive.journal_rows("SELECT orthanc_id FROM entries WHERE event = 'stored'")]
+    assert len(known) > 20, "some were recorded before the cut"
+
+    archive.start(wait=False)
+    until(archive.listens, 90)
+    # The DICOM port answers: everything is recorded already.
+    recorded = [row[0] for row in archive.journal_rows("SELECT payload FROM entries WHERE event = 'stored'")]
+    uids = {json.loads(payload)["sop_uid"] for payload in recorded}
+    assert uids >= {one.SOPInstanceUID for one in answered}
+    until(archive.is_up)
+    _has_every_one_once(archive, early + answered)
+    again = {e["orthanc_id"] for e in archive.events("stored-again")}
+    assert again, "instances that were recorded before the cut are in the index again"
+    assert again <= set(known)
+    numbers = Counter(
+        (e["change"]["index"], e["change"]["seq"])
+        for e in archive.entries()
+        if e["event"] in ("stored", "stored-again")
+    )
+    assert max(numbers.values()) > 1, "the index handed out the same numbers again"
+    assert archive.events("incident") == []
+    more = image()
+    assert archive.send(more) == [0]
+    until(lambda: archive.events("stored", sop_uid=more.SOPInstanceUID))
+    archive.stop()
+    archive.start()
+    _has_every_one_once(archive, [*early, *answered, more])
+    archive.stop()
+
+
+def test_a_lost_index_is_made_anew_from_the_files(tmp_path: Path) -> None:
+    archive = Archive(tmp_path).start()
+    images = [image() for _ in range(6)]
+    assert archive.send(*images) == [0] * 6
+    until(lambda: len(archive.events("stored")) == 6)
+    archive.stop()
+    for file in archive.environment.index_dir.iterdir():
+        file.unlink()
+    archive.start()
+    _has_every_one_once(archive, images)
+    assert len(archive.events("stored-again")) == 6
+    archive.stop()
+
+
+def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None:
+    archive = Archive(tmp_path).start()
+    archive.stop()
+    broken = b"\0" * 128 + b"DICM" + b"not a data set"
+    lost = archive.environment.storage_dir / "ab" / "cd" / "abcd0000-1111-2222-3333-444455556666"
+    lost.parent.mkdir(parents=True)
+    lost.write_bytes(broken)
+    archive.start()
+    held = list(archive.environment.hold_dir.glob("*.dcm"))
+    assert [file.read_bytes() for file in held] == [broken]
+    assert not lost.exists()
+    told = json.loads((archive.environment.hold_dir / "README.jsonl").read_text())
+    assert told["sha256"] == held[0].stem
+    incident = until(lambda: archive.events("incident"))
+    assert incident[0]["hold"] == held[0].stem
+    archive.stop()
+
+
+def test_deleting_the_newest_study_is_not_mistaken_for_a_power_cut(tmp_path: Path) -> None:
+    archive = Archive(tmp_path).start()
+    kept, newest = image(), generate_uid()
+    assert archive.send(kept) == [0]
+    until(lambda: archive.events("study-completed", study_uid=kept.StudyInstanceUID))
+    deleted = [image(newest), image(newest)]
+    assert archive.send(*deleted) == [0, 0]
+    until(lambda: archive.events("study-completed", study_uid=newest))
+    archive.stop()
+    _delete_behind_our_back(archive, newest)
+    archive.start()
+    told = until(lambda: archive.events("deleted", study_uid=newest))
+    assert sorted(one[2] for one in told[0]["instances"]) == sorted(i.SOPInstanceUID for i in deleted)
+    assert archive.events("stored-again") == []
+    assert len(archive.events("stored")) == 3
+    assert len(archive.events("incident")) == 1, "nobody saw the deletion: a person must look"
+    # What was deleted and is stored anew is stored anew in the journal, too.
+    assert archive.send(*deleted) == [0, 0]
+    until(lambda: len(archive.events("stored", study_uid=newest)) == 4)
+    archive.stop()
+
+
+def _delete_behind_our_back(archive: Archive, study_uid: str) -> None:
+    """With an Orthanc that doesn't load our plugin: there is no way with it."""
+    folder = archive.home / "bare"
+    folder.mkdir()
+    for file in archive.environment.orthanc_config_dir.glob("*.json"):
+        if file.name != "20-plugins.json":
+            (folder / file.name).write_text(file.read_text())
+    bare = subprocess.Popen(["/usr/sbin/Orthanc", str(folder)], env=archive.variables, stderr=subprocess.DEVNULL)
+    try:
+        orthanc = OrthancClient(archive.environment, archive.keys, "gateway")
+        until(lambda: archive.listens() and orthanc.system())
+        (study,) = orthanc.find("Study", {"StudyInstanceUID": study_uid})
+        orthanc.request("DELETE", f"/studies/{study}")
+    finally:
+        bare.terminate()
+        bare.wait(30)
+
+
+def test_a_stop_during_recovery_is_clean_and_the_next_start_finishes_it(tmp_path: Path) -> None:
+    archive = Archive(tmp_path).start()
+    images = [image() for _ in range(200)]
+    assert archive.send(*images) == [0] * 200
+    archive.stop()
+    for file in archive.environment.index_dir.iterdir():
+        file.unlink()
+    archive.start(wait=False)
+    until(
+        lambda: "they are ingested before" in archive.log and "Orthanc has started" in archive.log.split("they are")[-1]
+    )
+    assert archive.process is not None
+    archive.process.terminate()
+    assert archive.process.wait(60) == 0
+    assert not archive.listens()
+    archive.start()
+    _has_every_one_once(archive, images)
+    archive.stop()

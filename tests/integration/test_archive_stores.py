@@ -1,0 +1,141 @@
+"""What is stored is recorded, with its facts; what is complete is routed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+
+from tests.integration.archive_fixture import Archive, image, until
+
+RULES = {
+    "Destinations": {"PACS2": {"Proof": "found"}},
+    "Routing": [{"Name": "ct-to-pacs2", "When": {"Modality": ["CT"]}, "SendTo": ["PACS2"]}],
+    "Hl7": {
+        "Peers": {"HIS": {"Application": "HIS", "Facility": "H", "Host": "127.0.0.1", "Port": 2600}},
+        "Triggers": [{"Name": "tell-his", "On": "study-completed", "SendTo": "HIS", "Message": "ORM^O01"}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    running = Archive(tmp_path_factory.mktemp("archive"), RULES).start()
+    yield running
+    running.stop()
+
+
+def test_a_store_is_recorded_with_its_facts(archive: Archive) -> None:
+    one = image(AccessionNumber="Z77")
+    assert archive.send(one) == [0]
+    stored = until(lambda: archive.events("stored", sop_uid=one.SOPInstanceUID))
+    assert len(stored) == 1
+    told = stored[0]
+    assert told["study_uid"] == one.StudyInstanceUID
+    assert (told["remote_aet"], told["remote_ip"], told["called_aet"]) == ("CT1", "127.0.0.1", "ZAMBEZI")
+    assert (told["origin"], told["cause"], told["recovered"], told["modality"]) == (
+        "DicomProtocol",
+        "modality",
+        False,
+        "CT",
+    )
+    assert told["transfer_syntax"] == "1.2.840.10008.1.2.1"
+    began = archive.events("study-began", study_uid=one.StudyInstanceUID)
+    assert [(e["accession_number"], e["patient_id"], e["issuer"]) for e in began] == [("Z77", "P1", "HOSPITAL")]
+
+
+def test_a_late_image_makes_the_next_generation_with_itself_alone(archive: Archive) -> None:
+    study = generate_uid()
+    first, second, late = image(study), image(study), image(study)
+    assert archive.send(first, second) == [0, 0]
+    until(lambda: archive.events("study-completed", study_uid=study, generation=1))
+    assert archive.send(late) == [0]
+    completed = until(lambda: archive.events("study-completed", study_uid=study, generation=2))
+    assert (completed[0]["instances"], completed[0]["added"]) == (3, 1)
+    routes = archive.events("routed", study_uid=study)
+    assert [(r["generation"], r["rule"], r["destination"], r["proof"]) for r in routes] == [
+        (1, "ct-to-pacs2", "PACS2", "found"),
+        (2, "ct-to-pacs2", "PACS2", "found"),
+    ]
+    assert {one[2] for one in routes[0]["instances"]} == {first.SOPInstanceUID, second.SOPInstanceUID}
+    assert [one[2] for one in routes[1]["instances"]] == [late.SOPInstanceUID]
+    assert "Modality is CT" in routes[0]["because"]
+    assert [e["generation"] for e in archive.events("hl7-triggered", study_uid=study)] == [1, 2]
+
+
+def test_explain_answers_from_the_rules_in_force(archive: Archive) -> None:
+    one = image(Modality="CT")
+    archive.send(one)
+    until(lambda: archive.events("routed", study_uid=one.StudyInstanceUID))
+    told = archive.get(f"/zambezi/explain?study={one.StudyInstanceUID}").json()
+    assert told["rules"][0]["matches"] == 1
+    assert told["rules"][0]["routed"] == {"PACS2": 1}
+    assert archive.get("/zambezi/explain?study=1.2.3").status_code == 404
+
+
+def test_the_cause_comes_from_the_token_or_the_announcement(archive: Archive) -> None:
+    announced = image()
+    answer = archive.put("/zambezi/announced", {"generation": 1, "studies": {announced.StudyInstanceUID: "migration"}})
+    assert answer.json() == {"generation": 1}
+    assert archive.send(announced) == [0]
+    told = until(lambda: archive.events("stored", sop_uid=announced.SOPInstanceUID))
+    assert told[0]["cause"] == "migration"
+    until(lambda: archive.events("study-completed", study_uid=announced.StudyInstanceUID, cause="migration"))
+    assert archive.events("routed", study_uid=announced.StudyInstanceUID) == []
+    ours = image()
+    path = archive.home / "ours.dcm"
+    ours.save_as(path, enforce_file_format=True)
+    archive.as_service("ris").store(path.read_bytes())
+    told = until(lambda: archive.events("stored", sop_uid=ours.SOPInstanceUID))
+    assert (told[0]["cause"], told[0]["http_user"]) == ("ourselves", "ris")
+
+
+def test_an_unknown_sender_can_not_store_and_a_known_one_can(archive: Archive) -> None:
+    assert archive.send(image(), aet="NOBODY") == [None]
+    assert archive.send(image(), called="OTHER") == [None]
+    assert archive.send(image(), aet="CT1") == [0]
+
+
+def test_the_same_image_again_is_recorded_once(archive: Archive) -> None:
+    one = image()
+    assert archive.send(one) == [0]
+    assert archive.send(one) == [0]
+    until(lambda: archive.events("study-completed", study_uid=one.StudyInstanceUID))
+    assert len(archive.events("stored", sop_uid=one.SOPInstanceUID)) == 1
+
+
+def test_a_bad_reload_keeps_the_old_rules(archive: Archive) -> None:
+    before = archive.get("/zambezi/status").json()["configuration"]
+    file = archive.environment.orthanc_config_dir / "30-zambezi.json"
+    good = file.read_text()
+    file.write_text('{"Zambezi": {"Routing": [{"Name": "x", "SendTo": ["NOWHERE"]}], "Wrong": 1}}')
+    answer = archive.post("/zambezi/reload", {})
+    assert answer.status_code == 409
+    assert any("Wrong" in fault for fault in answer.json()["faults"])
+    assert archive.get("/zambezi/status").json()["configuration"] == before
+    file.write_text(good.replace('"QuietSeconds": 1', '"QuietSeconds": 1.25'))
+    taken = archive.post("/zambezi/reload", {})
+    assert taken.status_code == 200
+    assert taken.json()["configuration"] != before
+    assert archive.events("configured", configuration=taken.json()["configuration"])
+
+
+def test_restart_and_kill_lose_nothing(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, {**RULES, "Completeness": {"QuietSeconds": 3}}).start()
+    study = generate_uid()
+    images = [image(study) for _ in range(6)]
+    assert archive.send(*images[:2]) == [0, 0]
+    archive.stop()
+    archive.start()
+    assert archive.send(*images[2:]) == [0] * 4
+    archive.kill()
+    archive.start()
+    try:
+        until(lambda: archive.events("study-completed", study_uid=study))
+        stored = archive.events("stored", study_uid=study)
+        assert sorted(e["sop_uid"] for e in stored) == sorted(i.SOPInstanceUID for i in images)
+        assert len(archive.events("routed", study_uid=study)) == 1
+    finally:
+        archive.stop()

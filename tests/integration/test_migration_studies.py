@@ -1,0 +1,227 @@
+"""Whole studies from a real legacy PACS (dcmqrscp) into a real Orthanc."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, time
+from pathlib import Path
+
+import pydicom
+import pytest
+from click.testing import CliRunner
+from pydicom.uid import generate_uid
+
+from migration import certificate, inventory, ledger, worker
+from migration.commands import migrate
+from migration.desk import Closed
+from migration.source import Source
+from tests.integration.migration_lab import SAMPLES, Lab, a_lab, sample, wait_for
+from zambezi.config.settings import MigrationSource, Window
+from zambezi.database.tables import ExceptionItem, MigrationProject
+from zambezi.environment import REPOSITORY
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    with a_lab(tmp_path, monkeypatch) as running:
+        yield running
+
+
+def undated(dataset: pydicom.Dataset) -> None:
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = (generate_uid() for _ in range(3))
+    dataset.PatientID = "UNDATED1"
+    del dataset.StudyDate
+
+
+def next_slice(dataset: pydicom.Dataset) -> None:
+    dataset.SOPInstanceUID = generate_uid()
+
+
+def run_all(lab: Lab, project: MigrationProject, **how: object) -> None:
+    while worker.work(lab.desk(**how), project):
+        pass
+
+
+def test_every_study_is_moved_compared_and_certified(lab: Lab) -> None:
+    lab.load(*map(sample, SAMPLES), lab.altered("CT_small.dcm", undated), lab.altered("CT_small.dcm", next_slice))
+    runner = CliRunner()
+    assert "5 studies (1 undated)" in runner.invoke(migrate, ["inventory", "LEGACY", "--project", "p"]).output
+    assert "p runs" in runner.invoke(migrate, ["start", "p"]).output
+    service = lab.start_service()
+
+    def facts() -> dict[str, object]:
+        found: dict[str, object] = json.loads(runner.invoke(migrate, ["status", "p", "--json"]).output)[0]
+        return found
+
+    wait_for("the migration to finish", lambda: facts()["state"] == "finished", 60)
+    service.terminate()
+    assert service.wait(30) == 0
+    assert (facts()["verified"], facts()["failed"]) == (5, 0)
+    assert {row.verdict for row in lab.instances().values()} == {"equal"}
+    assert len(lab.office.client().get("/instances")) == 6
+    syntaxes = {
+        lab.office.client().request("GET", f"/instances/{row.orthanc_id}/metadata/TransferSyntax").text
+        for row in lab.instances().values()
+    }
+    assert {"1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"} < syntaxes  # RLE and JPEG 2000 as they were
+
+    file = lab.folder / "certificate.json"
+    issued = runner.invoke(migrate, ["certificate", "p", "--out", str(file)])
+    assert issued.exit_code == 0, issued.output
+    assert "6 instances, 6 equal" in runner.invoke(migrate, ["verify-certificate", str(file)]).output
+    whole = json.loads(file.read_text())
+    assert set(lab.instances()) == {i["sop_uid"] for s in whole["certificate"]["studies"] for i in s["instances"]}
+    assert lab.office.key_file.stat().st_mode & 0o777 == 0o600
+
+    digest = next(iter(lab.instances().values())).stored_digest
+    assert digest is not None
+    file.write_text(file.read_text().replace(digest, digest[::-1]))
+    tampered = runner.invoke(migrate, ["verify-certificate", str(file)])
+    assert tampered.exit_code != 0
+    assert "changed after it was signed" in tampered.output
+
+
+def test_the_inventory_names_undated_studies_and_those_under_two_patients(lab: Lab) -> None:
+    def other_patient(dataset: pydicom.Dataset) -> None:
+        dataset.SOPInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+        dataset.PatientID = "OTHER"
+
+    lab.load(sample("CT_small.dcm"), lab.altered("CT_small.dcm", undated))
+    lab.load(lab.altered("CT_small.dcm", other_patient))
+    found, coverage = inventory.find_studies(Source(lab.office.client(), "legacy"), datetime.now(UTC).date())
+    assert (coverage.studies, coverage.undated, coverage.doubts) == (2, 1, [])
+    assert sorted(map(len, found.patients.values())) in ([1, 1], [1, 2])  # this PACS may merge the two patients
+    lab.inventory()
+    assert len(lab.instances()) == 3
+
+
+def test_nothing_moves_outside_the_window(lab: Lab) -> None:
+    lab.load(sample("CT_small.dcm"))
+    project = lab.inventory()
+    never = MigrationSource(peer="legacy", windows=(Window(days=(), from_=time(0), to=time(1)),))
+    with pytest.raises(Closed):
+        worker.work(lab.desk(settings=never), project)
+    assert lab.moves() == 0
+    assert {study.state for study in lab.studies().values()} == {"ready"}
+
+
+def test_an_instance_that_the_source_adds_during_the_move_is_counted_and_brought_too(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.load(sample("CT_small.dcm"))
+    project = lab.inventory()
+    really_count = worker._count_again
+
+    def add_then_count(*which: object) -> set[str]:
+        monkeypatch.setattr(worker, "_count_again", really_count)
+        lab.load(lab.altered("CT_small.dcm", next_slice))
+        return really_count(*which)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker, "_count_again", add_then_count)
+    run_all(lab, project)
+    assert [row.verdict for row in lab.instances().values()] == ["equal", "equal"]
+    assert {study.state for study in lab.studies().values()} == {"verified"}
+
+
+def test_one_object_that_cannot_be_sent_holds_up_nothing_but_itself(lab: Lab) -> None:
+    def compressed(dataset: pydicom.Dataset) -> None:
+        dataset.SOPInstanceUID = generate_uid()
+
+    # This PACS proposes RLE alone for MR, and can't compress: the plain one of the two can't be sent.
+    bad = lab.altered("MR_small.dcm", compressed)
+    lab.load(sample("MR_small_RLE.dcm"), bad)
+    project = lab.inventory()
+    for _ in range(worker.ATTEMPTS):
+        run_all(lab, project)
+        lab.let_time_pass()
+    verdicts = {sop_uid: row.verdict for sop_uid, row in lab.instances().items()}
+    assert verdicts.pop(str(pydicom.dcmread(bad).SOPInstanceUID)) == "missing"
+    assert list(verdicts.values()) == ["equal"]
+    (study,) = lab.studies().values()
+    assert study.state == "parked"
+    assert "1 instances did not arrive" in study.reason
+    with lab.office.sessions.begin() as session:
+        assert session.query(ExceptionItem).one().reference == study.study_uid
+
+
+def test_a_flipped_pixel_in_the_archive_is_found(lab: Lab) -> None:
+    def flipped(dataset: pydicom.Dataset) -> None:
+        dataset.PixelData = bytes([dataset.PixelData[0] ^ 1]) + dataset.PixelData[1:]
+
+    lab.load(sample("CT_small.dcm"))
+    lab.store(lab.altered("CT_small.dcm", flipped))
+    run_all(lab, lab.inventory())
+    (study,) = lab.studies().values()
+    assert (study.state, study.reason) == ("divergent", "1 instances differ from the source, in (7fe0,0010)")
+    (row,) = lab.instances().values()
+    assert row.verdict == "different"
+    assert row.source_digest != row.stored_digest
+
+
+def test_success_without_arrival_is_not_believed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.load(sample("CT_small.dcm"))
+    project = lab.inventory()
+    monkeypatch.setattr(worker.transfer, "_retrieve", lambda *_: None)  # "done", says the source
+    run_all(lab, project)
+    (study,) = lab.studies().values()
+    assert study.state == "retrying"
+    assert "did not arrive" in study.reason
+
+
+def test_killed_in_the_middle_a_migration_goes_on_and_moves_nothing_again(lab: Lab) -> None:
+    def one_of_many(dataset: pydicom.Dataset) -> None:
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = (generate_uid() for _ in range(3))
+
+    lab.load(*(lab.altered("CT_small.dcm", one_of_many) for _ in range(8)))
+    lab.inventory()
+
+    def verified() -> int:
+        return sum(study.state == "verified" for study in lab.studies().values())
+
+    service = lab.start_service()
+    wait_for("some studies to be verified", lambda: verified() >= 2)
+    service.kill()
+    service.wait()
+    assert verified() < 8
+    lab.let_time_pass()
+    lab.start_service()
+    wait_for("the rest", lambda: verified() == 8, 60)
+    assert lab.moves() in (8, 9)  # the one that was under way may have been asked for twice
+    assert len(lab.office.client().get("/instances")) == 8
+
+
+def test_a_worker_that_was_thought_dead_can_finish_nothing(lab: Lab) -> None:
+    lab.load(sample("CT_small.dcm"))
+    project = lab.inventory()
+    now = datetime.now(UTC)
+    with lab.office.sessions.begin() as session:
+        old = ledger.claim(session, project, now=now, owner="a", lease=-ledger.LEASE)
+        new = ledger.claim(session, project, now=now, owner="b")
+    assert old is not None
+    assert new is not None
+    with pytest.raises(ledger.Fenced), lab.office.sessions.begin() as session:
+        ledger.finish(session, old, "verified", "", now)
+    with lab.office.sessions.begin() as session:
+        assert ledger.claim(session, project, now=now, owner="c") is None
+
+
+def test_the_service_without_an_installation_says_what_is_missing(tmp_path: Path) -> None:
+    environ = {"ZAMBEZI_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "migration.service"], env=environ, capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert ended.returncode == 2
+    assert "zambezi up" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_certificates_of_an_unfinished_migration_are_refused(lab: Lab) -> None:
+    lab.load(sample("CT_small.dcm"))
+    project = lab.inventory()
+    with lab.office.sessions.begin() as session, pytest.raises(certificate.NotFinished, match="still under way"):
+        certificate.issue(
+            session, project, certificate.signing_key(lab.office.key_file), {}, "somebody", datetime.now(UTC)
+        )

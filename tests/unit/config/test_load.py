@@ -1,0 +1,157 @@
+"""Reading the administrator's JSON: what it takes, and how it says what it can't take."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from zambezi.config import ConfigurationFaults, load
+from zambezi.environment import REPOSITORY
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the configuration that is delivered."""
+    return Path(shutil.copytree(REPOSITORY / "orthanc-config", tmp_path / "config"))
+
+
+def edit(folder: Path, name: str, pattern: str, by: str) -> None:
+    text = (folder / name).read_text()
+    assert re.search(pattern, text), f"{name} has no {pattern}"
+    (folder / name).write_text(re.sub(pattern, by, text, count=1))
+
+
+def zambezi(folder: Path, section: object) -> None:
+    (folder / "30-zambezi.json").write_text(json.dumps({"Zambezi": section}))
+
+
+def faults(folder: Path, **environ: str) -> list[str]:
+    with pytest.raises(ConfigurationFaults) as caught:
+        load(folder, environ)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_what_is_delivered_is_good():
+    found = load(REPOSITORY / "orthanc-config", {})
+    assert found.orthanc["DicomAet"] == "ZAMBEZI"
+    assert found.zambezi.site.time_zone == "Africa/Maputo"
+
+
+def test_variables_and_their_defaults_are_put_in(folder: Path):
+    found = load(folder, {"ZAMBEZI_DICOM_PORT": "11112", "ZAMBEZI_HOME": '/srv/with"quote'})
+    assert (found.orthanc["DicomPort"], found.orthanc["HttpPort"]) == (11112, 8042)
+    assert found.orthanc["StorageDirectory"] == '/srv/with"quote/orthanc/storage'
+
+
+def test_every_variable_without_value_and_default_is_named(folder: Path):
+    zambezi(folder, {"Site": {"Name": "${FIRST} ${SECOND}"}})
+    found = faults(folder)
+    assert [re.search(r"\$\{(\w+)\}", fault).group(1) for fault in found] == ["FIRST", "SECOND"]
+
+
+def test_a_variable_in_a_comment_needs_no_value(folder: Path):
+    (folder / "50-more.json").write_text('// ${NOT_SET}\n{ /* ${NOR_THIS} */ "Name2": "http://x" }')
+    assert load(folder, {}).orthanc["Name2"] == "http://x"
+
+
+def test_every_fault_is_told_at_once_with_its_path(folder: Path):
+    edit(folder, "10-orthanc.json", r'"SslEnabled": false', '"SslEnabled": true')
+    edit(folder, "40-peers.json", r'"DicomModalities": \{', '"DicomModalities": { "CT1": ["CT1", "10.0.0.9", 0]')
+    zambezi(
+        folder,
+        {
+            "Site": {"TimeZone": "Mars/Olympus", "Colour": "blue"},
+            "Completeness": {"QuietSeconds": "30"},
+            "Routing": [{"Name": "r", "SendTo": []}, {"SendTo": ["X"]}],
+        },
+    )
+    found = "\n".join(faults(folder))
+    for path in (
+        "10-orthanc.json: SslEnabled: found True, allowed is False only",
+        "40-peers.json: DicomModalities.CT1: Port: found 0",
+        '30-zambezi.json: Zambezi.Site.TimeZone: found "Mars/Olympus"',
+        "Zambezi.Site.Colour: no such key",
+        'Zambezi.Completeness.QuietSeconds: found "30"',
+        "Zambezi.Routing[0].SendTo",
+        "Zambezi.Routing[1].Name: is missing",
+    ):
+        assert path in found
+
+
+def test_names_that_point_nowhere_are_told_each_at_its_path(folder: Path):
+    trigger = {"Name": "t", "On": "study-completed", "SendTo": "HIS", "Message": "ORM^O01"}
+    zambezi(
+        folder,
+        {"Routing": [{"Name": "t", "SendTo": ["FAR"]}], "Hl7": {"Triggers": [trigger]}},
+    )
+    assert faults(folder) == [
+        '30-zambezi.json: Zambezi.Routing[0].SendTo: no destination "FAR" (known: none)',
+        '30-zambezi.json: Zambezi.Hl7.Triggers[0].SendTo: no HL7 peer "HIS" (known: none)',
+        '30-zambezi.json: Zambezi.Hl7.Triggers[0].Name: found "t", the name of Routing[0].Name; '
+        "each rule needs its own",
+    ]
+
+
+def test_a_destination_must_be_a_dicom_peer(folder: Path):
+    zambezi(folder, {"Destinations": {"FAR": {}}})
+    assert faults(folder) == [
+        '30-zambezi.json: Zambezi.Destinations.FAR: no modality "FAR" in DicomModalities (known: none)'
+    ]
+
+
+def test_broken_json_is_told_with_its_own_line(folder: Path):
+    (folder / "50-more.json").write_text('/* a comment\n of two lines */\n{ "A": 1,\n  "B" }\n')
+    assert "50-more.json: can't be read as JSON: Expecting ':' delimiter: line 4" in "\n".join(faults(folder))
+
+
+def test_a_key_twice_is_a_fault_in_one_file_and_in_two(folder: Path):
+    (folder / "50-more.json").write_text('{ "Name": "other", "X": { "Y": 1, "Y": 2 } }')
+    assert faults(folder) == [
+        "50-more.json: Y: stands twice in one object; only one of them would count",
+        "50-more.json: Name: stands in 10-orthanc.json, too; Orthanc allows it in one file only",
+    ]
+
+
+def test_a_file_that_holds_no_object_is_a_fault(folder: Path):
+    (folder / "50-more.json").write_text("[]")
+    assert faults(folder) == ["50-more.json: found something else than an object { ... }"]
+
+
+def test_a_folder_without_json_says_which_variable_names_it(tmp_path: Path):
+    assert "ZAMBEZI_CONFIG" in faults(tmp_path)[0]
+
+
+def test_passwords_of_orthanc_are_not_the_administrators(folder: Path):
+    (folder / "50-more.json").write_text('{ "RegisteredUsers": { "orthanc": "orthanc" } }')
+    assert "RegisteredUsers: is made by `zambezi up`" in faults(folder)[0]
+
+
+def test_the_users_that_up_adds_are_no_part_of_it(folder: Path):
+    before = load(folder, {}).hash
+    (folder / "99-secrets.json").write_text('{ "RegisteredUsers": { "ris": "secret" } }')
+    assert load(folder, {}).hash == before
+
+
+def test_one_aet_belongs_to_one_peer(folder: Path):
+    edit(
+        folder,
+        "40-peers.json",
+        r'"DicomModalities": \{',
+        '"DicomModalities": { "A": ["CT", "10.0.0.1", 104], "B": ["CT", "10.0.0.2", 104]',
+    )
+    assert faults(folder) == ["40-peers.json: DicomModalities.B: AE title CT belongs to A already"]
+
+
+def test_orthanc_without_our_script_is_refused(folder: Path):
+    edit(folder, "20-plugins.json", r'"PythonScript": "[^"]*",', "")
+    assert "PythonScript: must name plugins/zambezi_plugin.py" in faults(folder)[0]
+
+
+@pytest.mark.parametrize("wrong", ["true", "1", "null", '"false"'])
+def test_a_safe_default_holds_by_value_and_type(folder: Path, wrong: str):
+    edit(folder, "10-orthanc.json", r'"OverwriteInstances": false', f'"OverwriteInstances": {wrong}')
+    assert "OverwriteInstances" in faults(folder)[0]

@@ -1,0 +1,90 @@
+"""The door: no view without its entry, refusals bounded."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from plugins.door import Door
+from plugins.http_filter import Request
+from plugins.journal import Journal, Transaction
+from plugins.refusals import EVERY, KINDS, Refusals
+from zambezi.access import tokens
+
+KEY = "11" * 32
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def request(path: str, login: str = "ana") -> Request:
+    token = tokens.begin(login, "session", "radiologist", int(NOW.timestamp()), 600)
+    headers = {"authorization": "Basic " + base64.b64encode(b"front:x").decode(), "x-real-ip": "10.0.0.7"}
+    return Request("GET", path, "127.0.0.1", {**headers, tokens.HEADER: tokens.sign(token, KEY)}, {})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.db")
+
+
+def test_the_first_view_of_a_study_in_a_session_is_recorded(journal: Journal) -> None:
+    door = Door(KEY, journal, Refusals(), frozenset)
+    ana, rui = request("/dicom-web/studies/1.2/series"), request("/dicom-web/studies/1.2/series", "rui")
+    for one in (ana, ana, rui, ana):
+        assert door.ask(one, NOW)
+    told = [one.facts for one in journal.entries_after(0, "", 10)]
+    assert [(one["event"], one["who"], one["study_uid"], one["ip"]) for one in told] == [
+        ("viewed", "ana", "1.2", "10.0.0.7"),
+        ("viewed", "rui", "1.2", "10.0.0.7"),
+    ]
+
+
+def test_a_view_that_can_not_be_recorded_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def full() -> Iterator[Transaction]:
+        raise sqlite3.OperationalError("disk is full")
+        yield
+
+    refusals = Refusals()
+    door = Door(KEY, journal, refusals, frozenset)
+    shown = request("/dicom-web/studies/1.2/series")
+    with monkeypatch.context() as broken:
+        broken.setattr(journal, "transaction", full)
+        assert not door.ask(shown, NOW)
+    assert "could not be recorded" in refusals.take(NOW)[0]["reason"]
+    assert door.ask(shown, NOW)
+    assert journal.head[0] == 1
+
+
+def test_lists_and_the_viewers_own_files_are_no_view(journal: Journal) -> None:
+    door = Door(KEY, journal, Refusals(), frozenset)
+    assert door.ask(request("/dicom-web/studies"), NOW)
+    assert door.ask(request("/web-viewer/app/viewer.html"), NOW)
+    assert journal.head[0] == 0
+
+
+def test_a_repeated_refusal_is_told_once_and_counted_after() -> None:
+    refusals = Refusals()
+    for _ in range(100):
+        refusals.note("10.0.0.9", "GET", "/studies", "no token", "")
+    assert [(one["count"], one["ip"]) for one in refusals.take(NOW)] == [(100, "10.0.0.9")]
+    for _ in range(40):
+        refusals.note("10.0.0.9", "GET", "/studies", "no token", "")
+    assert refusals.take(NOW + timedelta(seconds=30)) == []
+    assert [one["count"] for one in refusals.take(NOW + EVERY)] == [40]
+    assert refusals.take(NOW + 2 * EVERY) == []
+
+
+def test_kinds_of_refusals_beyond_the_limit_are_counted_together() -> None:
+    refusals = Refusals()
+    for n in range(KINDS * 5):
+        refusals.note(f"10.0.{n // 250}.{n % 250}", "GET", "/" + "x" * 5000, "no token", "")
+    told = refusals.take(NOW)
+    assert len(told) == KINDS + 1
+    assert sum(one["count"] for one in told) == KINDS * 5
+    assert max(len(one["path"]) for one in told) <= 200

@@ -1,0 +1,111 @@
+"""The journal: sealed, durable, all or nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from plugins.journal import Journal, JournalMismatch
+from zambezi.chain import first_broken
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.db")
+
+
+def add(journal: Journal, count: int = 1) -> None:
+    with journal.transaction() as transaction:
+        for n in range(count):
+            transaction.append("incident", NOW, reason=str(n))
+
+
+def test_entries_are_a_chain_over_transactions_and_restarts(journal: Journal, tmp_path: Path) -> None:
+    add(journal, 3)
+    journal.close()
+    again = Journal(tmp_path / "journal.db")
+    add(again, 2)
+    entries = again.entries_after(0, "", 100)
+    assert [one.seq for one in entries] == [1, 2, 3, 4, 5]
+    assert first_broken(entries) is None
+    assert {one.journal for one in entries} == {journal.name} == {again.name}
+
+
+def test_a_transaction_that_fails_leaves_nothing(journal: Journal) -> None:
+    add(journal)
+
+    def fail() -> None:
+        with journal.transaction() as transaction:
+            transaction.append("incident", NOW, reason="x")
+            transaction.set_meta("key", "value")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert journal.head[0] == 1
+    assert journal.meta("key") is None
+    add(journal)
+    assert first_broken(journal.entries_after(0, "", 10)) is None
+
+
+def test_only_events_of_the_list_are_told(journal: Journal) -> None:
+    with pytest.raises(ValueError, match="no event"), journal.transaction() as transaction:
+        transaction.append("invented", NOW)
+
+
+def test_a_cursor_must_fit(journal: Journal) -> None:
+    add(journal, 3)
+    entries = journal.entries_after(0, "", 10)
+    assert [one.seq for one in journal.entries_after(2, entries[1].hash, 10)] == [3]
+    for seq, head in ((2, entries[0].hash), (2, ""), (9, entries[0].hash)):
+        with pytest.raises(JournalMismatch):
+            journal.entries_after(seq, head, 10)
+
+
+def test_writers_take_turns_and_never_fork_the_chain(journal: Journal) -> None:
+    threads = [threading.Thread(target=lambda: [add(journal) for _ in range(20)]) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    entries = journal.entries_after(0, "", 1000)
+    assert len(entries) == 80
+    assert first_broken(entries) is None
+
+
+def test_a_reader_waits_for_the_next_entry_and_is_let_go_when_orthanc_stops(journal: Journal) -> None:
+    began = time.monotonic()
+    journal.wait_beyond(0, 0.05)
+    assert time.monotonic() - began < 1
+    threading.Timer(0.05, lambda: add(journal)).start()
+    journal.wait_beyond(0, 20)
+    threading.Timer(0.05, journal.release_readers).start()
+    journal.wait_beyond(1, 20)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("passed", "left"), [(1, 0), (2, 1), (3, 1), (4, 2)])
+def test_dying_before_a_commit_leaves_nothing_and_after_it_everything(tmp_path: Path, passed: int, left: int) -> None:
+    (tmp_path / "orthanc").write_text(str(passed))
+    program = (
+        "import sys; from pathlib import Path; from plugins.journal import Journal; from zambezi import clock\n"
+        "journal = Journal(Path(sys.argv[1]))\n"
+        "for n in range(2):\n"
+        "    with journal.transaction() as t: t.append('incident', clock.now(), reason=str(n))\n"
+    )
+    repository = Path(__file__).parents[3]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "journal.db")],
+        env={"PYTHONPATH": str(repository), "ZAMBEZI_CRASH_DIR": str(tmp_path)},
+        check=False,
+    )
+    assert ended.returncode == 137
+    assert len(Journal(tmp_path / "journal.db").entries_after(0, "", 10)) == left
