@@ -61,7 +61,7 @@ class Words:
 WORDS = {
     "pt": Words(
         "Relatório de imagiologia", "Versão {version}. Substitui a versão {before}.", "Paciente", "N.º do paciente",
-        "Data de nascimento", "Sexo", "Exame", "Data do exame", "N.º de acesso", "Requisitante", "Técnica", "Achados",
+        "Nascimento", "Sexo", "Exame", "Data do exame", "N.º de acesso", "Requisitante", "Técnica", "Achados",
         "Conclusão", "Assinado eletronicamente por {name}, {at}", "Resumo do texto (SHA-256)", "Página {n}",
     ),
     "en": Words(
