@@ -78,7 +78,7 @@ def tampering_is_named(hospital: Hospital, run: Run) -> str:
         ).first()
     assert entry is not None  # step 4 has counted them
     places = {
-        "journal": ("plugin/journal.db", "UPDATE entry SET payload = ? WHERE seq = ?"),
+        "journal": ("plugin/journal.db", "UPDATE entries SET payload = ? WHERE seq = ?"),
         "sealed payload": ("zambezi.db", "UPDATE audit_entry SET payload = ? WHERE journal = :journal AND seq = ?"),
         "central table": ("zambezi.db", "UPDATE audit_entry SET sop_uid = '1.2.3' WHERE journal = ? AND seq = ?"),
     }
