@@ -17,7 +17,7 @@ LEGACY = (
     ("CT_small.dcm", "thorax"),
     ("MR_small_RLE.dcm", "head"),
     ("examples_rgb_color.dcm", "echo"),
-    ("SC_rgb_jpeg.dcm", "capture"),
+    ("SC_rgb_dcmtk_+eb+cr.dcm", "capture"),
 )
 #: The legacy study whose StudyDate was never filled in.
 UNDATED = "capture"
