@@ -42,7 +42,7 @@ def archive_routes(hospital: Hospital, run: Run) -> str:
 
     with hospital.database().begin() as session:
         stored = session.scalars(
-            select(AuditEntry.sop_uid).where(AuditEntry.event == "stored", AuditEntry.study_uid == study_uid)
+            select(AuditEntry.sop_uid).where(AuditEntry.event == "stored", AuditEntry.sop_uid.in_(expected))
         ).all()
         study = session.scalars(select(Study).where(Study.study_uid == study_uid)).one()
     must(
