@@ -17,6 +17,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orthanc
@@ -33,7 +34,7 @@ from plugins.refusals import Refusals
 from plugins.routes import Call, Routes
 from plugins.rules import Rules
 from plugins.spool import Spool
-from plugins.versions import lacks
+from plugins.versions import StatusAnswer, lacks
 from plugins.worklist import WorklistAnswer
 from zambezi import __version__, clock, keys
 from zambezi.config import ConfigurationFaults
@@ -62,11 +63,13 @@ class Plugin:
             keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content
         )
         self.follower: Follower | None = None
+        self.kept: list[Callable[..., Any]] = []
         self.index_id = index_id.read_or_create(environment.index_dir)
         configuration = json.loads(orthanc.GetConfiguration())
         self.http_port = int(configuration["HttpPort"])
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
         self.recovering = configuration.get("DicomServerEnabled") is False
+        self.status_answer = StatusAnswer()
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
             self.journal, self.rules, self.recorder, self.worklist, self.announced, self.revocations,
@@ -131,7 +134,7 @@ class Plugin:
             output.AnswerBuffer(body, "application/json")
         else:
             output.SetHttpHeader("Content-Type", "application/json")
-            output.SendHttpStatus(answer.status, body, len(body))
+            self.status_answer.send(output, answer.status, body)
 
 
 #: Every callback: how it is registered, what it is, and what happens when it fails.
@@ -158,9 +161,13 @@ def main() -> Plugin:
         for fault in faults.faults:
             orthanc.LogError(f"Zambezi's configuration can't be used: {fault}")
         raise
-    for register, _kind, _failing, callback in CALLBACKS:
-        getattr(orthanc, register)(callback(plugin))
-    orthanc.RegisterRestCallback("/zambezi/(.*)", plugin.on_rest)
+    registered = [(getattr(orthanc, register), callback(plugin)) for register, _kind, _failing, callback in CALLBACKS]
+    registered.append((partial(orthanc.RegisterRestCallback, "/zambezi/(.*)"), plugin.on_rest))
+    for register, callback in registered:
+        register(callback)
+    # Orthanc's plugin drops its references at the end without holding Python's lock. A bound method that only it
+    # knows would be freed there, which ends Orthanc with SIGSEGV (plugin 5.0 with Python 3.13): we keep them.
+    plugin.kept = [callback for _, callback in registered]
     return plugin
 
 
