@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from operations.status import database_trouble
 from zambezi import audit as trail
 from zambezi import chain
 from zambezi.chain import Sealed
@@ -183,6 +184,6 @@ def _looked(environment: Environment, look: Callable[[Session], T]) -> T:
         with sessions(engine, "operations")() as session:
             return look(session)
     except SQLAlchemyError as error:
-        raise EnvironmentFault(f"the database doesn't answer: {str(error).splitlines()[0]}") from error
+        raise EnvironmentFault(database_trouble(error)) from error
     finally:
         engine.dispose()

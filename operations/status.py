@@ -125,7 +125,7 @@ def look(environment: Environment, now: datetime) -> Status:
             rows = list(session.scalars(select(ProcessState)))
             depths = queues(session)
     except SQLAlchemyError as error:
-        trouble.append(f"the database doesn't answer: {str(error).splitlines()[0]}")
+        trouble.append(database_trouble(error))
     finally:
         engine.dispose()
     nothing: dict[str, Any] = {}
@@ -142,6 +142,14 @@ def look(environment: Environment, now: datetime) -> Status:
         depths,
         trouble,
     )
+
+
+def database_trouble(error: SQLAlchemyError) -> str:
+    """Why the database can't be asked, as a sentence."""
+    said = str(error).splitlines()[0]
+    if "no such table" in said or "unable to open database file" in said:
+        return "there is no database yet; `zambezi up` makes it"
+    return f"the database doesn't answer: {said}"
 
 
 def _archive(environment: Environment) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def main(**how: Any) -> None:
     try:
         root(**how)
     except (ConfigurationFaults, EnvironmentFault) as faults:
-        click.echo("The configuration can't be used; nothing was started or changed:", err=True)
+        what = "The configuration can't be used" if isinstance(faults, ConfigurationFaults) else "This can't be done"
+        click.echo(f"{what}; nothing was started or changed:", err=True)
         for line in str(faults).splitlines():
             click.echo(f"  {line}", err=True)
         sys.exit(2)

@@ -69,11 +69,17 @@ class Environment:
             if port in taken:
                 faults.append(f"{variable}: found {port}, which {taken[port]} has already; give each its own port")
             taken.setdefault(port, variable)
+        url = environ.get("ZAMBEZI_DATABASE_URL", "")
+        if url and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            scheme = url.partition(":")[0][:20]  # the rest may hold a password
+            faults.append(
+                f"ZAMBEZI_DATABASE_URL: found {scheme!r}, allowed are sqlite:///FILE and postgresql://USER:PASSWORD@HOST/NAME"
+            )
         if faults:
             raise EnvironmentFault("\n".join(faults))
         home = Path(environ.get("ZAMBEZI_HOME") or "data").absolute()
         config_dir = Path(environ.get("ZAMBEZI_CONFIG") or REPOSITORY / "orthanc-config").absolute()
-        database_url = environ.get("ZAMBEZI_DATABASE_URL") or f"sqlite:///{home}/zambezi.db"
+        database_url = url or f"sqlite:///{home}/zambezi.db"
         return cls(home, config_dir, database_url, Ports(**ports))
 
     def variables(self) -> dict[str, str]:
