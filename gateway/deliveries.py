@@ -133,7 +133,7 @@ class DicomSender(threading.Thread):
         self._patience = outbox.Patience(
             destination.retry_seconds, destination.retry_multiplier, destination.retry_cap_seconds, destination.attempts
         )
-        self._owner = f"{owner}/{self.name}"
+        self._owner = f"{owner}/{self.name}"[:80]
         self._stop_asked = stop
         self._now = now
         self.error = ""

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,7 +101,10 @@ class Gateway:
         def orthanc(timeout_s: float = 30) -> OrthancClient:
             return OrthancClient(environment, known, PROCESS, timeout_s)
 
-        owner = f"{socket.gethostname()}/{os.getpid()}"
+        # Whoever holds this machine's MLLP port is the only gateway here, so it may end its predecessors' leases.
+        self._place = f"{socket.gethostname()[:32]}:{environment.ports.mllp}"
+        self._run = uuid.uuid4().hex[:8]
+        owner = f"{self._place}/{self._run}"
         self._follower = Follower(sessions, settings, orthanc())
         self._pushes = Pushes(sessions, settings, orthanc())
         self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
@@ -124,6 +128,7 @@ class Gateway:
         self.mllp.start()
         try:
             self.modalities.start()
+            self._release_predecessors()
             for thread in self._threads:
                 thread.start()
             log.info("ready: MLLP on %s, MPPS and worklist on %s", self.mllp.port, self.modalities.port)
@@ -137,6 +142,16 @@ class Gateway:
             for thread in self._threads:
                 if thread.is_alive():
                     thread.join()
+
+    def _release_predecessors(self) -> None:
+        try:
+            with self._sessions.begin() as session:
+                released = outbox.release_predecessors(session, self._place, self._run, now=clock.now())
+        except DBAPIError as error:
+            log.warning("the database is away (%s); leases end by themselves", type(error.orig).__name__)
+            return
+        if released:
+            log.info("%d deliveries that were being sent when the gateway died are due again", released)
 
     def _follow(self) -> float:
         # The wait is short, so that a stop isn't kept waiting by a journal where nothing happens.

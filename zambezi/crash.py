@@ -1,8 +1,8 @@
 """Points at which a test lets a process die, to prove that nothing depends on what comes after.
 
 Inert unless `ZAMBEZI_CRASH_DIR` is set. Then a file there, named after the process, holds a number n: the
-process ends without any clean-up at the n-th commit event (before or after a commit) from now. The file
-is removed first, so that the process which the supervisor starts next goes on.
+process ends without any clean-up at the n-th commit event from now (before or after a commit that changes
+something). The file is removed first, so that the process which the supervisor starts next goes on.
 """
 
 from __future__ import annotations

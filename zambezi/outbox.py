@@ -184,6 +184,24 @@ def let_go(session: Session, held: Claim, *, now: datetime) -> None:
     _finish(session, held, values, now)
 
 
+def release_predecessors(session: Session, place: str, run: str, *, now: datetime) -> int:
+    """End the leases that earlier workers of this place left when they died: nobody has to wait for them; how many.
+
+    `place` is where only one worker process can live at a time (owners are PLACE/RUN/...), `run` the one that asks.
+    Were an earlier one alive after all, its fence is gone and it can finish nothing.
+    """
+    ours = Delivery.lease_owner.startswith(f"{place}/", autoescape=True)
+    living = Delivery.lease_owner.startswith(f"{place}/{run}/", autoescape=True)
+    values = {"state": "due", "fence": Delivery.fence + 1, "lease_owner": None, "lease_until": None}
+    found = session.execute(
+        update(Delivery)
+        .where(Delivery.state == "sending", ours, ~living)
+        .values(**values, updated_at=clock.text(now))
+        .returning(Delivery.id)
+    ).all()
+    return len(found)
+
+
 def retry(session: Session, id: str, *, now: datetime, writer: str, who: str) -> bool:
     """A person says: try again now, with all attempts anew. False if it is being sent, delivered or unknown."""
     return _decide(session, id, ("parked", "retrying", "cancelled", "due"), "due", now, writer, who)

@@ -96,7 +96,7 @@ class Sender(threading.Thread):
         self._sessions = sessions
         self._peer_name = name
         self._peer = peer
-        self._owner = f"{owner}/{self.name}"
+        self._owner = f"{owner}/{self.name}"[:80]
         self._stop_asked = stop
         self._now = now
         self._line = Line(peer.host, peer.port)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.orm import Session, sessionmaker
 
 from zambezi import crash
 
 Sessions = sessionmaker[Session]
+
+#: `wrote`: whether this thread's last commit changed anything. Looking for work every second is no crash point.
+_committing = threading.local()
 
 
 def connect(url: str, process: str, reading: bool = False) -> Engine:
@@ -27,15 +31,34 @@ def connect(url: str, process: str, reading: bool = False) -> Engine:
     else:
         level: IsolationLevel = "REPEATABLE READ" if reading else "READ COMMITTED"
         engine = create_engine(_psycopg(url), pool_pre_ping=True, isolation_level=level)
-    event.listen(engine, "commit", lambda connection: crash.point(process))
+    event.listen(engine, "commit", lambda connection: _before_commit(connection, process))
     return engine
 
 
 def sessions(engine: Engine, process: str) -> Sessions:
     """A factory of sessions; shells open one with `with sessions.begin() as session:` and hand it on."""
     made = sessionmaker(engine, expire_on_commit=False)
-    event.listen(made, "after_commit", lambda session: crash.point(process))
+    event.listen(made, "after_commit", lambda session: _after_commit(process))
     return made
+
+
+def _before_commit(connection: Connection, process: str) -> None:
+    before = connection.info.get("changes")
+    _committing.wrote = before is None or before != _changes(connection)
+    if _committing.wrote:
+        crash.point(process)
+
+
+def _after_commit(process: str) -> None:
+    # Also called when a savepoint is released, which commits nothing.
+    if getattr(_committing, "wrote", False):
+        _committing.wrote = False
+        crash.point(process)
+
+
+def _changes(connection: Connection) -> Any:
+    """How many rows this SQLite connection has changed so far."""
+    return connection.connection.dbapi_connection.total_changes  # type: ignore[union-attr]
 
 
 def _psycopg(url: str) -> str:
@@ -48,10 +71,12 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _begin_immediate(connection: Any) -> None:
+def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.info["changes"] = _changes(connection)
 
 
-def _begin_reading(connection: Any) -> None:
+def _begin_reading(connection: Connection) -> None:
     connection.exec_driver_sql("PRAGMA query_only=ON")
     connection.exec_driver_sql("BEGIN")
+    connection.info["changes"] = _changes(connection)

@@ -59,6 +59,26 @@ def test_a_claimed_delivery_is_not_claimed_again_until_its_lease_ends(made, now)
         assert second.fence == 2
 
 
+def test_what_a_worker_was_sending_when_it_died_is_due_again_as_soon_as_its_successor_starts(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        before = claimed(session, now, "host:2575/run1/dicom-out-PACS")
+        assert outbox.release_predecessors(session, "host:2575", "run2", now=now) == 1
+        assert claimed(session, now, "host:2575/run2/dicom-out-PACS")
+        with pytest.raises(outbox.Fenced):
+            outbox.delivered(session, before, proof="found", outcome="x", now=now, writer="gateway")
+
+
+def test_a_successor_leaves_its_own_leases_and_those_of_other_places_alone(made, now):
+    with made.begin() as session:
+        owners = {"d1": "host:2575/run2/hl7-out-HIS", "d2": "host:25755/run1/x", "d3": "h_st:2575/run1/x"}
+        for id, owner in owners.items():
+            a_delivery(session, now, id)
+            assert claimed(session, now, owner)
+        assert outbox.release_predecessors(session, "host:2575", "run2", now=now) == 0
+        assert outbox.release_predecessors(session, "h_st:2575", "run2", now=now) == 1
+
+
 def test_a_zombie_can_finish_nothing(made, now):
     with made.begin() as session:
         a_delivery(session, now)
