@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     order_id, study_uid = prepare(hospital)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, "--lang=pt-PT"])
         for name, shot in pictures(hospital, browser, order_id, study_uid):
             size = save(shot, folder / f"{name}.png")
             print(f"{name}.png {size // 1000} KB", flush=True)
@@ -121,6 +121,7 @@ def pictures(hospital: Hospital, browser: Browser, order_id: int, study_uid: str
             yield name, page.screenshot()
         page.goto(f"/viewer?StudyInstanceUIDs={study_uid}")
         page.wait_for_selector("canvas", timeout=60_000)
+        page.get_by_text("Confirm and hide").click()
         yield "ohif", with_pixels(page)
         page.goto(f"/studies/{study_uid}")
         with page.context.expect_page() as opened:
@@ -149,7 +150,7 @@ def signed_in(
 ) -> Iterator[Page]:
     """A page of somebody who has signed in and has chosen the language; Portuguese again afterwards."""
     context = browser.new_context(
-        base_url=hospital.environment.front_url, viewport={"width": size[0], "height": size[1]}
+        base_url=hospital.environment.front_url, viewport={"width": size[0], "height": size[1]}, locale="pt-PT"
     )
     page = context.new_page()
     page.goto("/session")
@@ -189,11 +190,12 @@ def with_pixels(page: Page) -> bytes:
 
 
 def save(shot: bytes, file: Path) -> int:
-    """Write the picture with as many colours as fit into LARGEST_BYTES; its size."""
+    """Write the picture as large as fits into LARGEST_BYTES; its size."""
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
-    for colours in (256, 128, 64, 32):
+    for share in (1, 0.75, 0.6, 0.5):
         out = io.BytesIO()
-        picture.quantize(colours, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        smaller = picture.resize((round(picture.width * share), round(picture.height * share)), Image.Resampling.LANCZOS)
+        smaller.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
         if out.tell() < LARGEST_BYTES:
             file.write_bytes(out.getvalue())
             return out.tell()
