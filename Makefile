@@ -41,3 +41,4 @@ soak: ## Kill processes for hours while images and orders come in; nothing may b
 
 down: ## Stop what `make run` or `make demo` left running
 	@for home in data data-demo; do if [ -d $$home ]; then ZAMBEZI_HOME=$$home $(ZAMBEZI) down; fi; done
+	@if [ -d data-demo ]; then $(PYTHON) -m demo.play down; fi

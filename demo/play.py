@@ -2,6 +2,7 @@
 
 EXIT=1 stops everything after the play and ends with a non-zero code if a step failed. A second call finds
 the first play, verifies what it left and plays nothing again; REPLAY=1 plays with new identifiers.
+`python -m demo.play down` stops the neighbours (`make down` stops all).
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ def main() -> int:
                                     "ZAMBEZI_CONFIG": str(REPOSITORY / "demo" / "config"), **os.environ})  # fmt: skip
     become_account(environment.home)
     hospital = Hospital(environment, Neighbours.read(environment, os.environ))
+    if sys.argv[1:] == ["down"]:
+        hospital.neighbours.stop()
+        return 0
     stay = os.environ.get("EXIT") != "1"
     begun = time.monotonic()
     failed = False
