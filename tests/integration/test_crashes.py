@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
@@ -24,7 +25,7 @@ MOST = 120
 QUIET_ROUNDS = 2
 
 
-def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(hospital: Hospital):
+def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(hospital: Hospital, say: Callable[[str], None]):
     begun, since = time.monotonic(), clock.text(clock.now())
     person = Person(hospital.environment.front_url)
     everything: dict[str, str] = {}
@@ -43,7 +44,7 @@ def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(hospital: Hospi
     seen = invariants.hold(hospital, everything, messages, since)
     counted = {writer: sum(death.startswith(writer) for death in deaths) for writer in WRITERS}
     assert all(counted.values()), f"somebody never died: {counted}"
-    print(f"deaths, each at another commit event: {counted}; {seen}; {time.monotonic() - begun:.0f} s")  # noqa: T201
+    say(f"deaths, each at another commit event: {counted}; {seen}; {time.monotonic() - begun:.0f} s")
 
 
 def scenario_with_deaths(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import requests
@@ -29,7 +29,9 @@ def hospital_again(hospital: Hospital) -> Iterator[Hospital]:
         killing.start(hospital, process)
 
 
-def test_a_power_cut_in_mid_ingest_loses_nothing_and_doubles_nothing(hospital_again: Hospital):
+def test_a_power_cut_in_mid_ingest_loses_nothing_and_doubles_nothing(
+    hospital_again: Hospital, say: Callable[[str], None]
+):
     hospital, begun = hospital_again, time.monotonic()
     work = Work(hospital, instances=800, orders=8)
     deeds: list[str] = []
@@ -43,10 +45,12 @@ def test_a_power_cut_in_mid_ingest_loses_nothing_and_doubles_nothing(hospital_ag
     log = (hospital.environment.logs_dir / "orthanc.log").read_text(errors="replace")
     assert "files are unknown to the index" in log, "the cuts lost nothing of the index: they prove nothing"
     assert seen.stored_again, "some had been recorded before the index lost them"
-    print(f"{', '.join(deeds)}: {seen}; {time.monotonic() - begun:.0f} s")  # noqa: T201
+    say(f"{', '.join(deeds)}: {seen}; {time.monotonic() - begun:.0f} s")
 
 
-def test_modalities_work_and_an_emergency_reader_reads_while_gateway_and_ris_are_dead(hospital_again: Hospital):
+def test_modalities_work_and_an_emergency_reader_reads_while_gateway_and_ris_are_dead(
+    hospital_again: Hospital, say: Callable[[str], None]
+):
     hospital, begun = hospital_again, time.monotonic()
     since = clock.text(clock.now())
     ct = Modality("CT1", hospital.environment.ports.dicom, hospital.environment.ports.mpps)
@@ -75,10 +79,10 @@ def test_modalities_work_and_an_emergency_reader_reads_while_gateway_and_ris_are
         ).all()
     assert status == "completed"
     assert views == ["emergency:Urgência"]
-    print(f"{dark_s:.0f} s without gateway and RIS: {seen}; {time.monotonic() - begun:.0f} s")  # noqa: T201
+    say(f"{dark_s:.0f} s without gateway and RIS: {seen}; {time.monotonic() - begun:.0f} s")
 
 
-def test_receivers_that_are_away_get_everything_when_they_are_back(hospital: Hospital):
+def test_receivers_that_are_away_get_everything_when_they_are_back(hospital: Hospital, say: Callable[[str], None]):
     begun = time.monotonic()
     away = ("his", "second")
     for neighbour in away:
@@ -90,7 +94,7 @@ def test_receivers_that_are_away_get_everything_when_they_are_back(hospital: Hos
     finally:
         for neighbour in away:
             hospital.neighbours.control("start", neighbour)
-    print(f"HIS and SECOND away: {work.finish()}; {time.monotonic() - begun:.0f} s")  # noqa: T201
+    say(f"HIS and SECOND away: {work.finish()}; {time.monotonic() - begun:.0f} s")
 
 
 def _on_worklist(ct: Modality, accession: str) -> int:
