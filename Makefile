@@ -5,6 +5,7 @@ PYTHON := .venv/bin/python
 ZAMBEZI := .venv/bin/zambezi
 
 .DEFAULT_GOAL := help
+export MAKECMDGOALS
 .PHONY: help install run demo test check bench soak down
 
 help: ## Show this list
