@@ -18,6 +18,8 @@ from zambezi.access import may, tokens
 from zambezi.access.tokens import Token, TokenRefused
 
 FRONT = "front"
+#: Asked by the front door before it shows a viewer's page: is there a token that opens images at all?
+VIEWER_DOOR = "/zambezi/viewer-door"
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _RESOURCE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
@@ -56,6 +58,16 @@ _HARMLESS = frozenset(
         "annotation", "iccprofile", "modality", "seriesinstanceuid", "sopinstanceuid", "_",
     }
 )  # fmt: skip
+#: A list of studies (QIDO-RS) that can only hold the one study it names: OHIF asks for it before it opens the study.
+#: Names and values as they are here, or not at all: Orthanc leaves out of account what it doesn't know
+#: (`studyinstanceuid=A` lists every study) and takes `StudyInstanceUID=A,B` and an empty one for a list.
+_ONE_STUDY = {
+    "StudyInstanceUID": _UID,
+    "limit": re.compile(r"[0-9]{1,6}"),
+    "offset": re.compile(r"[0-9]{1,6}"),
+    "fuzzymatching": re.compile(r"false"),
+    "includefield": re.compile(r"[0-9A-Za-z,]*"),
+}
 _WADO = frozenset(
     {
         "requesttype", "studyuid", "seriesuid", "objectuid", "contenttype", "charset", "anonymize", "annotation",
@@ -144,7 +156,7 @@ def _person(request: Request, path: str, key: str, revoked: frozenset[str], now_
         return Decision(False, "persons only read here", FRONT)
     if path == "/zambezi/door":
         return Decision(True, "whether the door is there may be asked by everyone", FRONT)
-    if path.startswith("/zambezi"):
+    if path.startswith("/zambezi") and path != VIEWER_DOOR:
         return Decision(False, "the plugin's own paths are not for persons", FRONT)
     if not request.token:
         return Decision(False, "no token", FRONT)
@@ -163,11 +175,11 @@ def _images(request: Request, path: str, token: Token, study_of: StudyOf) -> Dec
 
     if not (may(token.role, "images.view") or may(token.role, "images.view-own")):
         return answer(False, f"role {token.role} may not view images")
-    if re.fullmatch(r"/web-viewer/(app|libs)/.*", path):
+    if path == VIEWER_DOOR or re.fullmatch(r"/web-viewer/(app|libs)/.*", path):
         return answer(True, "the viewer's own files")
     # A token that names studies is narrow whatever its role says: the narrower of both holds.
     narrow = bool(token.studies) or not may(token.role, "images.view")
-    if narrow and not re.match(r"/dicom-web/studies/|/wado$|/web-viewer/", path):
+    if narrow and not re.match(r"/dicom-web/studies(/|$)|/wado$|/web-viewer/", path):
         return answer(False, "this path does not name a study")
     study, why = _study_named(request, path, study_of)
     if why:
@@ -195,6 +207,8 @@ def _study_named(request: Request, path: str, study_of: StudyOf) -> tuple[str | 
         if strange:
             return None, "an argument that could name another study"
         return (found[1], "") if _UID.fullmatch(found[1]) else (None, "not a Study Instance UID")
+    if path == "/dicom-web/studies" and _names_one_study(request.arguments):
+        return request.arguments["StudyInstanceUID"], ""
     if path == "/wado":
         if [name for name in request.arguments if name.lower() not in _WADO]:
             return None, "an argument that WADO does not have"
@@ -216,3 +230,9 @@ def _study_named(request: Request, path: str, study_of: StudyOf) -> tuple[str | 
     if path.startswith("/web-viewer/"):
         return None, "no such path of the viewer"
     return None, ""
+
+
+def _names_one_study(arguments: Mapping[str, str]) -> bool:
+    return "StudyInstanceUID" in arguments and all(
+        name in _ONE_STUDY and _ONE_STUDY[name].fullmatch(value) for name, value in arguments.items()
+    )

@@ -274,6 +274,10 @@ def test_an_administrator_explores_reading_only(path: str, allowed: bool) -> Non
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
+        ("/zambezi/viewer-door", {}),
+        ("/dicom-web/studies", {"StudyInstanceUID": A}),
+        ("/dicom-web/studies/", {"StudyInstanceUID": A, "limit": "101", "offset": "0", "fuzzymatching": "false"}),
+        ("/dicom-web/studies", {"StudyInstanceUID": A, "includefield": "00081030,00080060,ModalitiesInStudy"}),
         (f"/dicom-web/studies/{A}", {}),
         (f"/dicom-web/studies/{A}/metadata", {}),
         (f"/dicom-web/studies/{A}/series", {"limit": "5"}),
@@ -292,7 +296,6 @@ def test_a_token_that_names_a_study_opens_it(role: str, path: str, arguments: di
     ("path", "arguments"),
     [
         ("/dicom-web/studies", {}),
-        ("/dicom-web/studies", {"StudyInstanceUID": A}),
         ("/dicom-web/series", {"StudyInstanceUID": A}),
         ("/dicom-web/instances", {"StudyInstanceUID": A, "0020000D": B}),
         (f"/dicom-web/studies/{B}", {}),
@@ -322,6 +325,50 @@ def test_a_token_that_names_a_study_reaches_no_other(role: str, path: str, argum
     assert not ask("front", "GET", path, arguments, shown=token(role, A)).allowed
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"StudyInstanceUID": B},
+        {"StudyInstanceUID": ""},
+        {"StudyInstanceUID": "*"},
+        {"StudyInstanceUID": f"{A},{B}"},
+        {"StudyInstanceUID": f"{A}\\{B}"},
+        {"StudyInstanceUID": f"{A};StudyInstanceUID={B}"},
+        {"StudyInstanceUID": f"{A} "},
+        {"StudyInstanceUID": f"{A}\n"},
+        {"studyinstanceuid": A},
+        {"STUDYINSTANCEUID": A, "StudyInstanceUID": A},
+        {"StudyInstanceUID": A, "studyInstanceUID": B},
+        {"StudyInstanceUID": A, "%53tudyInstanceUID": B},
+        {"StudyInstanceUID ": A},
+        {"0020000D": A},
+        {"0020000d": A},
+        {"StudyInstanceUID": A, "0020000D": A},
+        {"StudyInstanceUID": A, "0020,000d": B},
+        {"StudyInstanceUID": A, "00100020": "P"},
+        {"StudyInstanceUID": A, "PatientID": "P"},
+        {"StudyInstanceUID": A, "Limit": "5"},
+        {"StudyInstanceUID": A, "limit": "-1"},
+        {"StudyInstanceUID": A, "limit": "5\n"},
+        {"StudyInstanceUID": A, "fuzzymatching": "true"},
+        {"StudyInstanceUID": A, "includefield": "0020000D=1.2"},
+        {"StudyInstanceUID": A, "": ""},
+        {"PatientID": "P"},
+        {"00100020": "P"},
+        {"limit": "1"},
+    ],
+)
+@pytest.mark.parametrize("role", ["guest", "radiologist"])
+def test_a_list_of_studies_names_one_study_or_is_refused_to_a_token_that_names_studies(
+    role: str, arguments: dict[str, str]
+) -> None:
+    assert not ask("front", "GET", "/dicom-web/studies", arguments, shown=token(role, A)).allowed
+
+
+def test_a_list_that_names_one_study_is_on_record_as_its_view() -> None:
+    assert ask("front", "GET", "/dicom-web/studies", {"StudyInstanceUID": A}, shown=token("guest", A)).views == A
+
+
 @pytest.mark.parametrize("role", ["guest", "referrer"])
 def test_a_narrow_role_without_studies_opens_none(role: str) -> None:
     assert not ask("front", "GET", f"/dicom-web/studies/{A}", shown=token(role)).allowed
@@ -329,7 +376,7 @@ def test_a_narrow_role_without_studies_opens_none(role: str) -> None:
 
 @pytest.mark.parametrize("role", ["reception", "unknown", ""])
 def test_a_role_without_images_opens_none(role: str) -> None:
-    for path in (f"/dicom-web/studies/{A}", "/dicom-web/studies", "/web-viewer/app/viewer.html"):
+    for path in (f"/dicom-web/studies/{A}", "/dicom-web/studies", "/web-viewer/app/viewer.html", "/zambezi/viewer-door"):
         assert not ask("front", "GET", path, shown=token(role)).allowed
         assert not ask("front", "GET", path, shown=token(role, A)).allowed
 
