@@ -1,4 +1,4 @@
-"""Every page set speaks Portuguese: no sentence of its templates and modules lacks one, and no word stands outside of `_`."""
+"""Every page set speaks Portuguese: no sentence without one, no word of a template outside of `_`."""
 
 from __future__ import annotations
 
