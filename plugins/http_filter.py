@@ -46,7 +46,7 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/jobs/[^/]+/cancel"),
         ("POST", r"/instances"),
     ),
-    "operations": (("POST", r"/tools/find"),),
+    "operations": (("POST", r"/tools/find"), ("POST", r"/zambezi/reload")),
     "recovery": (("POST", r"/instances"),),
 }
 
