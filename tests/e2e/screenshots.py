@@ -130,8 +130,8 @@ def pictures(hospital: Hospital, browser: Browser, order_id: int, study_uid: str
         page.wait_for_load_state()
         yield "migration", page.screenshot()
     with signed_in(hospital, browser, "admin") as page:
-        for name in ("audit", "deliveries", "health"):
-            page.goto(f"/{name}")
+        for name, path in (("audit", "/audit"), ("deliveries", "/deliveries?state=all"), ("health", "/health")):
+            page.goto(path)
             yield name, page.screenshot()
     with signed_in(hospital, browser, "tecnico", "en") as page:
         page.goto("/")
