@@ -1,4 +1,4 @@
-"""Where versions of Orthanc's Python plugin differ: what one can't do for us, told in the status, and how calls look."""
+"""Where versions of Orthanc's Python plugin differ: what one can't do for us (the status tells), how a call looks."""
 
 from __future__ import annotations
 

@@ -31,6 +31,16 @@ Found = TypeVar("Found")
 PEERS = {"CT1": ["CT1", "127.0.0.1", 11112], "US1": ["US1", "127.0.0.1", 11113], "PACS2": ["PACS2", "127.0.0.1", 11114]}
 
 
+#: Archives that were started, so that one whose test failed midway doesn't go on (conftest.py).
+RUNNING: list[Archive] = []
+
+
+def end_those_behind(count: int) -> None:
+    """Kill the archives that were started after the first `count`, if they still run."""
+    while len(RUNNING) > count:
+        RUNNING.pop().kill()
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
     held = [socket.socket() for _ in range(count)]
@@ -94,6 +104,7 @@ class Archive:
             [sys.executable, "-m", "operations.archive"], env=environ, stdout=log, stderr=log
         )
         log.close()
+        RUNNING.append(self)
         if wait:
             until(self.is_up, 60)
         return self
@@ -120,6 +131,7 @@ class Archive:
             assert self.process.wait(60) == 0
 
     def kill(self) -> None:
+        """Whatever state it is in; an archive that has ended stays so."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
