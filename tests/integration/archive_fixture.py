@@ -31,14 +31,16 @@ Found = TypeVar("Found")
 PEERS = {"CT1": ["CT1", "127.0.0.1", 11112], "US1": ["US1", "127.0.0.1", 11113], "PACS2": ["PACS2", "127.0.0.1", 11114]}
 
 
-#: Archives that were started, so that one whose test failed midway doesn't go on (conftest.py).
-RUNNING: list[Archive] = []
+#: Archives that were made, so that one whose test failed midway doesn't go on (conftest.py).
+MADE: list[Archive] = []
 
 
 def end_those_behind(count: int) -> None:
-    """Kill the archives that were started after the first `count`, if they still run."""
-    while len(RUNNING) > count:
-        RUNNING.pop().kill()
+    """Kill the archives that were made after the first `count`, if they still run."""
+    while len(MADE) > count:
+        one = MADE.pop()
+        if one.process and one.process.poll() is None:
+            one.kill()
 
 
 def free_ports(count: int) -> list[int]:
@@ -83,6 +85,7 @@ class Archive:
         self.environment = Environment.read(self.variables)
         self.keys = keys.load_or_create(self.environment.keys_file)
         self.configure(self.rules)
+        MADE.append(self)
 
     def configure(self, rules: dict[str, Any]) -> None:
         """Write the snapshot of the configuration that Orthanc starts with."""
@@ -104,7 +107,6 @@ class Archive:
             [sys.executable, "-m", "operations.archive"], env=environ, stdout=log, stderr=log
         )
         log.close()
-        RUNNING.append(self)
         if wait:
             until(self.is_up, 60)
         return self
@@ -131,7 +133,6 @@ class Archive:
             assert self.process.wait(60) == 0
 
     def kill(self) -> None:
-        """Whatever state it is in; an archive that has ended stays so."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
