@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +17,13 @@ from zambezi.environment import PORTS, REPOSITORY, Environment
 
 
 @contextmanager
-def a_hospital(quiet_seconds: float = 0.5) -> Iterator[Hospital]:
-    """Start everything, hand it over, stop everything; with ZAMBEZI_KEEP its folder stays, to look at the logs."""
+def a_hospital(
+    quiet_seconds: float = 0.5, before: Callable[[Environment], None] = lambda _: None
+) -> Iterator[Hospital]:
+    """Do what is to be done `before`, start everything, hand it over, stop everything.
+
+    With ZAMBEZI_KEEP its folder stays, to look at the logs.
+    """
     folder = Path(tempfile.mkdtemp(prefix="zambezi-test-"))
     folder.chmod(0o755)  # the processes run under an account of their own
     shutil.copytree(REPOSITORY / "demo" / "config", folder / "config")
@@ -39,16 +44,17 @@ def a_hospital(quiet_seconds: float = 0.5) -> Iterator[Hospital]:
     hospital = Hospital(environment, Neighbours.read(environment, environ))
     crash_folder(hospital).mkdir()
     crash_folder(hospital).chmod(0o777)  # the processes, whose account is another, take the files away
-    before = os.environ.get("ZAMBEZI_CRASH_DIR")
+    crash_before = os.environ.get("ZAMBEZI_CRASH_DIR")
     os.environ["ZAMBEZI_CRASH_DIR"] = str(crash_folder(hospital))
+    before(environment)
     try:
         play.start(hospital)
         yield hospital
     finally:
-        if before is None:
+        if crash_before is None:
             del os.environ["ZAMBEZI_CRASH_DIR"]
         else:
-            os.environ["ZAMBEZI_CRASH_DIR"] = before
+            os.environ["ZAMBEZI_CRASH_DIR"] = crash_before
         hospital.try_zambezi("down")
         hospital.neighbours.stop()
         if "ZAMBEZI_KEEP" not in os.environ:
