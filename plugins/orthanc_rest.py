@@ -17,7 +17,7 @@ class RestRefused(Exception):
 
 
 class OrthancRest:
-    """One keep-alive connection; for one thread. Only calls that may be repeated: reading, and setting a thing to a value."""
+    """One keep-alive connection; for one thread. Only calls that may be repeated: reading, setting a value."""
 
     def __init__(self, port: int, authorization: str, timeout_s: float = 60) -> None:
         self._port = port

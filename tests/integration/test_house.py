@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import stat
 import subprocess
 import time
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from sqlalchemy import select
 
 from demo import images
@@ -56,13 +56,13 @@ def an_exam(word: str, modality_sends: str = "20260109") -> images.Exam:
     return images.Exam(f"HOUSE{word}", "Sithole^Farai", "19810503", "M", "", images.uid("house", word), modality_sends)
 
 
-# --- TLS ---------------------------------------------------------------------------------------------------------
+# --- TLS ------------------------------------------------------------------------------------------
 
 
-def handshake(port: int, version: str) -> str:
-    """What `openssl s_client` says of a handshake with one version of TLS; level 0 so that it offers old ones at all."""
+def handshake(port: int, version: str, ciphers: str = "ALL") -> str:
+    """What `openssl s_client` says of a handshake with one version of TLS (at level 0 it offers old ones, too)."""
     done = subprocess.run(
-        ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", f"-{version}", "-cipher", "ALL:@SECLEVEL=0"],
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", f"-{version}", "-cipher", f"{ciphers}:@SECLEVEL=0"],
         input=b"", capture_output=True, timeout=30,
     )  # fmt: skip
     return (done.stdout + done.stderr).decode(errors="replace")
@@ -75,16 +75,10 @@ def test_https_speaks_tls_1_2_and_1_3_and_nothing_older(house: Hospital):
         assert "alert protocol version" in said, said[-500:]
     assert re.search(r"Protocol *: TLSv1\.2|New, TLSv1\.2", handshake(port, "tls1_2"))
     assert "New, TLSv1.3" in handshake(port, "tls1_3")
-    weak = subprocess.run(
-        ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_2", "-cipher", "AES128-SHA:AES256-SHA:@SECLEVEL=0"],
-        input=b"", capture_output=True, timeout=30,
-    )  # fmt: skip
-    assert b"handshake failure" in weak.stdout + weak.stderr
+    assert "handshake failure" in handshake(port, "tls1_2", "AES128-SHA:AES256-SHA")
 
 
 def test_over_https_the_cookie_stays_on_https(house: Hospital):
-    import requests  # noqa: PLC0415
-
     url = f"https://127.0.0.1:{house.environment.ports.https}"
     trusted = str(house.environment.home / "certificates" / "front.crt")
     with requests.Session() as browser:
@@ -114,7 +108,6 @@ def test_plain_http_is_for_this_machine_alone(house: Hospital):
     bound = {line.split()[1] for line in listening if line.split()[3] == "0A"}
     assert f"0100007F:{house.environment.ports.http:04X}" in bound
     assert f"00000000:{house.environment.ports.http:04X}" not in bound
-    assert ssl.create_default_context().minimum_version is not None
 
 
 # --- new rules while it runs -----------------------------------------------------------------------------------
@@ -203,13 +196,13 @@ def test_a_reload_with_faults_names_them_all_and_changes_nothing(house: Hospital
     house.ct.store(images.ct_slices(an_exam("OLDRULES"), 1, tmp_path))
 
 
-# --- whose its files are -------------------------------------------------------------------------------------------
+# --- whose its files are ------------------------------------------------------------------------------------------
 
 
 def test_no_file_is_roots_and_none_is_open_to_others(house: Hospital, tmp_path: Path):
     house.ct.store(images.ct_slices(an_exam("FILES"), 1, tmp_path))
     house.person("radiologista").get("/studies")
-    house.zambezi("status")
+    house.try_zambezi("status")
     house.zambezi("audit", "verify")
     house.zambezi("user", "list")
     house.zambezi("token", "issue", "--kind", "emergency", "--name", "files")
@@ -241,7 +234,7 @@ def test_no_file_is_roots_and_none_is_open_to_others(house: Hospital, tmp_path: 
         assert not (home / folder).stat().st_mode & stat.S_IRWXO, folder
 
 
-# --- what a kill leaves ------------------------------------------------------------------------------------------------
+# --- what a kill leaves ------------------------------------------------------------------------------------------
 
 
 def pids(house: Hospital) -> dict[str, int]:
