@@ -5,6 +5,7 @@ PYTHON := .venv/bin/python
 ZAMBEZI := .venv/bin/zambezi
 
 .DEFAULT_GOAL := help
+export MAKECMDGOALS
 .PHONY: help install run demo test check bench soak down
 
 help: ## Show this list
@@ -41,3 +42,4 @@ soak: ## Kill processes for hours while images and orders come in; nothing may b
 
 down: ## Stop what `make run` or `make demo` left running
 	@for home in data data-demo; do if [ -d $$home ]; then ZAMBEZI_HOME=$$home $(ZAMBEZI) down; fi; done
+	@if [ -d data-demo ]; then $(PYTHON) -m demo.play down; fi

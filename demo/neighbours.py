@@ -135,7 +135,8 @@ def free_port() -> int:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/bin:/usr/sbin")
+    # Debian's first: pynetdicom puts programs of the same names into an activated virtual environment
+    found = shutil.which(name, path="/usr/bin:/usr/sbin:" + os.environ.get("PATH", ""))
     if not found:
         raise RuntimeError(f"{name} is not installed; `make install` as root installs Debian's dcmtk")
     return found

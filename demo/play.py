@@ -2,6 +2,7 @@
 
 EXIT=1 stops everything after the play and ends with a non-zero code if a step failed. A second call finds
 the first play, verifies what it left and plays nothing again; REPLAY=1 plays with new identifiers.
+`python -m demo.play down` stops the neighbours (`make down` stops all).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from demo.neighbours import Neighbours
 from demo.person import PersonStuck
 from zambezi import clock
 from zambezi.account import become_account
-from zambezi.environment import REPOSITORY, Environment
+from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
 
 STEPS: tuple[tuple[str, str, Callable[[Hospital, Run], str]], ...] = (
     ("1", "the HIS sends patient and order", ordering.his_orders),
@@ -39,7 +40,14 @@ def main() -> int:
     environment = Environment.read({"ZAMBEZI_HOME": str(REPOSITORY / "data-demo"),
                                     "ZAMBEZI_CONFIG": str(REPOSITORY / "demo" / "config"), **os.environ})  # fmt: skip
     become_account(environment.home)
+    if environment.home.exists() and not os.access(environment.home, os.W_OK):
+        print(f"{environment.home} belongs to {environment.home.owner()}. Run as root: make -C {REPOSITORY} demo\n"
+              "or give this play a folder of its own: ZAMBEZI_HOME=FOLDER make demo", file=sys.stderr)  # fmt: skip
+        return 2
     hospital = Hospital(environment, Neighbours.read(environment, os.environ))
+    if sys.argv[1:] == ["down"]:
+        hospital.neighbours.stop()
+        return 0
     stay = os.environ.get("EXIT") != "1"
     begun = time.monotonic()
     failed = False
@@ -125,4 +133,7 @@ def _addresses(hospital: Hospital) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except EnvironmentFault as fault:
+        sys.exit(str(fault))

@@ -11,8 +11,9 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
@@ -31,6 +32,8 @@ LEASE = timedelta(seconds=20)
 RENEW_S = 5.0
 POLL_S = 1.0
 JOB_POLL_S = 0.3
+#: So many attempts that were cut short are made again without waiting.
+PARDONED = 3
 #: States of Orthanc's jobs that are over.
 _OVER = ("Success", "Failure")
 
@@ -41,6 +44,13 @@ class AttemptFailed(Exception):
 
 class Interrupted(Exception):
     """The process stops, or Orthanc is away: no fault of the destination, and no attempt of it."""
+
+
+class CutShort(Exception):
+    """Orthanc went away while it was sending. Most often that is a restart, and the attempt is made again at once.
+
+    But an image whose sending brings Orthanc down must not do so for ever: it counts, and soon waits grow.
+    """
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Courier:
     def bring(self, shipment: Shipment, again: bool) -> str:
         """Send what the destination lacks and prove that it has all; the outcome in words.
 
-        Raises AttemptFailed, or Interrupted. `again`: an attempt was made before, so ask first what is there.
+        Raises AttemptFailed, CutShort or Interrupted. `again`: an attempt was made before, so ask first what is there.
         """
         if self._proof == "acknowledged":
             self._send(shipment.instances)
@@ -100,22 +110,29 @@ class Courier:
     def _send(self, instances: tuple[tuple[str, str, str], ...]) -> None:
         try:
             job_id = self._orthanc.start_store(self._name, [one[0] for one in instances])
-            job = self._orthanc.job(job_id)
-            while job["State"] not in _OVER:
-                if self._stop_asked.wait(JOB_POLL_S):
-                    raise Interrupted("the gateway stops")
-                job = self._orthanc.job(job_id)
         except OrthancRefused as refused:
             if refused.status == 404:
-                raise AttemptFailed(
-                    "the archive no longer has some of the instances, or was restarted while it sent them"
-                ) from refused
+                raise AttemptFailed("the archive no longer has some of the instances") from refused
             raise AttemptFailed(f"the archive can't send to {self._name}: {_reason(refused)}") from refused
         except OrthancUnreachable as away:
             raise Interrupted(str(away)) from away
+        job = self._ended(job_id)
         if job["State"] != "Success":
             said = job.get("ErrorDetails") or job.get("ErrorDescription") or "no reason given"
             raise AttemptFailed(f"sending {len(instances)} instances to {self._name} failed: {said}")
+
+    def _ended(self, job_id: str) -> dict[str, Any]:
+        try:
+            while (job := self._orthanc.job(job_id))["State"] not in _OVER:
+                if self._stop_asked.wait(JOB_POLL_S):
+                    raise Interrupted("the gateway stops")
+        except OrthancRefused as refused:
+            if refused.status == 404:  # jobs end with the process
+                raise CutShort("the archive was restarted while it was sending") from refused
+            raise AttemptFailed(f"the archive can't send to {self._name}: {_reason(refused)}") from refused
+        except OrthancUnreachable as away:
+            raise CutShort(f"the archive went away while it was sending ({away})") from away
+        return job
 
 
 class DicomSender(threading.Thread):
@@ -166,7 +183,10 @@ class DicomSender(threading.Thread):
             with _kept(self._sessions, held, self._now):
                 outcome = self._courier.bring(Shipment(row.study_uid or "", instances), again=row.attempts > 1)
         except AttemptFailed as failed:
-            self._failed(held, str(failed))
+            self._failed(held, str(failed), self._patience)
+        except CutShort as why:
+            pardoned = replace(self._patience, retry_seconds=0, cap_seconds=0)
+            self._failed(held, str(why), pardoned if row.attempts <= PARDONED else self._patience)
         except Interrupted as why:
             log.info("%s: delivery %s put back: %s", self._destination_name, held.delivery_id, why)
             self._settle(held, lambda session: outbox.let_go(session, held, now=self._now()))
@@ -182,12 +202,12 @@ class DicomSender(threading.Thread):
             log.info("%s: delivery %s: %s", self._destination_name, held.delivery_id, outcome)
         return True
 
-    def _failed(self, held: outbox.Claim, words: str) -> None:
+    def _failed(self, held: outbox.Claim, words: str, patience: outbox.Patience) -> None:
         self.error = words
         self._settle(
             held,
             lambda session: outbox.failed(
-                session, held, outcome=words, patience=self._patience, now=self._now(), writer=WRITER
+                session, held, outcome=words, patience=patience, now=self._now(), writer=WRITER
             ),
         )
         log.warning("%s: delivery %s: %s", self._destination_name, held.delivery_id, words)

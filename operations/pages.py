@@ -5,11 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, current_app, jsonify, render_template
+from flask_babel import lazy_gettext as _
 
 from operations import status
 from zambezi.access import PUBLIC, requires
 
 pages = Blueprint("operations", __name__, template_folder="templates")
+pages.navigation = (("operations.health", _("Health")),)  # type: ignore[attr-defined]  # read by the application
+
+#: What each process is for, in the words of somebody who only sees that it is down.
+JOBS = {
+    "orthanc": _("the archive: takes images in and shows them"),
+    "ris": _("these pages"),
+    "gateway": _("messages, exam progress and deliveries"),
+    "migration": _("brings studies over from old archives"),
+    "operations": _("watches over the others"),
+    "front": _("the door for browsers"),
+}
+#: States as supervisord names them, and two of ours.
+STATES = {
+    "running": _("runs"),
+    "starting": _("is starting"),
+    "silent": _("gives no sign of life"),
+    "stopping": _("is stopping"),
+    "stopped": _("does not run"),
+    "exited": _("has ended"),
+    "backoff": _("does not come up, is tried again"),
+    "fatal": _("does not come up"),
+    "unknown": _("unknown"),
+}
+QUEUES = {
+    "exceptions open": _("exceptions that nobody has decided"),
+    "messages waiting": _("messages that could not be carried out"),
+}
 
 
 @pages.get("/health")
@@ -17,7 +45,8 @@ pages = Blueprint("operations", __name__, template_folder="templates")
 def health() -> Any:
     """Each process, what waits and what went wrong: what `zambezi status` says."""
     parts = current_app.extensions["zambezi"]
-    return render_template("health.html", found=status.look(parts.environment, parts.clock()))
+    found = status.look(parts.environment, parts.clock())
+    return render_template("health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES)
 
 
 @pages.get("/health/live")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from plugins import facts, place
+from plugins import facts, place, priority
 from plugins.facts import Change, Instance
 from plugins.journal import Journal
 from plugins.recorder import Recorder
@@ -27,8 +27,12 @@ log = logging.getLogger("zambezi.follower")
 PIECE = 1000
 #: Instances listed at once in a full inventory.
 LISTED = 10000
-#: While instances come, rounds begin so far apart: a commit for several of them, and a short wait for readers.
+#: Rounds begin so far apart: a short wait for readers ...
 ROUND_S = 0.1
+#: ... but while instances pour in (a round had so many), one commit and one request are for many of them. Each
+#: commit waits for the disk that Orthanc writes the images to, and each batch is one commit of the gateway's, too.
+BUSY_ROUND_S = 0.5
+BUSY = 10
 #: Without a call from Orthanc (events are lost in a crash, and may be), a round comes by itself.
 IDLE_S = 0.5
 _PARENTS = 20000
@@ -70,6 +74,7 @@ class Follower:
         # While lost files are being ingested again, what is missing is about to come.
         self._compared = recovering
         self._inventory: set[str] | None = None
+        self._taken = 0
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zambezi-follower", daemon=True)
@@ -110,16 +115,16 @@ class Follower:
         rows = [self._change(row) for row in answer["Changes"]]
         new = [self._change(row) for row in answer["Changes"] if row["ChangeType"] == "NewInstance"]
         done = bool(answer["Done"])
+        self._taken = len(new)
         self.lag = 0 if done else max(1, int(answer["Last"]) - cursor.seq)
-        instances = self._instances([row.orthanc_id for row in new if not self._recorder.is_known(row)])
+        instances = self._instances([row.orthanc_id for row in self._recorder.unknown(new)])
         began = self._recorder.unknown_studies(instances.values())
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
         if new or rows or self._recorder.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
-                for row in new:
-                    self._recorder.record(transaction, row, instances.get(row.orthanc_id), now, self._studies(issuers))
+                self._recorder.record(transaction, new, instances, now, self._studies(issuers))
                 self._recorder.record_deleted(transaction, deleted, now)
                 if reach != cursor:
                     self._recorder.set_cursor(transaction, reach)
@@ -133,6 +138,7 @@ class Follower:
 
     def _run(self) -> None:
         failures, begun = 0, False
+        priority.lower()
         while True:
             began = time.monotonic()
             last = self._stop.is_set()
@@ -154,7 +160,8 @@ class Follower:
                 self._stop.wait(min(5.0, 0.2 * failures))
             elif not more and not self._stop.is_set():
                 self._wake.wait(IDLE_S)
-                self._stop.wait(max(0.0, ROUND_S - (time.monotonic() - began)))
+                pause = BUSY_ROUND_S if self._taken >= BUSY else ROUND_S
+                self._stop.wait(max(0.0, pause - (time.monotonic() - began)))
 
     def _change(self, row: Mapping[str, Any]) -> Change:
         return Change(self._index_id, int(row["Seq"]), str(row["ID"]), str(row["Date"]))
@@ -230,10 +237,9 @@ class Follower:
         if not (missing or instances or self._recorder.doubted()):
             return
         with self._journal.transaction() as transaction:
-            for orthanc_id, one in instances.items():
-                # No change number: its row is not in /changes.
-                row = Change(self._index_id, 0, orthanc_id, "")
-                self._recorder.record(transaction, row, one, now, self._studies(issuers))
+            # No change number: their rows are not in /changes.
+            rows = [Change(self._index_id, 0, orthanc_id, "") for orthanc_id in instances]
+            self._recorder.record(transaction, rows, instances, now, self._studies(issuers))
             self._recorder.record_deleted(transaction, dict.fromkeys(missing, "unseen"), now)
             self._recorder.trust_all(transaction)
 

@@ -7,6 +7,7 @@ unless a `deleted` one came between; an instance that is met again because the i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,15 +70,17 @@ class Recorder:
 
     # -- what is known
 
-    def is_known(self, row: Change) -> bool:
-        """Whether this very row was recorded, and nothing makes its instance doubtful."""
-        return bool(
-            self._journal.query(
-                "SELECT 1 FROM changes JOIN instances USING (orthanc_id) WHERE changes.index_id = ?"
-                " AND seq = ? AND orthanc_id = ? AND date = ? AND unsure = 0",
-                (row.index_id, row.seq, row.orthanc_id, row.date),
-            )
+    def unknown(self, rows: Sequence[Change]) -> list[Change]:
+        """Rows of one piece that were not recorded yet, or whose instance is doubtful."""
+        if not rows:
+            return []
+        found = self._journal.query(
+            "SELECT changes.index_id, seq, orthanc_id, date FROM changes JOIN instances USING (orthanc_id)"
+            " WHERE changes.index_id = ? AND seq BETWEEN ? AND ? AND unsure = 0",
+            (rows[0].index_id, rows[0].seq, rows[-1].seq),
         )
+        known = {Change(*row) for row in found}
+        return [row for row in rows if row not in known]
 
     def is_present(self, orthanc_id: str) -> bool:
         return bool(self._journal.query("SELECT 1 FROM instances WHERE orthanc_id = ? AND present = 1", (orthanc_id,)))
@@ -104,28 +107,70 @@ class Recorder:
 
     def unknown_studies(self, instances: Iterable[Instance]) -> dict[str, str]:
         """Studies that begin with these instances: Orthanc id of the study -> of its first instance."""
-        began: dict[str, str] = {}
+        first: dict[str, str] = {}
         for one in instances:
-            if one.study_orthanc_id not in began and self._journal.study_of("studies", one.study_orthanc_id) is None:
-                began[one.study_orthanc_id] = one.orthanc_id
-        return began
+            first.setdefault(one.study_orthanc_id, one.orthanc_id)
+        return {study: one for study, one in first.items() if self._journal.study_of("studies", study) is None}
 
     # -- what happened
 
     def record(
-        self, transaction: Transaction, row: Change, one: Instance | None, now: datetime, study_facts: StudyFacts
+        self,
+        transaction: Transaction,
+        rows: Sequence[Change],
+        instances: Mapping[str, Instance],
+        now: datetime,
+        study_facts: StudyFacts,
     ) -> None:
-        """A row of /changes that tells of a new instance; `one` is None if it is gone already."""
-        seen = transaction.execute(
-            "SELECT 1 FROM changes WHERE index_id = ? AND seq = ? AND orthanc_id = ? AND date = ?",
-            (row.index_id, row.seq, row.orthanc_id, row.date),
-        ).fetchone()
+        """Rows of /changes, in their order, that tell of new instances; those not in `instances` are gone already."""
+        seen = self._seen(transaction, rows)
+        before = self._present(transaction, [row.orthanc_id for row in rows])
+        transaction.executemany(
+            "INSERT OR IGNORE INTO changes VALUES (?, ?, ?, ?)",
+            [(row.index_id, row.seq, row.orthanc_id, row.date) for row in rows],
+        )
+        fresh: dict[str, tuple[Change, Instance]] = {}
+        for row in rows:
+            one = instances.get(row.orthanc_id)
+            if row not in seen and one and row.orthanc_id not in before and row.orthanc_id not in fresh:
+                fresh[row.orthanc_id] = (row, one)
+                continue
+            # Something is odd about this one: first what came before it, so that the order is kept.
+            self._store(transaction, list(fresh.values()), now, study_facts)
+            fresh = {}
+            self._record_odd(transaction, row, one, row in seen, now, study_facts)
+        self._store(transaction, list(fresh.values()), now, study_facts)
+
+    def _seen(self, transaction: Transaction, rows: Sequence[Change]) -> set[Change]:
+        if not rows:
+            return set()
+        numbers = [row.seq for row in rows]
+        found = transaction.execute(
+            "SELECT index_id, seq, orthanc_id, date FROM changes WHERE index_id = ? AND seq BETWEEN ? AND ?",
+            (rows[0].index_id, min(numbers), max(numbers)),
+        )
+        return {Change(*row) for row in found}
+
+    def _present(self, transaction: Transaction, orthanc_ids: Sequence[str]) -> set[str]:
+        found = transaction.execute(
+            "SELECT orthanc_id FROM instances WHERE present = 1 AND orthanc_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(orthanc_ids),),
+        )
+        return {row[0] for row in found}
+
+    def _record_odd(
+        self,
+        transaction: Transaction,
+        row: Change,
+        one: Instance | None,
+        seen: bool,
+        now: datetime,
+        study_facts: StudyFacts,
+    ) -> None:
+        """A row that was recorded before, or tells of an instance that is gone or was there already."""
         if seen:
             transaction.execute("UPDATE instances SET unsure = 0 WHERE orthanc_id = ?", (row.orthanc_id,))
             return
-        transaction.execute(
-            "INSERT INTO changes VALUES (?, ?, ?, ?)", (row.index_id, row.seq, row.orthanc_id, row.date)
-        )
         before = transaction.execute(
             "SELECT unsure, index_id FROM instances WHERE orthanc_id = ? AND present = 1", (row.orthanc_id,)
         ).fetchone()
@@ -145,35 +190,46 @@ class Recorder:
         if before is not None:
             # Another row of the same index: it was deleted and stored anew before anybody looked.
             self._delete(transaction, [row.orthanc_id], now, "seen when it was stored anew")
-        self._store(transaction, row, one, now, study_facts)
+        self._store(transaction, [(row, one)], now, study_facts)
 
     def _store(
-        self, transaction: Transaction, row: Change, one: Instance, now: datetime, study_facts: StudyFacts
+        self,
+        transaction: Transaction,
+        fresh: Sequence[tuple[Change, Instance]],
+        now: datetime,
+        study_facts: StudyFacts,
     ) -> None:
-        known = transaction.execute(
-            "SELECT 1 FROM studies WHERE study_orthanc_id = ?", (one.study_orthanc_id,)
-        ).fetchone()
-        if not known:
-            told = dict(study_facts(one.study_orthanc_id))
-            told["issuer"] = told["issuer"] or self._rules.now.zambezi.site.issuer
-            transaction.append("study-began", now, **told, cause=one.cause)
-            transaction.execute(
-                "INSERT INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)", (one.study_orthanc_id, one.study_uid)
-            )
-        transaction.append("stored", now, one.orthanc_id, **one.told, change=row.told)
-        transaction.execute(
+        """Instances that are not there yet, and a new start for the clocks of their studies."""
+        first: dict[str, Instance] = {}
+        for _, one in fresh:
+            first.setdefault(one.study_orthanc_id, one)
+        for study, one in first.items():
+            known = transaction.execute("SELECT 1 FROM studies WHERE study_orthanc_id = ?", (study,)).fetchone()
+            if not known:
+                told = dict(study_facts(study))
+                told["issuer"] = told["issuer"] or self._rules.now.zambezi.site.issuer
+                transaction.append("study-began", now, **told, cause=one.cause)
+                transaction.execute(
+                    "INSERT INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)", (study, one.study_uid)
+                )
+        for row, one in fresh:
+            transaction.append("stored", now, one.orthanc_id, **one.told, change=row.told)
+        transaction.executemany(
             "INSERT OR REPLACE INTO instances (orthanc_id, study_orthanc_id, series_orthanc_id, study_uid, series_uid,"
             " sop_uid, modality, cause, remote_aet, called_aet, index_id, change_seq)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                one.orthanc_id, one.study_orthanc_id, one.series_orthanc_id, one.study_uid, one.series_uid,
-                one.sop_uid, one.modality, one.cause, one.remote_aet, one.called_aet, row.index_id, row.seq,
-            ),
+            [
+                (
+                    one.orthanc_id, one.study_orthanc_id, one.series_orthanc_id, one.study_uid, one.series_uid,
+                    one.sop_uid, one.modality, one.cause, one.remote_aet, one.called_aet, row.index_id, row.seq,
+                )
+                for row, one in fresh
+            ],
         )  # fmt: skip
-        transaction.execute(
+        transaction.executemany(
             "INSERT INTO clocks VALUES (?, ?, ?) ON CONFLICT (study_orthanc_id, cause)"
             " DO UPDATE SET last_at = excluded.last_at",
-            (one.study_orthanc_id, one.cause, clock.text(now)),
+            [(study, cause, clock.text(now)) for study, cause in {(o.study_orthanc_id, o.cause) for _, o in fresh}],
         )
 
     def record_deleted(self, transaction: Transaction, gone: Mapping[str, str], now: datetime) -> None:

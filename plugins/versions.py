@@ -8,7 +8,7 @@ from typing import Any
 _WANTED = (
     (
         "RegisterStorageCommitmentScpCallback",
-        "Orthanc answers storage commitment from its index alone; ask the gateway",
+        "Orthanc answers storage commitment from its index alone, without looking at the files",
     ),
     ("EmitAuditLog", "Orthanc keeps no audit log of its own; the journal has it all"),
     ("SetStableStatus", "Orthanc's own stable events can't be set by our completeness clock"),

@@ -16,6 +16,7 @@ sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve()
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -41,6 +42,9 @@ from zambezi.config import ConfigurationFaults
 from zambezi.environment import Environment
 
 log = logging.getLogger("zambezi.plugin")
+
+#: How long notifications gather; also the longest that a stop waits for it.
+GATHER_S = 0.1
 
 _METHODS = {getattr(orthanc.HttpMethod, name): name for name in ("GET", "POST", "PUT", "DELETE")}
 
@@ -69,6 +73,7 @@ class Plugin:
         self.http_port = int(configuration["HttpPort"])
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
         self.recovering = configuration.get("DicomServerEnabled") is False
+        self.gathered_at = 0.0
         self.status_answer = StatusAnswer()
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
@@ -94,6 +99,18 @@ class Plugin:
             self.follower.check_deleted(resource)
         elif self.follower and change_type == orthanc.ChangeType.NEW_INSTANCE:
             self.follower.wake()
+            self.gather()
+
+    def gather(self) -> None:
+        """Let notifications pile up for a moment, and take them at once.
+
+        They come one by one from a thread that does nothing else. Waking it, and taking Python's lock, for
+        each stored instance costs more than what is done with it; nobody waits for that thread.
+        """
+        now = time.monotonic()
+        if now - self.gathered_at > GATHER_S:
+            time.sleep(GATHER_S)
+            self.gathered_at = time.monotonic()
 
     def start(self) -> None:
         """Begin to follow: Orthanc answers HTTP now."""

@@ -20,6 +20,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as AnyResponse
 
 from ris_service import languages, people, words
+from ris_service.exams import person_name
 from ris_service.languages import gettext
 from ris_service.parts import Parts
 from ris_service.session import TokenSessions
@@ -204,7 +205,7 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
         here = _place(request.endpoint or "", [where for where, _label in mine])
         return [(where, label, where == here) for where, label in mine]
 
-    app.jinja_env.filters.update(moment=languages.moment, day=languages.day)
+    app.jinja_env.filters.update(moment=languages.moment, day=languages.day, person_name=person_name)
     app.jinja_env.globals.update(
         words=words,
         places=places,

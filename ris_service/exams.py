@@ -62,6 +62,12 @@ def shown_name(family: str, given: str) -> str:
     return ", ".join(part for part in (family.strip(), given.strip()) if part)
 
 
+def person_name(text: str) -> str:
+    """A name as HL7 and DICOM write it (`Machava^José`), as people do; one that was typed here stays as it is."""
+    family, _, given = text.partition("^")
+    return shown_name(family, given.replace("^", " "))
+
+
 def of_study(database: Session, study_uid: str) -> list[Exam]:
     """The studies under this UID: one, or several where different patients' images carry the same UID."""
     rows = database.execute(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
 from ris_service import exams, languages, report_pdf, words
-from ris_service.exams import Exam
+from ris_service.exams import Exam, person_name
 from ris_service.languages import gettext
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
@@ -138,7 +138,8 @@ def pdf_of(exam: Exam, report: Report) -> bytes:
             patient_name=exam.patient_name, patient_id=exam.patient_id, born=languages.day(exam.birth_date),
             sex=words.of(words.SEX, exam.sex), exam=f"{exam.modalities} {exam.description}".strip(),
             exam_date=languages.day(exam.study.study_date) or languages.moment(exam.study.first_at, "day"),
-            accession_number=exam.accession_number, referrer=exam.order.referring_physician if exam.order else "",
+            accession_number=exam.accession_number,
+            referrer=person_name(exam.order.referring_physician) if exam.order else "",
             technique=report.technique, findings=report.findings, impression=report.impression,
             signed_by=report.signed_by or "", signed_at=languages.moment(report.signed_at, "long"),
             digest=reports.text_digest(report),

@@ -62,7 +62,7 @@ WORDS = {
     "pt": Words(
         "Relatório de imagiologia", "Versão {version}. Substitui a versão {before}.", "Paciente", "N.º do paciente",
         "Nascimento", "Sexo", "Exame", "Data do exame", "N.º de acesso", "Requisitante", "Técnica", "Achados",
-        "Conclusão", "Assinado eletronicamente por {name}, {at}", "Resumo do texto (SHA-256)", "Página {n}",
+        "Conclusão", "Assinado electronicamente por {name}, {at}", "Resumo do texto (SHA-256)", "Página {n}",
     ),
     "en": Words(
         "Imaging report", "Version {version}. It replaces version {before}.", "Patient", "Patient ID", "Born", "Sex",

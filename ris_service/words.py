@@ -41,6 +41,7 @@ PROOF = {
     "acknowledged": _("the receiver acknowledged every image"),
     "committed": _("the receiver committed itself to keep every image"),
 }
+MESSAGE_PROOF = _("the receiver accepted the message")
 SEX = {"M": _("male"), "F": _("female"), "O": _("other"), "U": _("unknown")}
 CAUSE = {"modality": _("modality"), "migration": _("migration"), "ourselves": _("Zambezi itself")}
 ROOM = {
@@ -123,6 +124,11 @@ def state(table: dict[str, tuple[str, str]], code: str) -> tuple[str, str]:
 def of(table: dict[str, str], code: str | None) -> str:
     """The words for a code; the bare code where there are none."""
     return str(table.get(code or "", code or ""))
+
+
+def proof(kind: str, level: str | None) -> str:
+    """What shows that a delivery arrived: a message was accepted, images were found, acknowledged or committed."""
+    return of(PROOF, level) if kind == "dicom" else str(MESSAGE_PROOF)
 
 
 def problem(status: int) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from demo import play
 from demo.hospital import Hospital
 from demo.neighbours import Neighbours, free_port
@@ -44,21 +46,19 @@ def a_hospital(
     hospital = Hospital(environment, Neighbours.read(environment, environ))
     crash_folder(hospital).mkdir()
     crash_folder(hospital).chmod(0o777)  # the processes, whose account is another, take the files away
-    crash_before = os.environ.get("ZAMBEZI_CRASH_DIR")
-    os.environ["ZAMBEZI_CRASH_DIR"] = str(crash_folder(hospital))
     before(environment)
-    try:
-        play.start(hospital)
-        yield hospital
-    finally:
-        if crash_before is None:
-            del os.environ["ZAMBEZI_CRASH_DIR"]
-        else:
-            os.environ["ZAMBEZI_CRASH_DIR"] = crash_before
-        hospital.try_zambezi("down")
-        hospital.neighbours.stop()
-        if "ZAMBEZI_KEEP" not in os.environ:
-            shutil.rmtree(folder, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZAMBEZI_CRASH_DIR", str(crash_folder(hospital)))
+        # The code of this checkout, wherever the virtual environment's own `zambezi` was installed from.
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        try:
+            play.start(hospital)
+            yield hospital
+        finally:
+            hospital.try_zambezi("down")
+            hospital.neighbours.stop()
+            if "ZAMBEZI_KEEP" not in os.environ:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def crash_folder(hospital: Hospital) -> Path:

@@ -4,7 +4,8 @@ window.config = {
   routerBasename: '/',
   extensions: [],
   modes: [],
-  customizationService: {},
+  // No tour over the images: it comes in English, and again in every browser.
+  customizationService: [{ 'ohif.tours': { $set: [] } }],
   showStudyList: false,
   maxNumberOfWebWorkers: 3,
   showWarningMessageForCrossOrigin: false,

@@ -1,6 +1,7 @@
 """Two random kill rounds on the running installation (`make soak` does ten)."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -9,5 +10,7 @@ from tests import killing
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_is_lost_or_doubled_when_processes_are_killed_in_turn(hospital: Hospital, seed: int):
-    print(killing.one_round(hospital, instances=2000, orders=20, chance=random.Random(seed)))  # noqa: T201
+def test_nothing_is_lost_or_doubled_when_processes_are_killed_in_turn(
+    hospital: Hospital, seed: int, say: Callable[[str], None]
+):
+    say(killing.one_round(hospital, instances=2000, orders=20, chance=random.Random(seed)))

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +11,8 @@ from tests import killing
 
 
 @pytest.mark.parametrize("number", range(1, 11))
-def test_ten_kill_rounds(hospital: Hospital, number: int):
+def test_ten_kill_rounds(hospital: Hospital, number: int, say: Callable[[str], None]):
     seed = time.time_ns()
+    say(f"round {number}: seed {seed}")
     seen = killing.one_round(hospital, instances=2000, orders=20, chance=random.Random(seed))
-    print(f"round {number} (seed {seed}): {seen}")  # noqa: T201 - the figures are what a soak is for
+    say(f"round {number}: {seen}")
