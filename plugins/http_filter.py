@@ -35,7 +35,6 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/jobs/[^/]+/[^/]+"),
         ("DELETE", r"/queries/[^/]+"),
         ("PUT", r"/zambezi/.+"),
-        ("POST", r"/zambezi/.+"),
     ),
     "ris": (("POST", r"/instances"), ("POST", r"/tools/find")),
     "migration": (
@@ -46,7 +45,7 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/jobs/[^/]+/cancel"),
         ("POST", r"/instances"),
     ),
-    "operations": (("POST", r"/tools/find"),),
+    "operations": (("POST", r"/tools/find"), ("POST", r"/zambezi/reload")),
     "recovery": (("POST", r"/instances"),),
 }
 
