@@ -194,7 +194,9 @@ def save(shot: bytes, file: Path) -> int:
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     for share in (1, 0.75, 0.6, 0.5):
         out = io.BytesIO()
-        smaller = picture.resize((round(picture.width * share), round(picture.height * share)), Image.Resampling.LANCZOS)
+        smaller = picture.resize(
+            (round(picture.width * share), round(picture.height * share)), Image.Resampling.LANCZOS
+        )
         smaller.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
         if out.tell() < LARGEST_BYTES:
             file.write_bytes(out.getvalue())

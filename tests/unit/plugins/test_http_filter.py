@@ -376,7 +376,12 @@ def test_a_narrow_role_without_studies_opens_none(role: str) -> None:
 
 @pytest.mark.parametrize("role", ["reception", "unknown", ""])
 def test_a_role_without_images_opens_none(role: str) -> None:
-    for path in (f"/dicom-web/studies/{A}", "/dicom-web/studies", "/web-viewer/app/viewer.html", "/zambezi/viewer-door"):
+    for path in (
+        f"/dicom-web/studies/{A}",
+        "/dicom-web/studies",
+        "/web-viewer/app/viewer.html",
+        "/zambezi/viewer-door",
+    ):
         assert not ask("front", "GET", path, shown=token(role)).allowed
         assert not ask("front", "GET", path, shown=token(role, A)).allowed
 
