@@ -10,6 +10,8 @@ from urllib.parse import urljoin
 
 import requests
 
+from zambezi.access.tokens import COOKIE
+
 
 class PersonStuck(Exception):
     """The page was not there, refused, or had no form of the kind that was looked for."""
@@ -70,6 +72,11 @@ class Person:
         self._browser = requests.Session()
         self._browser.trust_env = False
         self._browser.headers["Accept-Language"] = "pt"
+
+    @property
+    def cookie(self) -> str:
+        """The signed token that the browser carries, empty without one."""
+        return str(self._browser.cookies.get(COOKIE) or "")
 
     def get(self, path: str) -> requests.Response:
         """Any GET; PersonStuck unless it is answered 200."""

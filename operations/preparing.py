@@ -154,6 +154,8 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
         environment.home / "certificates",
     ):
         folder.mkdir(parents=True, exist_ok=True)
+        # Keys and patients' data lie in all of them; an administrator may have made one by hand.
+        folder.chmod(0o700)
     made = keys.load_or_create(environment.keys_file)
     _upgrade_database(environment)
     write_orthanc_configuration(environment, made)

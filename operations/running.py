@@ -12,7 +12,7 @@ import click
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from operations import preparing, readiness, supervision
+from operations import leftovers, preparing, readiness, supervision
 from zambezi import clock, users
 from zambezi.account import become_account
 from zambezi.config import Configuration
@@ -39,6 +39,7 @@ def up(detach: bool) -> None:
     if supervision.processes(environment) is not None:
         click.echo(f"Zambezi runs in {environment.home} already: `zambezi status` shows it, `zambezi down` ends it.")
         return
+    _end_leftovers(environment)
     faults = preparing.port_faults(environment, os.environ)
     if faults:
         raise EnvironmentFault("\n".join(faults))
@@ -65,14 +66,24 @@ def down() -> None:
     environment = Environment.read()
     running = supervision.processes(environment)
     if running is None:
-        click.echo(f"Nothing runs in {environment.home}.")
+        if not _end_leftovers(environment):
+            click.echo(f"Nothing runs in {environment.home}.")
         return
     supervisor = supervision.supervisor(environment)
     pid = supervisor.getPID()
     supervisor.shutdown()
-    while _is_alive(pid):
+    while leftovers.is_alive(pid):
         time.sleep(0.1)
     click.echo(f"Stopped: {', '.join(p.name for p in running)}.")
+
+
+def _end_leftovers(environment: Environment) -> bool:
+    """End what an earlier start left behind, and say so; False where nothing was left."""
+    ended = leftovers.end(environment)
+    if ended:
+        names = ", ".join(f"{one.name} ({one.pid})" for one in ended)
+        click.echo(f"An earlier start was killed and left these behind; they were ended: {names}.")
+    return bool(ended)
 
 
 def _supervisord(environment: Environment) -> tuple[list[str], dict[str, str]]:
@@ -143,11 +154,3 @@ def _wait_until_ready(environment: Environment, keys: Keys, started: datetime) -
     if waiting:
         click.echo("The others go on; `zambezi down` stops them.", err=True)
     return not waiting
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -35,7 +35,6 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/jobs/[^/]+/[^/]+"),
         ("DELETE", r"/queries/[^/]+"),
         ("PUT", r"/zambezi/.+"),
-        ("POST", r"/zambezi/.+"),
     ),
     "ris": (("POST", r"/instances"), ("POST", r"/tools/find")),
     "migration": (

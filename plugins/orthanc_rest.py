@@ -17,7 +17,7 @@ class RestRefused(Exception):
 
 
 class OrthancRest:
-    """One keep-alive connection; for one thread. Only calls that may be repeated: reading."""
+    """One keep-alive connection; for one thread. Only calls that may be repeated: reading, setting a value."""
 
     def __init__(self, port: int, authorization: str, timeout_s: float = 60) -> None:
         self._port = port
@@ -30,6 +30,12 @@ class OrthancRest:
 
     def post(self, path: str, body: Any) -> Any:
         return self._call("POST", path, json.dumps(body))
+
+    def put(self, path: str, body: Any) -> None:
+        self._call("PUT", path, json.dumps(body))
+
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path, None)
 
     def changes(self, since: int, limit: int) -> dict[str, Any]:
         """A piece of /changes behind `since`: Changes, Done, Last."""
@@ -86,4 +92,4 @@ class OrthancRest:
         text = answer.read()
         if answer.status != 200:
             raise RestRefused(f"{method} {path.partition('?')[0]}: HTTP {answer.status}")
-        return json.loads(text)
+        return json.loads(text) if text.strip() else None

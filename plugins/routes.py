@@ -6,10 +6,12 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any
 
 from plugins.follower import Follower
 from plugins.journal import Journal, JournalMismatch
+from plugins.orthanc_rest import RestRefused
 from plugins.pushed import Pushed, SnapshotRefused
 from plugins.recorder import Recorder
 from plugins.rules import Rules
@@ -57,6 +59,7 @@ class Routes:
         announced: Pushed[dict[str, str]],
         revocations: Pushed[frozenset[str]],
         follower: Callable[[], Follower | None],
+        take_peers: Callable[[Mapping[str, Any]], None],
         versions: Mapping[str, str],
         lacks: Sequence[str],
     ) -> None:
@@ -67,6 +70,7 @@ class Routes:
             "worklist": worklist, "announced": announced, "revocations": revocations,
         }  # fmt: skip
         self._follower = follower
+        self._take_peers = take_peers
         self._versions = versions
         self._lacks = list(lacks)
         self._waiting = threading.BoundedSemaphore(WAITING)
@@ -75,7 +79,8 @@ class Routes:
         """What is answered to a call; unknown paths 404, wrong methods 405, what can't be understood 400."""
         name = call.path.removeprefix("/zambezi/").rstrip("/")
         reading: dict[str, Callable[[Call], Answer]] = {
-            "door": lambda _: Answer(200), "viewer-door": lambda _: Answer(200), "status": self._status, "journal": self._entries, "explain": self._explain,
+            "door": lambda _: Answer(200), "viewer-door": lambda _: Answer(200), "status": self._status,
+            "journal": self._entries, "explain": self._explain,
         }  # fmt: skip
         writing: dict[str, tuple[str, Callable[[Call], Answer]]] = {
             "reload": ("POST", self._reload),
@@ -140,9 +145,13 @@ class Routes:
 
     def _reload(self, _: Call) -> Answer:
         try:
-            taken = self._rules.reload()
+            taken = self._rules.read()
+            self._take_peers(taken.orthanc.get("DicomModalities", {}))
         except ConfigurationFaults as faults:
             return Answer(409, {"faults": [str(fault) for fault in faults.faults]})
+        except (OSError, HTTPException, RestRefused) as error:
+            return Answer(409, {"faults": [f"DicomModalities: Orthanc did not take all of them: {error}"]})
+        self._rules.now = taken
         with self._journal.transaction() as transaction:
             transaction.append("configured", clock.now(), configuration=taken.hash)
         return Answer(200, {"configuration": taken.hash})

@@ -20,7 +20,6 @@ class Rules:
         self._environ = environ
         self.now: Configuration = config.load(folder, environ)
 
-    def reload(self) -> Configuration:
-        """Take the rules that are in the folder now; ConfigurationFaults leaves the old ones in force."""
-        self.now = config.load(self._folder, self._environ)
-        return self.now
+    def read(self) -> Configuration:
+        """What is in the folder now, checked; whoever asked sets `now` to it once all of it can be taken."""
+        return config.load(self._folder, self._environ)

@@ -17,13 +17,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import orthanc
 
-from plugins import index_id, pushed
+from plugins import index_id, peers, pushed
 from plugins.door import Door
 from plugins.follower import Follower
 from plugins.http_filter import Request
@@ -78,8 +78,16 @@ class Plugin:
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
             self.journal, self.rules, self.recorder, self.worklist, self.announced, self.revocations,
-            lambda: self.follower, self.versions, lacks(frozenset(dir(orthanc))),
+            lambda: self.follower, self.take_peers, self.versions, lacks(frozenset(dir(orthanc))),
         )  # fmt: skip
+
+    def take_peers(self, wanted: Mapping[str, Any]) -> None:
+        """Bring a reloaded configuration's DICOM peers to Orthanc."""
+        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        try:
+            peers.take(rest, wanted)
+        finally:
+            rest.close()
 
     def on_change(self, change_type: int, _level: int, resource: str) -> None:
         """Notification: Orthanc started, stops, or something in it changed."""

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,13 @@ from zambezi.environment import PORTS, REPOSITORY, Environment
 
 
 @contextmanager
-def a_hospital(quiet_seconds: float = 0.5) -> Iterator[Hospital]:
-    """Start everything, hand it over, stop everything; with ZAMBEZI_KEEP its folder stays, to look at the logs."""
+def a_hospital(
+    quiet_seconds: float = 0.5, before: Callable[[Environment], None] = lambda _: None
+) -> Iterator[Hospital]:
+    """Do what is to be done `before`, start everything, hand it over, stop everything.
+
+    With ZAMBEZI_KEEP its folder stays, to look at the logs.
+    """
     folder = Path(tempfile.mkdtemp(prefix="zambezi-test-"))
     folder.chmod(0o755)  # the processes run under an account of their own
     shutil.copytree(REPOSITORY / "demo" / "config", folder / "config")
@@ -41,6 +46,7 @@ def a_hospital(quiet_seconds: float = 0.5) -> Iterator[Hospital]:
     hospital = Hospital(environment, Neighbours.read(environment, environ))
     crash_folder(hospital).mkdir()
     crash_folder(hospital).chmod(0o777)  # the processes, whose account is another, take the files away
+    before(environment)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZAMBEZI_CRASH_DIR", str(crash_folder(hospital)))
         # The code of this checkout, wherever the virtual environment's own `zambezi` was installed from.

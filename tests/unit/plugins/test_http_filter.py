@@ -65,7 +65,10 @@ def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
         ("gateway", "DELETE", "/queries/1", True),
         ("gateway", "DELETE", "/studies/1", False),
         ("gateway", "PUT", "/zambezi/worklist", True),
-        ("gateway", "POST", "/zambezi/reload", True),
+        ("gateway", "POST", "/zambezi/reload", False),
+        ("operations", "POST", "/zambezi/reload", True),
+        ("operations", "PUT", "/zambezi/revocations", False),
+        ("operations", "PUT", "/modalities/NEW", False),
         ("gateway", "POST", "/instances", False),
         ("ris", "POST", "/instances", True),
         ("ris", "POST", "/instances/x/modify", False),
@@ -378,7 +381,8 @@ def test_a_narrow_role_without_studies_opens_none(role: str) -> None:
 
 @pytest.mark.parametrize("role", ["reception", "unknown", ""])
 def test_a_role_without_images_opens_none(role: str) -> None:
-    for path in (f"/dicom-web/studies/{A}", "/dicom-web/studies", "/web-viewer/app/viewer.html", "/zambezi/viewer-door"):
+    viewer = ("/web-viewer/app/viewer.html", "/zambezi/viewer-door")
+    for path in (f"/dicom-web/studies/{A}", "/dicom-web/studies", *viewer):
         assert not ask("front", "GET", path, shown=token(role)).allowed
         assert not ask("front", "GET", path, shown=token(role, A)).allowed
 
