@@ -49,6 +49,7 @@ class Compared:
     """Files and index, held against each other."""
 
     unknown: list[Path]
+    empty: list[Path]
     missing: int
 
 
@@ -59,6 +60,10 @@ def run(
     if "PostgreSQL" in configuration.orthanc:
         return  # durable at once, and not ours to read
     found = compare(environment.storage_dir, environment.index_dir / "index")
+    for file in found.empty:
+        # Orthanc syncs a file (SyncStorageArea) before it answers Success: nobody was told that this one is there.
+        log.warning("%s is empty: Orthanc died before it wrote what it received, and answered nothing", file.name)
+        file.unlink()
     if found.missing:
         _incident(environment, clock.now(), f"the index knows {found.missing} files that are not in the storage")
     if not found.unknown:
@@ -74,7 +79,7 @@ def run(
 
 
 def compare(storage: Path, index: Path) -> Compared:
-    """Which files the index doesn't know, oldest first, and how many it knows that aren't there."""
+    """Which files the index doesn't know, oldest first, the empty ones apart; how many it knows that aren't there."""
     known = set()
     if index.exists():
         try:
@@ -90,14 +95,16 @@ def compare(storage: Path, index: Path) -> Compared:
                 f"the index {index} is damaged ({error}); move it and its -wal and -shm away: all images are then"
                 " ingested again at the next start"
             ) from error
-    unknown, seen = [], 0
+    unknown: list[Path] = []
+    empty: list[Path] = []
+    seen = 0
     for file in _files(storage):
         if file.name in known:
             seen += 1
         else:
-            unknown.append(file)
+            (unknown if file.stat().st_size else empty).append(file)
     unknown.sort(key=lambda file: file.stat().st_mtime_ns)
-    return Compared(unknown, len(known) - seen)
+    return Compared(unknown, empty, len(known) - seen)
 
 
 def write_configuration(environment: Environment, configuration: Configuration) -> Path:

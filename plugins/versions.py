@@ -1,4 +1,4 @@
-"""What the Orthanc that runs us offers, found by looking, in one place."""
+"""Where versions of Orthanc's Python plugin differ: what one can't do for us (the status tells), how a call looks."""
 
 from __future__ import annotations
 

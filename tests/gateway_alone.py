@@ -61,6 +61,8 @@ class FakePlugin:
         default_factory=lambda: dict.fromkeys(("worklist", "announced", "revocations"), 0)
     )
     asked: int = 0
+    #: Held by a test that changes more than one thing at once.
+    changing: Any = field(default_factory=threading.Lock)
 
     def add(self, event: str, **facts: Any) -> Sealed:
         last = self.entries[-1] if self.entries else Sealed(self.journal, 0, "", b"")
@@ -74,17 +76,18 @@ class FakePlugin:
         if name == "journal":
             self.asked += 1
             since, end = int(query["since"]), time.monotonic() + min(float(query["wait"]), 0.3)
-            if query["journal"] != self.journal:
-                return 409, {"error": "this is another journal"}
-            if since and (since > len(self.entries) or self.entries[since - 1].hash != query["hash"]):
-                return 409, {"error": "another hash", "journal": self.journal, "seq": len(self.entries)}
-            while len(self.entries) <= since and time.monotonic() < end:
+            while query["journal"] == self.journal and len(self.entries) == since and time.monotonic() < end:
                 time.sleep(0.02)
-            told = [
-                {"seq": e.seq, "hash": e.hash, "payload": e.payload.decode()}
-                for e in self.entries[since : since + int(query["limit"])]
-            ]
-            return 200, {"journal": self.journal, "entries": told, "head": len(self.entries)}
+            with self.changing:
+                if query["journal"] != self.journal:
+                    return 409, {"error": "this is another journal"}
+                if since and (since > len(self.entries) or self.entries[since - 1].hash != query["hash"]):
+                    return 409, {"error": "another hash", "journal": self.journal, "seq": len(self.entries)}
+                told = [
+                    {"seq": e.seq, "hash": e.hash, "payload": e.payload.decode()}
+                    for e in self.entries[since : since + int(query["limit"])]
+                ]
+                return 200, {"journal": self.journal, "entries": told, "head": len(self.entries)}
         if method == "PUT" and name in self.generations:
             document = json.loads(body)
             if document["generation"] > self.generations[name]:

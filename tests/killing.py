@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import queue
 import random
 import signal
 import threading
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from demo.hospital import Hospital
+from demo.hospital import PASSWORD, Hospital
+from demo.person import Person
 from operations import supervision
 from tests import invariants
 from tests.senders import Sender, order_message, send_message, small_study
@@ -95,21 +97,25 @@ def _state(hospital: Hospital, process: str) -> str:
 
 @dataclass
 class Work:
-    """A modality that stores and a HIS that orders, each in its thread, until both are through."""
+    """A modality stores, a HIS orders, a radiologist signs, each in a thread, until all are through."""
 
     hospital: Hospital
     instances: int
     orders: int
+    reports: int = 0
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     since: str = field(default_factory=lambda: clock.text(clock.now()))
     acknowledged: list[bytes] = field(default_factory=list)
+    signed: list[str] = field(default_factory=list)
     faults: list[BaseException] = field(default_factory=list)
+    _studies: queue.Queue[str] = field(default_factory=queue.Queue)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sender = Sender(self.hospital.environment.ports.dicom)
         self._begin(self._store)
         self._begin(self._order)
+        self._begin(self._report)
 
     @property
     def goes_on(self) -> bool:
@@ -122,11 +128,14 @@ class Work:
         assert not self.faults, self.faults
         assert len(self.sender.succeeded) == self.instances
         assert len(self.acknowledged) == self.orders
-        return invariants.hold(self.hospital, self.sender.succeeded, self.acknowledged, self.since)
+        assert len(self.signed) == self.reports
+        return invariants.hold(self.hospital, self.sender.succeeded, self.acknowledged, self.since, self.signed)
 
     def _store(self) -> None:
         for number in range(self.instances // STUDY):
-            self.sender.send(small_study(f"K{self.name}{number}", STUDY))
+            study_uid = f"2.25.{uuid.uuid4().int}"
+            self.sender.send(small_study(f"K{self.name}{number}", STUDY, study_uid))
+            self._studies.put(study_uid)
 
     def _order(self) -> None:
         for number in range(self.orders):
@@ -136,6 +145,15 @@ class Work:
             assert answer == "AA", f"order {accession} was answered {answer}"
             self.acknowledged.append(message)
             time.sleep(0.2)
+
+    def _report(self) -> None:
+        person = Person(self.hospital.environment.front_url)
+        if self.reports:
+            person.insist(lambda: person.sign_in("radiologista", PASSWORD))
+        for _ in range(self.reports):
+            study_uid = self._studies.get(timeout=300)
+            person.insist(lambda study_uid=study_uid: person.report(study_uid, findings="Nada.", impression="Normal."))
+            self.signed.append(study_uid)
 
     def _begin(self, work: Callable[[], None]) -> None:
         def run() -> None:
@@ -159,10 +177,10 @@ def told(deeds: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def one_round(hospital: Hospital, instances: int, orders: int, chance: random.Random) -> str:
-    """Store and order while the victims die in turn, then hold everything that must hold; what was seen, in words."""
+def one_round(hospital: Hospital, instances: int, orders: int, reports: int, chance: random.Random) -> str:
+    """Store, order and sign while the victims die in turn, then hold what must hold; what was seen, in words."""
     begun = time.monotonic()
-    work = Work(hospital, instances, orders)
+    work = Work(hospital, instances, orders, reports)
     killed = dict.fromkeys(VICTIMS, 0)
     deeds: list[str] = []
     with told(deeds):
@@ -177,6 +195,7 @@ def one_round(hospital: Hospital, instances: int, orders: int, chance: random.Ra
         seen = work.finish()
     deaths = ", ".join(f"{victim} {times} times" for victim, times in killed.items())
     return (
-        f"{seen}, {orders} orders; killed: {deaths}; the sender began again {work.sender.resent} times; nothing lost, "
+        f"{seen}, {orders} orders, {reports} reports; killed: {deaths}; "
+        f"the sender began again {work.sender.resent} times; nothing lost, "
         f"nothing doubled; {stored:.0f} s of work and {time.monotonic() - begun - stored:.0f} s until all had caught up"
     )

@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     order_id, study_uid = prepare(hospital)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, "--lang=pt-PT"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         for name, shot in pictures(hospital, browser, order_id, study_uid):
             size = save(shot, folder / f"{name}.png")
             print(f"{name}.png {size // 1000} KB", flush=True)
@@ -83,7 +83,7 @@ def main(folder: Path) -> None:
 
 
 def prepare(hospital: Hospital) -> tuple[int, str]:
-    """The orders of WANTED, entered at the reception; images and a draft for the first: its order's id, its Study UID."""
+    """Enter the orders of WANTED, with images and a draft for the first; its order's id and its Study UID."""
     reception = hospital.person("recepcao")
     for wanted in WANTED:
         if _order(hospital, wanted.patient_id) is None:
@@ -112,9 +112,6 @@ def pictures(hospital: Hospital, browser: Browser, order_id: int, study_uid: str
         for name, path in (("worklist", "/"), ("order", f"/orders/{order_id}")):
             page.goto(path)
             yield name, page.screenshot()
-    with signed_in(hospital, browser, "recepcao") as page:
-        page.goto("/orders/new?patient_id=HCZ20999")
-        yield "order-new", page.screenshot()
     with signed_in(hospital, browser, "radiologista") as page:
         for name, path in (("study", ""), ("report", "/report"), ("report-sign", "/report/sign")):
             page.goto(f"/studies/{study_uid}{path}")
@@ -133,8 +130,8 @@ def pictures(hospital: Hospital, browser: Browser, order_id: int, study_uid: str
         page.wait_for_load_state()
         yield "migration", page.screenshot()
     with signed_in(hospital, browser, "admin") as page:
-        for name in ("audit", "deliveries", "health"):
-            page.goto(f"/{name}")
+        for name, path in (("audit", "/audit"), ("deliveries", "/deliveries?state=all"), ("health", "/health")):
+            page.goto(path)
             yield name, page.screenshot()
     with signed_in(hospital, browser, "tecnico", "en") as page:
         page.goto("/")
@@ -194,7 +191,9 @@ def save(shot: bytes, file: Path) -> int:
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     for share in (1, 0.75, 0.6, 0.5):
         out = io.BytesIO()
-        smaller = picture.resize((round(picture.width * share), round(picture.height * share)), Image.Resampling.LANCZOS)
+        smaller = picture.resize(
+            (round(picture.width * share), round(picture.height * share)), Image.Resampling.LANCZOS
+        )
         smaller.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
         if out.tell() < LARGEST_BYTES:
             file.write_bytes(out.getvalue())

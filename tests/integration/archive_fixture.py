@@ -31,6 +31,18 @@ Found = TypeVar("Found")
 PEERS = {"CT1": ["CT1", "127.0.0.1", 11112], "US1": ["US1", "127.0.0.1", 11113], "PACS2": ["PACS2", "127.0.0.1", 11114]}
 
 
+#: Archives that were made, so that one whose test failed midway doesn't go on (conftest.py).
+MADE: list[Archive] = []
+
+
+def end_those_behind(count: int) -> None:
+    """Kill the archives that were made after the first `count`, if they still run."""
+    while len(MADE) > count:
+        one = MADE.pop()
+        if one.process and one.process.poll() is None:
+            one.kill()
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
     held = [socket.socket() for _ in range(count)]
@@ -73,6 +85,7 @@ class Archive:
         self.environment = Environment.read(self.variables)
         self.keys = keys.load_or_create(self.environment.keys_file)
         self.configure(self.rules)
+        MADE.append(self)
 
     def configure(self, rules: dict[str, Any]) -> None:
         """Write the snapshot of the configuration that Orthanc starts with."""

@@ -107,6 +107,20 @@ def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None
     archive.stop()
 
 
+def test_a_file_that_was_never_written_is_no_loss_and_no_incident(tmp_path: Path) -> None:
+    archive = Archive(tmp_path).start()
+    archive.stop()
+    empty = archive.environment.storage_dir / "ab" / "cd" / "abcd0000-1111-2222-3333-444455556666"
+    empty.parent.mkdir(parents=True)
+    empty.touch()
+    archive.start()
+    assert not empty.exists()
+    assert not list(archive.environment.hold_dir.glob("*.dcm"))
+    assert archive.events("incident") == []
+    assert archive.log.count("starting Orthanc") == archive.log.count("Orthanc has started"), "no second start for it"
+    archive.stop()
+
+
 def test_deleting_the_newest_study_is_not_mistaken_for_a_power_cut(tmp_path: Path) -> None:
     archive = Archive(tmp_path).start()
     kept, newest = image(), generate_uid()

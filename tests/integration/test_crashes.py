@@ -41,7 +41,7 @@ def test_a_death_at_any_commit_loses_nothing_and_doubles_nothing(hospital: Hospi
             break
     else:
         pytest.fail(f"a process still reached its {MOST}th commit event: raise MOST")
-    seen = invariants.hold(hospital, everything, messages, since)
+    seen = invariants.hold(hospital, everything, messages, since, set(everything.values()))
     counted = {writer: sum(death.startswith(writer) for death in deaths) for writer in WRITERS}
     assert all(counted.values()), f"somebody never died: {counted}"
     say(f"deaths, each at another commit event: {counted}; {seen}; {time.monotonic() - begun:.0f} s")

@@ -210,8 +210,9 @@ def test_a_new_journal_is_an_incident_and_following_goes_on(tmp_path: Path):
     with a_gateway(tmp_path, settings()) as alone:
         began(alone)
         eventually(lambda: followed(alone))
-        alone.plugin.journal, alone.plugin.entries = "orthanc-second", []
-        began(alone, uid="1.5")
+        with alone.plugin.changing:
+            alone.plugin.journal, alone.plugin.entries = "orthanc-second", []
+            began(alone, uid="1.5")
         eventually(lambda: alone.count(Study, Study.study_uid == "1.5"))
         assert alone.count(ExceptionItem, ExceptionItem.room == "archive") == 1
         assert alone.count(AuditEntry, AuditEntry.event == "incident") == 1

@@ -13,4 +13,4 @@ from tests import killing
 def test_nothing_is_lost_or_doubled_when_processes_are_killed_in_turn(
     hospital: Hospital, seed: int, say: Callable[[str], None]
 ):
-    say(killing.one_round(hospital, instances=2000, orders=20, chance=random.Random(seed)))
+    say(killing.one_round(hospital, instances=2000, orders=20, reports=6, chance=random.Random(seed)))

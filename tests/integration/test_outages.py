@@ -33,7 +33,7 @@ def test_a_power_cut_in_mid_ingest_loses_nothing_and_doubles_nothing(
     hospital_again: Hospital, say: Callable[[str], None]
 ):
     hospital, begun = hospital_again, time.monotonic()
-    work = Work(hospital, instances=800, orders=8)
+    work = Work(hospital, instances=800, orders=8, reports=2)
     deeds: list[str] = []
     with told(deeds):
         for cut in (150, 400):
@@ -88,7 +88,7 @@ def test_receivers_that_are_away_get_everything_when_they_are_back(hospital: Hos
     for neighbour in away:
         hospital.neighbours.control("stop", neighbour)
     try:
-        work = Work(hospital, instances=100, orders=2)
+        work = Work(hospital, instances=100, orders=2, reports=1)
         invariants.eventually("they are missed", lambda: not killing.waits_for(hospital, "SECOND", "HIS"))
         killing.kill(hospital, "gateway")
     finally:

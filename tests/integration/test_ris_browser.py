@@ -95,6 +95,7 @@ def test_a_radiologist_finds_writes_and_signs_with_the_keyboard(running, page):
         assert reports.latest(session, CHEST).findings == "Opacidade no lobo superior direito."
     page.get_by_role("button", name="Assinar …").click()
     page.wait_for_url(re.compile(r"/sign$"))
+    expect(page.get_by_role("button", name="Assinar como")).to_be_focused()
     shot(page, "report-sign")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text("O relatório está assinado")

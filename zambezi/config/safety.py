@@ -40,6 +40,7 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
     ("SynchronousCMove", True, "otherwise a requester is told that images arrived before they did"),
     ("StableAge", 60, "our own completeness clock decides; one known value keeps Orthanc's events comparable"),
     ("StorageCompression", False, "files stay the bytes that were received"),
+    ("SyncStorageArea", True, "an image must be on disk before it is answered Success: a power cut loses it otherwise"),
     ("StoreMD5ForAttachments", True, "integrity checks rest on it"),
     ("DicomAlwaysAllowStore", False, "an unknown AE title must not store"),
     ("DicomAlwaysAllowFind", False, "an unknown AE title must not query"),
