@@ -74,7 +74,7 @@ def study(study_uid: str) -> Any:
 @pages.get("/images")
 @requires(SIGNED_IN)
 def images() -> Any:
-    """Where the front door sends somebody who asked for OHIF and has none: the Orthanc web viewer, a series at a time."""
+    """Where the front door sends on to where there is no OHIF: the Orthanc web viewer, a series at a time."""
     study_uid = request.args.get("StudyInstanceUIDs", "")
     with parts().sessions.begin() as database:
         may_view = me().may("images.view") or study_uid in me().studies
