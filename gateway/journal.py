@@ -105,6 +105,8 @@ class Follower:
             if refused.status != 409:
                 raise
             self._journal, before = "", self._journal
+            if str(self._orthanc.get("/zambezi/status")["journal"]) != before:
+                return 0  # another journal, noted as such when it is asked for next, not this one changed
             return self._fork(before, seq)
         if answer["journal"] != self._journal:
             self._journal = ""

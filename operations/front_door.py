@@ -12,11 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from zambezi.config import Configuration
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
 from zambezi.keys import Keys
 
 TEMPLATE = REPOSITORY / "docker" / "nginx"
 OHIF = REPOSITORY / ".ohif"
+#: Debian's libnginx-mod-stream; it is loaded only where DICOM over TLS is asked for.
+STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+_DICOM_TLS = "dicom-tls.conf"
 #: The largest body the front door takes, in megabytes: form posts and report uploads, never images.
 _BODY_MEGABYTES = 8
 
@@ -43,6 +47,37 @@ def certificate(environment: Environment, environ: Mapping[str, str]) -> Certifi
     return Certificate(chain.absolute(), key.absolute())
 
 
+@dataclass(frozen=True)
+class DicomTls:
+    """DICOM over TLS: our own certificate, what vouches for the peers' (PEM), and fingerprint -> address of each."""
+
+    own: Certificate
+    peers: Path
+    addresses: Mapping[str, str]
+
+
+def dicom_tls(environment: Environment, configuration: Configuration, own: Certificate | None) -> DicomTls | None:
+    """What Zambezi.DicomTls asks for; None where no peer has a certificate."""
+    asked = configuration.zambezi.dicom_tls.certificates
+    if not asked:
+        return None
+    peers = environment.home / "certificates" / "dicom-peers.crt"
+    faults = []
+    if own is None:
+        faults.append("Zambezi.DicomTls: it shows the front door's certificate, and there is none; see docs/install.md")
+    if not os.access(peers, os.R_OK):
+        faults.append(
+            f"Zambezi.DicomTls: {peers} can't be read; put the peers' certificates there, or their CA's (PEM)"
+        )
+    if not STREAM.exists():
+        faults.append(f"Zambezi.DicomTls: {STREAM} is not there; as root: apt-get install libnginx-mod-stream")
+    if faults or own is None:
+        raise EnvironmentFault("\n".join(faults))
+    known = configuration.modalities
+    addresses = {text.replace(":", "").lower(): known[name].host for name, text in asked.items()}
+    return DicomTls(own, peers, addresses)
+
+
 def plain_address(environ: Mapping[str, str]) -> str:
     """Where plain HTTP listens: loopback, or everywhere if that is asked for by name."""
     asked = environ.get("ZAMBEZI_PLAIN_HTTP", "no")
@@ -51,7 +86,9 @@ def plain_address(environ: Mapping[str, str]) -> str:
     return "0.0.0.0" if asked == "yes" else "127.0.0.1"
 
 
-def configuration(template: str, environment: Environment, address: str, given: Certificate | None) -> str:
+def filled(
+    template: str, environment: Environment, address: str, given: Certificate | None, over_tls: DicomTls | None = None
+) -> str:
     """A file of docker/nginx/ with the installation's values filled in."""
     listens = [f"listen {address}:{environment.ports.http};"]
     if given:
@@ -69,19 +106,35 @@ def configuration(template: str, environment: Environment, address: str, given: 
         "PARTS": str(TEMPLATE),
         "BODY": f"{_BODY_MEGABYTES}m",
     }
+    if over_tls:
+        values |= {
+            "MODULES": f"load_module {STREAM};",
+            "DICOM_OVER_TLS": f"include {environment.run_dir}/dicom-tls.conf;",
+            "PEER_ADDRESSES": "\n    ".join(f"{one} {address};" for one, address in over_tls.addresses.items()),
+            "DICOM": str(environment.ports.dicom),
+            "DICOM_TLS": str(environment.ports.dicom_tls),
+            "CHAIN": str(over_tls.own.chain),
+            "KEY": str(over_tls.own.key),
+            "PEERS": str(over_tls.peers),
+        }
+    else:
+        values |= {"MODULES": "", "DICOM_OVER_TLS": ""}
     for name, value in values.items():
         template = template.replace(f"@{name}@", value)
     return template
 
 
-def write(environment: Environment, keys: Keys, environ: Mapping[str, str]) -> None:
+def write(environment: Environment, configuration: Configuration, keys: Keys, environ: Mapping[str, str]) -> None:
     """Write nginx.conf and its parts to ZAMBEZI_HOME/run, and the front door's password for Orthanc (mode 0600)."""
     run = environment.run_dir
     for folder in ("body", "proxy", "fastcgi", "uwsgi", "scgi", "door"):
         (run / "nginx" / folder).mkdir(parents=True, exist_ok=True)
     address, given = plain_address(environ), certificate(environment, environ)
+    over_tls = dicom_tls(environment, configuration, given)
+    (run / _DICOM_TLS).unlink(missing_ok=True)
     for part in TEMPLATE.glob("*.conf"):
-        (run / part.name).write_text(configuration(part.read_text(), environment, address, given))
+        if over_tls or part.name != _DICOM_TLS:
+            (run / part.name).write_text(filled(part.read_text(), environment, address, given, over_tls))
     basic = base64.b64encode(":".join(keys.basic("front")).encode()).decode()
     secret = run / "front-authorization.conf"
     with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:

@@ -89,10 +89,14 @@ def _remedy(file: Path) -> str:
 
 def port_faults(environment: Environment, environ: Mapping[str, str]) -> list[str]:
     """Ports that somebody else has, with the variable that moves ours and, where it can be seen, who has it."""
-    faults = []
     wanted = ["http", "dicom", "orthanc_http", "ris", "mllp", "mpps"]
     if front_door.certificate(environment, environ):
         wanted.append("https")
+    return _busy(environment, wanted)
+
+
+def _busy(environment: Environment, wanted: list[str]) -> list[str]:
+    faults = []
     for name in wanted:
         port = getattr(environment.ports, name)
         if not _is_free(port):
@@ -139,6 +143,8 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     """Check everything, bring the database to this version's schema, and write what the processes start from."""
     configuration = config.load(environment.config_dir, {**environ, **environment.variables()})
     faults = environment_faults(environment) + machine_faults(configuration)
+    if configuration.zambezi.dicom_tls.certificates:
+        faults += _busy(environment, ["dicom_tls"])
     if faults:
         raise EnvironmentFault("\n".join(faults))
     for folder in (
@@ -159,7 +165,7 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     made = keys.load_or_create(environment.keys_file)
     _upgrade_database(environment)
     write_orthanc_configuration(environment, made)
-    front_door.write(environment, made, environ)
+    front_door.write(environment, configuration, made, environ)
     conf = supervision.configuration(environment, supervision.present())
     (environment.run_dir / "supervisord.conf").write_text(conf)
     return configuration, made

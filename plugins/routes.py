@@ -79,7 +79,9 @@ class Routes:
         """What is answered to a call; unknown paths 404, wrong methods 405, what can't be understood 400."""
         name = call.path.removeprefix("/zambezi/").rstrip("/")
         reading: dict[str, Callable[[Call], Answer]] = {
-            "door": lambda _: Answer(200), "viewer-door": lambda _: Answer(200), "status": self._status,
+            "door": lambda _: Answer(200),
+            "viewer-door": lambda _: Answer(200),
+            "status": self._status,
             "journal": self._entries, "explain": self._explain,
         }  # fmt: skip
         writing: dict[str, tuple[str, Callable[[Call], Answer]]] = {

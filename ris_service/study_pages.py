@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, abort, render_template, request
+from flask import Blueprint, abort, redirect, render_template, request
 from flask_babel import lazy_gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -13,7 +13,7 @@ from ris_service import exams, searching
 from ris_service.exams import Exam
 from ris_service.parts import parts
 from ris_service.people import me
-from zambezi.access import requires
+from zambezi.access import SIGNED_IN, requires
 from zambezi.database.tables import Delivery, Order, Patient, Report, Study
 
 pages = Blueprint("studies", __name__)
@@ -24,6 +24,8 @@ pages.navigation = (  # type: ignore[attr-defined]  # read by ris_service.app
 
 ROWS_A_PAGE = 100
 SEARCH_DEPTH = 20_000
+#: Modalities of series that a viewer of pixels can't show (PS3.3 C.7.3.1.1.1).
+WITHOUT_PIXELS = ("DOC", "KO", "PR", "SR")
 
 
 @pages.get("/studies")
@@ -67,6 +69,23 @@ def study(study_uid: str) -> Any:
         deliveries=deliveries if me().may("delivery.read") else None,
         copies=[d for d in deliveries if d.kind == "dicom" and d.state == "delivered"],
     )  # fmt: skip
+
+
+@pages.get("/images")
+@requires(SIGNED_IN)
+def images() -> Any:
+    """Where the front door sends on to where there is no OHIF: the Orthanc web viewer, a series at a time."""
+    study_uid = request.args.get("StudyInstanceUIDs", "")
+    with parts().sessions.begin() as database:
+        may_view = me().may("images.view") or study_uid in me().studies
+        found = exams.of_study(database, study_uid) if may_view else []
+        series = [one for exam in found for one in exams.series_of(database, exam.study)]
+    shown = [one for one in series if one.modality not in WITHOUT_PIXELS]
+    if not shown:
+        abort(404)
+    if len(shown) > 1 and me().may("images.view"):
+        return redirect(f"/studies/{study_uid}", 303)
+    return redirect(f"/web-viewer/app/viewer.html?series={shown[0].orthanc_id}", 303)
 
 
 @pages.get("/shared")

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from demo import images
 from demo.hospital import PASSWORD, Hospital
 from tests import invariants
+from zambezi.access.tokens import COOKIE
 from zambezi.database.tables import AuditEntry, Series
 
 
@@ -44,6 +45,30 @@ def test_ohif_shows_pixels(radiologist: BrowserContext, study_uid: str):
     page.goto(f"/viewer?StudyInstanceUIDs={study_uid}")
     page.wait_for_selector("canvas", timeout=60_000)
     _shows_an_image(page, "ohif")
+
+
+def test_ohif_shows_a_shared_study_to_somebody_without_an_account(hospital: Hospital, browser: Browser, study_uid: str):
+    url = hospital.environment.front_url
+    token = hospital.zambezi("token", "issue", "--kind", "share", "--name", "viewer", "--study", study_uid).strip()
+    context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 800})
+    context.add_cookies([{"name": COOKIE, "value": token, "url": url}])
+    page = context.new_page()
+    page.goto(f"/viewer?StudyInstanceUIDs={study_uid}")
+    page.wait_for_selector("canvas", timeout=60_000)
+    _shows_an_image(page, "ohif-shared")
+
+
+def test_a_viewer_after_the_sign_in_ended_leads_to_the_sign_in_and_back(
+    hospital: Hospital, browser: Browser, study_uid: str
+):
+    page = browser.new_context(base_url=hospital.environment.front_url).new_page()
+    page.goto(f"/viewer?StudyInstanceUIDs={study_uid}")
+    page.get_by_role("link", name="Entrar").click()
+    page.fill("input[name=login]", "radiologista")
+    page.fill("input[name=password]", PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/viewer?StudyInstanceUIDs={study_uid}*")
+    page.wait_for_selector("canvas", timeout=60_000)
 
 
 def test_the_orthanc_web_viewer_shows_pixels(radiologist: BrowserContext, hospital: Hospital, study_uid: str):

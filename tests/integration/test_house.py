@@ -29,8 +29,8 @@ from zambezi.database.tables import Delivery
 from zambezi.environment import Environment
 
 
-def certify(folder: Path, name: str) -> None:
-    """A self-signed certificate name.crt with its key name.key."""
+def certify(folder: Path, name: str) -> str:
+    """A self-signed certificate name.crt with its key name.key; its fingerprint as openssl prints it."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-days", "2",
@@ -39,17 +39,52 @@ def certify(folder: Path, name: str) -> None:
         check=True, capture_output=True,
     )  # fmt: skip
     (folder / f"{name}.key").chmod(0o600)
+    printed = subprocess.run(
+        ["openssl", "x509", "-noout", "-fingerprint", "-sha1", "-in", folder / f"{name}.crt"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return printed.stdout.strip().partition("=")[2]
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[Hospital]:
-    """A hospital whose front door has a certificate."""
+def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Certificates of four modalities, name.crt and name.key in one folder (`folder`), and their fingerprints."""
+    folder = tmp_path_factory.mktemp("cards")
+    names = ("CTTLS", "MRTLS", "unnamed", "rogue")
+    return {"folder": str(folder), **{name: certify(folder, name) for name in names}}
+
+
+@pytest.fixture(scope="module")
+def house(cards: dict[str, str]) -> Iterator[Hospital]:
+    """A hospital whose front door has a certificate, and two modalities that have one, too."""
 
     def prepare(environment: Environment) -> None:
-        certify(environment.home / "certificates", "front")
+        certificates = environment.home / "certificates"
+        certify(certificates, "front")
+        vouched = ("CTTLS", "MRTLS", "unnamed")  # one of them is nobody in the configuration
+        bundle = "".join((Path(cards["folder"]) / f"{name}.crt").read_text() for name in vouched)
+        (certificates / "dicom-peers.crt").write_text(bundle)
+        may = '"AllowEcho": true, "AllowStore": true, "AllowFind": false, "AllowGet": false, "AllowMove": false'
+        edit(
+            environment.config_dir / "40-peers.json", '"DicomModalities": {',
+            f'"CTTLS": {{ "AET": "CTTLS", "Host": "127.0.10.1", "Port": 104, {may} }},'
+            f'"MRTLS": {{ "AET": "MRTLS", "Host": "127.0.10.2", "Port": 104, {may} }},',
+        )  # fmt: skip
+        edit(
+            environment.config_dir / "30-zambezi.json", '"Zambezi": {',
+            f'"DicomTls": {{ "Certificates": {{ "CTTLS": "{cards["CTTLS"]}", '
+            f'"MRTLS": "{cards["MRTLS"].replace(":", "").lower()}" }} }},',
+        )  # fmt: skip
 
     with a_hospital(before=prepare) as running:
         yield running
+
+
+def edit(file: Path, after: str, more: str) -> None:
+    """Put more text behind a place in a file of JSON."""
+    text = file.read_text()
+    assert after in text
+    file.write_text(text.replace(after, after + more, 1))
 
 
 def an_exam(word: str, modality_sends: str = "20260109") -> images.Exam:
@@ -108,6 +143,59 @@ def test_plain_http_is_for_this_machine_alone(house: Hospital):
     bound = {line.split()[1] for line in listening if line.split()[3] == "0A"}
     assert f"0100007F:{house.environment.ports.http:04X}" in bound
     assert f"00000000:{house.environment.ports.http:04X}" not in bound
+
+
+def store_over_tls(
+    house: Hospital, cards: dict[str, str], card: str, calling: str, images_sent: list[Path], *profile: str
+) -> subprocess.CompletedProcess[str]:
+    """dcmtk's storescu with one of the certificates, under an AE title."""
+    folder = Path(cards["folder"])
+    trusted = house.environment.home / "certificates" / "front.crt"
+    shown = ["+tls", folder / f"{card}.key", folder / f"{card}.crt"] if card else ["+tla"]
+    return subprocess.run(
+        ["storescu", "-R", *shown, "+cf", trusted, *profile, "-to", "10", "-aet", calling, "-aec", "ZAMBEZI",
+         "127.0.0.1", str(house.environment.ports.dicom_tls), *images_sent],
+        capture_output=True, text=True, errors="replace", timeout=60,
+    )  # fmt: skip
+
+
+def test_a_modality_with_its_certificate_stores_over_tls(house: Hospital, cards: dict[str, str], tmp_path: Path):
+    for name in ("CTTLS", "MRTLS"):
+        done = store_over_tls(house, cards, name, name, images.ct_slices(an_exam(name), 2, tmp_path / name))
+        assert done.returncode == 0, done.stderr
+        held = house.orthanc().find("Instance", {"StudyInstanceUID": an_exam(name).study_uid})
+        assert len(held) == 2
+
+
+@pytest.mark.parametrize(
+    ("card", "calling"),
+    [
+        ("rogue", "CTTLS"),  # nobody vouches for it
+        ("unnamed", "CTTLS"),  # vouched for, but it stands for no peer
+        ("MRTLS", "CTTLS"),  # another peer's certificate
+        ("CTTLS", "CT1"),  # an AE title that is believed without TLS, from its own address
+        ("CTTLS", "STRANGER"),
+        ("", "CTTLS"),  # no certificate at all
+    ],
+)
+def test_a_certificate_stands_for_its_own_ae_title_and_no_other(
+    house: Hospital, cards: dict[str, str], card: str, calling: str, tmp_path: Path
+):
+    exam = an_exam(f"TLS{card}{calling}")
+    done = store_over_tls(house, cards, card, calling, images.ct_slices(exam, 1, tmp_path))
+    assert done.returncode != 0
+    assert house.orthanc().find("Instance", {"StudyInstanceUID": exam.study_uid}) == []
+
+
+def test_a_peer_of_tls_is_not_believed_without_it(house: Hospital, tmp_path: Path):
+    ports = house.environment.ports
+    with pytest.raises(ModalityRefused):
+        Modality("CTTLS", ports.dicom, ports.mpps).store(images.ct_slices(an_exam("PLAIN"), 1, tmp_path))
+
+
+def test_dicom_over_tls_takes_no_old_version(house: Hospital):
+    said = handshake(house.environment.ports.dicom_tls, "tls1_1")
+    assert "alert protocol version" in said, said[-500:]
 
 
 # --- new rules while it runs -----------------------------------------------------------------------------------

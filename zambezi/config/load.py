@@ -24,6 +24,8 @@ from zambezi.config.settings import NamesUnknown, Zambezi
 SECRETS_FILE = "99-secrets.json"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+#: Loopback addresses that stand for a certificate (docker/nginx/dicom-tls.conf).
+_TLS_HOST = re.compile(r"127\.0\.10\.([1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-4])")
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
@@ -92,6 +94,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Configuration:
             faults += _typed_faults(where.get("Zambezi", "orthanc-config"), dict(e))
     else:
         faults += _unknown_peers(where.get("Zambezi", ""), zambezi, merged)
+        faults += _tls_faults(where.get("Zambezi", ""), zambezi, merged)
     if faults:
         raise ConfigurationFaults(faults)
     canonical = json.dumps(merged, sort_keys=True, separators=(",", ":")).encode()
@@ -104,12 +107,37 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
     named += [
         (f"Zambezi.Migration.Sources.{name}.Peer", source.peer) for name, source in zambezi.migration.sources.items()
     ]
+    named += [(f"Zambezi.DicomTls.Certificates.{name}", name) for name in zambezi.dicom_tls.certificates]
     listed = ", ".join(sorted(known)) or "none"
     return [
         Fault(file, path, f'no modality "{name}" in DicomModalities (known: {listed})')
         for path, name in named
         if name not in known
     ]
+
+
+def _tls_faults(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[Fault]:
+    """Each peer with a certificate has an address of its own, which nobody but the front door comes from."""
+    faults: list[Fault] = []
+    hosts: dict[str, list[str]] = {}
+    prints: dict[str, list[str]] = {}
+    for name, peer in merged.get("DicomModalities", {}).items():
+        host = peer.get("Host") if isinstance(peer, dict) else peer[1] if len(peer) > 1 else None
+        hosts.setdefault(str(host), []).append(name)
+    for name, fingerprint in zambezi.dicom_tls.certificates.items():
+        prints.setdefault(fingerprint.replace(":", "").lower(), []).append(name)
+        host = next((host for host, names in hosts.items() if name in names), "")
+        if host and not _TLS_HOST.fullmatch(host):
+            what = f"found Host {host!r} in DicomModalities, allowed is 127.0.10.1 to 127.0.10.254: it stands for the "
+            faults.append(Fault(file, f"Zambezi.DicomTls.Certificates.{name}", what + "certificate"))
+        elif len(hosts.get(host, [])) > 1:
+            what = f"its Host {host} in DicomModalities belongs to {', '.join(hosts[host])}; each needs its own"
+            faults.append(Fault(file, f"Zambezi.DicomTls.Certificates.{name}", what))
+    for names in prints.values():
+        if len(names) > 1:
+            what = f"{', '.join(names)} have the same certificate; each needs its own"
+            faults.append(Fault(file, "Zambezi.DicomTls.Certificates", what))
+    return faults
 
 
 def _typed_faults(file: str, error: dict[str, Any]) -> list[Fault]:

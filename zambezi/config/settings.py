@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic.alias_generators import to_pascal
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+#: As `openssl x509 -noout -fingerprint -sha1` prints it, with or without colons.
+Fingerprint = Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){19}[0-9A-Fa-f]{2}$")]
 Cause = Literal["modality", "migration", "ourselves"]
 
 
@@ -186,6 +188,16 @@ class Migration(Section):
     )
 
 
+class DicomTls(Section):
+    """DICOM over TLS: the front door ends it, and shows Orthanc the address that stands for the certificate."""
+
+    certificates: dict[Name, Fingerprint] = Field(
+        default_factory=dict,
+        description="SHA-1 fingerprint of a peer's certificate, by the peer's name in DicomModalities; "
+        "the peer's Host there is a 127.0.10.n of its own.",
+    )
+
+
 class Zambezi(Section):
     """The whole `Zambezi` section."""
 
@@ -199,6 +211,7 @@ class Zambezi(Section):
     worklist: Worklist = Field(Worklist(), description="What modalities see when they ask for their worklist.")
     session: Session = Field(Session(), description="How long a sign-in lasts, and when an account closes.")
     migration: Migration = Field(Migration(), description="Legacy archives whose studies are brought over.")
+    dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

@@ -155,3 +155,27 @@ def test_orthanc_without_our_script_is_refused(folder: Path):
 def test_a_safe_default_holds_by_value_and_type(folder: Path, wrong: str):
     edit(folder, "10-orthanc.json", r'"OverwriteInstances": false', f'"OverwriteInstances": {wrong}')
     assert "OverwriteInstances" in faults(folder)[0]
+
+
+def test_a_certificate_stands_for_a_peer_with_an_address_of_its_own(folder: Path):
+    one, other = "AB" * 20, ":".join(["cd"] * 20)
+    peers = {"A": ["A", "127.0.10.1", 104], "B": {"AET": "B", "Host": "127.0.10.2", "Port": 104}}
+    (folder / "40-peers.json").write_text(json.dumps({"DicomModalities": peers}))
+    zambezi(folder, {"DicomTls": {"Certificates": {"A": one, "B": other}}})
+    assert load(folder, {}).zambezi.dicom_tls.certificates == {"A": one, "B": other}
+
+    zambezi(folder, {"DicomTls": {"Certificates": {"A": one, "B": one.lower(), "C": other}}})
+    said = faults(folder)
+    assert any("A, B have the same certificate" in fault for fault in said)
+    assert any('Certificates.C: no modality "C"' in fault for fault in said)
+
+    zambezi(folder, {"DicomTls": {"Certificates": {"A": "AB"}}})
+    assert any("DicomTls.Certificates.A" in fault for fault in faults(folder))
+
+
+@pytest.mark.parametrize("host", ["10.1.0.5", "127.0.0.1", "127.0.10.0", "127.0.10.255", "127.0.10.2"])
+def test_a_certificates_address_is_nobody_elses(folder: Path, host: str):
+    peers = {"A": ["A", host, 104], "B": ["B", "127.0.10.2", 104]}
+    (folder / "40-peers.json").write_text(json.dumps({"DicomModalities": peers}))
+    zambezi(folder, {"DicomTls": {"Certificates": {"A": "AB" * 20}}})
+    assert "Zambezi.DicomTls.Certificates.A" in faults(folder)[0]

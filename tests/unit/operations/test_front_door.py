@@ -9,8 +9,12 @@ import pytest
 
 from operations import front_door
 from operations.front_door import Certificate
-from zambezi import keys
-from zambezi.environment import Environment, EnvironmentFault
+from zambezi import config, keys
+from zambezi.config import Configuration
+from zambezi.config.settings import Zambezi
+from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
+
+DELIVERED = config.load(REPOSITORY / "orthanc-config", {})
 
 
 @pytest.fixture
@@ -28,8 +32,8 @@ def test_plain_http_stays_on_this_machine_unless_asked_for_by_name():
 
 
 def test_https_listens_only_with_a_certificate(environment: Environment):
-    without = front_door.configuration("@LISTEN@", environment, "127.0.0.1", None)
-    given = front_door.configuration("@LISTEN@", environment, "127.0.0.1", Certificate(Path("/c"), Path("/k")))
+    without = front_door.filled("@LISTEN@", environment, "127.0.0.1", None)
+    given = front_door.filled("@LISTEN@", environment, "127.0.0.1", Certificate(Path("/c"), Path("/k")))
     assert without == "listen 127.0.0.1:8080;"
     assert "listen 0.0.0.0:8443 ssl" in given
     assert "ssl_certificate_key /k;" in given
@@ -44,7 +48,7 @@ def test_a_certificate_without_its_key_is_refused(environment: Environment):
 
 
 def test_nginx_takes_what_is_written(environment: Environment):
-    front_door.write(environment, keys.load_or_create(environment.keys_file), {})
+    front_door.write(environment, DELIVERED, keys.load_or_create(environment.keys_file), {})
     assert nginx_says(environment) == ""
 
 
@@ -56,12 +60,35 @@ def test_nginx_takes_it_with_a_certificate(environment: Environment):
          "-keyout", folder / "front.key", "-out", folder / "front.crt"],
         check=True, capture_output=True,
     )  # fmt: skip
-    front_door.write(environment, keys.load_or_create(environment.keys_file), {})
+    front_door.write(environment, DELIVERED, keys.load_or_create(environment.keys_file), {})
     assert "the front door" not in nginx_says(environment)
 
 
+def with_a_peer_of_tls() -> Configuration:
+    """The delivered configuration with one peer that has a certificate."""
+    orthanc = {**DELIVERED.orthanc, "DicomModalities": {"CT": ["CT", "127.0.10.1", 104]}}
+    ours = Zambezi.model_validate({"DicomTls": {"Certificates": {"CT": ":".join(["AB"] * 20)}}})
+    return Configuration(orthanc, ours, "hash")
+
+
+def test_dicom_over_tls_says_all_that_it_lacks(environment: Environment, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(front_door, "STREAM", Path("/nowhere/ngx_stream_module.so"))
+    with pytest.raises(EnvironmentFault) as refused:
+        front_door.dicom_tls(environment, with_a_peer_of_tls(), None)
+    said = str(refused.value).splitlines()
+    assert len(said) == 3
+    assert "apt-get install libnginx-mod-stream" in said[2]
+
+
+def test_without_peers_of_tls_nothing_of_it_is_needed(environment: Environment):
+    assert front_door.dicom_tls(environment, DELIVERED, None) is None
+    front_door.write(environment, DELIVERED, keys.load_or_create(environment.keys_file), {})
+    assert "load_module" not in (environment.run_dir / "nginx.conf").read_text()
+    assert not (environment.run_dir / "dicom-tls.conf").exists()
+
+
 def test_nothing_is_left_to_fill_in(environment: Environment):
-    front_door.write(environment, keys.load_or_create(environment.keys_file), {})
+    front_door.write(environment, DELIVERED, keys.load_or_create(environment.keys_file), {})
     left = [file.name for file in environment.run_dir.glob("*.conf") if "@RUN@" in file.read_text()]
     assert left == []
 

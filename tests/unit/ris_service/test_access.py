@@ -148,6 +148,16 @@ def test_a_token_that_names_studies_opens_these_and_no_other(hospital):
         assert referrer.get(path).status_code == 403
 
 
+def test_without_ohif_images_open_in_the_orthanc_web_viewer_for_those_who_may_see_them(hospital):
+    guest = hospital.carrying(hospital.token("guest", CHEST, kind="share"))
+    sent_on = guest.get(f"/images?StudyInstanceUIDs={CHEST}")
+    assert sent_on.headers["Location"] == f"/web-viewer/app/viewer.html?series=series-{CHEST}-1"
+    assert guest.get(f"/images?StudyInstanceUIDs={KNEE}").status_code == 404
+    assert hospital.signed_in("reception").get(f"/images?StudyInstanceUIDs={CHEST}").status_code == 404
+    radiologist = hospital.signed_in("radiologist").get(f"/images?StudyInstanceUIDs={CHEST}")
+    assert radiologist.headers["Location"] == f"/studies/{CHEST}"  # two series: its page has a link to each
+
+
 def test_a_referrer_without_named_studies_sees_none(hospital):
     referrer = hospital.signed_in("referrer")
     assert referrer.get(f"/studies/{KNEE}/report").status_code == 404
