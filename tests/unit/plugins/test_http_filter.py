@@ -86,7 +86,6 @@ def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
         ("operations", "GET", "/statistics", True),
         ("operations", "POST", "/tools/find", True),
         ("operations", "POST", "/instances", False),
-        ("operations", "POST", "/zambezi/reload", True),
         ("operations", "PUT", "/zambezi/worklist", False),
         ("recovery", "POST", "/instances", True),
         ("recovery", "GET", "/zambezi/status", True),
