@@ -50,8 +50,8 @@ def keys_of_the_section() -> None:
 def reload_rules() -> None:
     """Check the JSON and let the running processes take it; on a fault everything stays as it was.
 
-    Rules, destinations, HL7 peers and DICOM peers change at once; ports, folders and the plugin list at the
-    next `zambezi down` and `zambezi up`.
+    Rules, destinations, HL7 peers and DICOM peers change at once; ports, folders, certificates and the plugin list
+    at the next `zambezi down` and `zambezi up`.
     """
     environment = Environment.read()
     found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
