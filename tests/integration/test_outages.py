@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 import requests
@@ -19,6 +21,8 @@ from zambezi import clock
 from zambezi.database.tables import AuditEntry, Order
 
 NEIGHBOURS = ("gateway", "ris")
+#: The busy timeout of zambezi.database.engine, and a little more.
+LONGER_THAN_A_WRITER_WAITS_S = 32
 
 
 @pytest.fixture
@@ -95,6 +99,29 @@ def test_receivers_that_are_away_get_everything_when_they_are_back(hospital: Hos
         for neighbour in away:
             hospital.neighbours.control("start", neighbour)
     say(f"HIS and SECOND away: {work.finish()}; {time.monotonic() - begun:.0f} s")
+
+
+def test_modalities_store_while_the_central_database_is_away_and_nobody_is_told_what_is_not_committed(
+    hospital: Hospital, say: Callable[[str], None]
+):
+    begun = time.monotonic()
+    with _database_locked(hospital):
+        work = Work(hospital, instances=100, orders=1)
+        invariants.eventually("the images are stored", lambda: len(work.sender.succeeded) < work.instances)
+        time.sleep(LONGER_THAN_A_WRITER_WAITS_S)
+        assert not work.acknowledged, "an order was acknowledged that could not be committed"
+    say(f"database away: {work.finish()}; {time.monotonic() - begun:.0f} s")
+
+
+@contextmanager
+def _database_locked(hospital: Hospital) -> Iterator[None]:
+    """Nobody else can write into the central database."""
+    with closing(sqlite3.connect(hospital.environment.home / "zambezi.db", timeout=60, isolation_level=None)) as held:
+        held.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            held.execute("ROLLBACK")
 
 
 def _on_worklist(ct: Modality, accession: str) -> int:
