@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 import uuid
@@ -21,7 +22,8 @@ from zambezi import clock
 from zambezi.database.tables import AuditEntry, Order
 
 NEIGHBOURS = ("gateway", "ris")
-FEWEST_CUTS = 2
+#: The journal's follower is at most so far behind, and Orthanc's index up to ten seconds.
+RECORDED_S = 1.5
 #: The busy timeout of zambezi.database.engine, and a little more.
 LONGER_THAN_A_WRITER_WAITS_S = 32
 
@@ -38,20 +40,22 @@ def test_a_power_cut_in_mid_ingest_loses_nothing_and_doubles_nothing(
     hospital_again: Hospital, say: Callable[[str], None]
 ):
     hospital, begun = hospital_again, time.monotonic()
-    work = Work(hospital, instances=1200, orders=8, reports=2)
+    log = hospital.environment.logs_dir / "orthanc.log"
+    before = log.stat().st_size
+    work = Work(hospital, instances=800, orders=8, reports=2)
     deeds: list[str] = []
     with told(deeds):
-        # The index may just have been on disk when the power went: then nothing was lost, and it is cut once more.
-        for cut in range(150, 1100, 200):
+        for cut in (150, 400, work.instances):
             invariants.eventually("instances are stored", lambda cut=cut: len(work.sender.succeeded) < cut)
-            if len(deeds) >= FEWEST_CUTS and _stored_again(hospital, work):
-                break
+            if cut == work.instances:
+                time.sleep(RECORDED_S)  # the journal has the last ones, and most often the index not yet
             killing.cut_power(hospital)
             deeds.append(f"power cut at {len(work.sender.succeeded)} instances")
             killing.start(hospital, *killing.VICTIMS)
         seen = work.finish()
-        assert seen.stored_again, "no cut lost anything of the index that had been recorded: this run proves nothing"
-    say(f"{', '.join(deeds)}: {seen}; {time.monotonic() - begun:.0f} s")
+    recovered = sum(map(int, re.findall(r"recovered (\d+) of", log.read_bytes()[before:].decode(errors="replace"))))
+    assert recovered, "no cut lost anything of the index: this run proves nothing"
+    say(f"{', '.join(deeds)}: {recovered} files recovered; {seen}; {time.monotonic() - begun:.0f} s")
 
 
 def test_modalities_work_and_an_emergency_reader_reads_while_gateway_and_ris_are_dead(
@@ -113,11 +117,6 @@ def test_modalities_store_while_the_central_database_is_away_and_nobody_is_told_
         time.sleep(LONGER_THAN_A_WRITER_WAITS_S)
         assert not work.acknowledged, "an order was acknowledged that could not be committed"
     say(f"database away: {work.finish()}; {time.monotonic() - begun:.0f} s")
-
-
-def _stored_again(hospital: Hospital, work: Work) -> int:
-    studies = set(work.sender.succeeded.copy().values())  # the sender goes on meanwhile
-    return invariants.figures(hospital, studies).stored_again
 
 
 @contextmanager
