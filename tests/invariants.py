@@ -22,6 +22,7 @@ from gateway.journal import delivery_id
 from tests.senders import sop_uids_in
 from zambezi import outbox
 from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Message, Order, Report, Series
+from zambezi.orthanc_client import OrthancUnreachable
 
 DESTINATIONS = {"SECOND": "second", "BACKUP": "backup"}
 
@@ -76,6 +77,7 @@ def stored_once(hospital: Hospital, succeeded: Mapping[str, str]) -> None:
         return f"no stored entry: {some(missing, len(succeeded))}" if missing else ""
 
     eventually("instances in the audit trail", entries)
+    eventually("the archive", lambda: _silent(hospital))
     held = set()
     for study_uid in studies:
         for instance in hospital.orthanc().find("Instance", {"StudyInstanceUID": study_uid}, expand=True):
@@ -87,6 +89,14 @@ def stored_once(hospital: Hospital, succeeded: Mapping[str, str]) -> None:
             select(func.sum(Series.instances)).where(Series.study_uid.in_(studies), Series.modality == "CT")
         )
     assert in_ris == len(succeeded), f"the RIS counts {in_ris} instances, and there are {len(succeeded)}"
+
+
+def _silent(hospital: Hospital) -> str:
+    try:
+        hospital.orthanc().system()
+    except OrthancUnreachable as error:  # it is being started again
+        return str(error)
+    return ""
 
 
 def routed_once(hospital: Hospital, succeeded: Mapping[str, str], seconds: float = 300) -> None:

@@ -210,7 +210,8 @@ def test_a_receiver_that_is_down_gets_everything_when_it_is_up(house: House, mod
     receiver.stop()
     study, images = house.send(3, modality)
     (waiting,) = eventually(lambda: [d for d in house.deliveries(study) if d.attempts >= 2])
-    assert "failed" in waiting.outcome
+    # The first attempt sends, the second asks first what is there; either may have written its words by now.
+    assert "failed" in waiting.outcome or "does not answer" in waiting.outcome
     receiver.start()
     eventually(lambda: house.deliveries(study, "delivered"))
     assert receiver.holds(study) == images

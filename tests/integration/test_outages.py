@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 import uuid
@@ -21,6 +22,8 @@ from zambezi import clock
 from zambezi.database.tables import AuditEntry, Order
 
 NEIGHBOURS = ("gateway", "ris")
+#: The journal's follower is at most so far behind, and Orthanc's index up to ten seconds.
+RECORDED_S = 1.5
 #: The busy timeout of zambezi.database.engine, and a little more.
 LONGER_THAN_A_WRITER_WAITS_S = 32
 
@@ -37,19 +40,22 @@ def test_a_power_cut_in_mid_ingest_loses_nothing_and_doubles_nothing(
     hospital_again: Hospital, say: Callable[[str], None]
 ):
     hospital, begun = hospital_again, time.monotonic()
+    log = hospital.environment.logs_dir / "orthanc.log"
+    before = log.stat().st_size
     work = Work(hospital, instances=800, orders=8, reports=2)
     deeds: list[str] = []
     with told(deeds):
-        for cut in (150, 400):
+        for cut in (150, 400, work.instances):
             invariants.eventually("instances are stored", lambda cut=cut: len(work.sender.succeeded) < cut)
+            if cut == work.instances:
+                time.sleep(RECORDED_S)  # the journal has the last ones, and most often the index not yet
             killing.cut_power(hospital)
             deeds.append(f"power cut at {len(work.sender.succeeded)} instances")
             killing.start(hospital, *killing.VICTIMS)
         seen = work.finish()
-    log = (hospital.environment.logs_dir / "orthanc.log").read_text(errors="replace")
-    assert "files are unknown to the index" in log, "the cuts lost nothing of the index: they prove nothing"
-    assert seen.stored_again, "some had been recorded before the index lost them"
-    say(f"{', '.join(deeds)}: {seen}; {time.monotonic() - begun:.0f} s")
+    recovered = sum(map(int, re.findall(r"recovered (\d+) of", log.read_bytes()[before:].decode(errors="replace"))))
+    assert recovered, "no cut lost anything of the index: this run proves nothing"
+    say(f"{', '.join(deeds)}: {recovered} files recovered; {seen}; {time.monotonic() - begun:.0f} s")
 
 
 def test_modalities_work_and_an_emergency_reader_reads_while_gateway_and_ris_are_dead(
