@@ -20,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -69,9 +69,10 @@ def run(
     if not found.unknown:
         return
     log.warning("%d files are unknown to the index: they are ingested before modalities are let in", len(found.unknown))
-    folder = write_configuration(environment, configuration)
+    apart = _on_a_port_of_its_own(environment)
+    folder = write_configuration(apart, configuration)
     with _orthanc(program, folder, variables):
-        orthanc = OrthancClient(environment, keys, "recovery", timeout_s=300)
+        orthanc = OrthancClient(apart, keys, "recovery", timeout_s=300)
         _wait_until_up(orthanc)
         outcomes = [ingest(orthanc, environment, file) for file in found.unknown]
         _wait_until_recorded(orthanc)
@@ -108,14 +109,22 @@ def compare(storage: Path, index: Path) -> Compared:
 
 
 def write_configuration(environment: Environment, configuration: Configuration) -> Path:
-    """The configuration of the recovering Orthanc, in one file: the same, with its DICOM port closed."""
+    """The configuration of the recovering Orthanc, in one file: the same, but its DICOM port is closed."""
     folder = environment.run_dir / "recovery-config"
     folder.mkdir(parents=True, exist_ok=True)
     secrets = json.loads((environment.orthanc_config_dir / SECRETS_FILE).read_bytes())
     file = folder / "orthanc.json"
     file.touch(mode=0o600)
-    file.write_text(json.dumps({**configuration.orthanc, **secrets, "DicomServerEnabled": False}))
+    apart = {"DicomServerEnabled": False, "HttpPort": environment.ports.orthanc_http}
+    file.write_text(json.dumps({**configuration.orthanc, **secrets, **apart}))
     return folder
+
+
+def _on_a_port_of_its_own(environment: Environment) -> Environment:
+    """The same installation with another HTTP port: nobody must take the archive for whole before it is."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return replace(environment, ports=replace(environment.ports, orthanc_http=probe.getsockname()[1]))
 
 
 def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool:
