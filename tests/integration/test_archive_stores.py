@@ -111,12 +111,12 @@ def test_a_bad_reload_keeps_the_old_rules(archive: Archive) -> None:
     file = archive.environment.orthanc_config_dir / "30-zambezi.json"
     good = file.read_text()
     file.write_text('{"Zambezi": {"Routing": [{"Name": "x", "SendTo": ["NOWHERE"]}], "Wrong": 1}}')
-    answer = archive.post("/zambezi/reload", {})
+    answer = archive.post("/zambezi/reload", {}, service="operations")
     assert answer.status_code == 409
     assert any("Wrong" in fault for fault in answer.json()["faults"])
     assert archive.get("/zambezi/status").json()["configuration"] == before
     file.write_text(good.replace('"QuietSeconds": 1', '"QuietSeconds": 1.25'))
-    taken = archive.post("/zambezi/reload", {})
+    taken = archive.post("/zambezi/reload", {}, service="operations")
     assert taken.status_code == 200
     assert taken.json()["configuration"] != before
     assert archive.events("configured", configuration=taken.json()["configuration"])
