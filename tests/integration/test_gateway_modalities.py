@@ -145,7 +145,8 @@ def test_an_exam_without_an_order_is_kept_and_waits_for_a_person(gateway: Alone)
 @pytest.mark.parametrize(("caller", "called"), [("STRANGER", "ZAMBEZI"), ("FAR", "ZAMBEZI"), ("CT1", "OTHER")])
 def test_strangers_get_no_association(gateway: Alone, caller: str, called: str):
     with association(gateway, caller, called) as made:
-        assert made.is_rejected
+        assert made.is_rejected or made.is_aborted  # a slow reader finds the connection closed before the reason
+        assert not made.is_established
     if caller != "CT1":
         eventually(
             lambda: any(caller.encode() in e.payload for e in gateway.all(AuditEntry, AuditEntry.event == "refused"))
