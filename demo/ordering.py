@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pydicom.dataset import Dataset
 from sqlalchemy import select
 
 from demo import images
@@ -45,15 +46,15 @@ def his_orders(hospital: Hospital, run: Run) -> str:
 def ct_gets_its_worklist(hospital: Hospital, run: Run) -> str:
     """Step 2: `findscu -W` as CT1 gets exactly that order, accents right."""
 
-    def look() -> list[object] | None:
+    def look() -> list[Dataset] | None:
         return [item for item in hospital.ct.worklist() if item.AccessionNumber == run.accession_number]
 
     items = wait_for("the order on the CT's worklist", look)
     must(len(items) == 1, f"expected one worklist item, got {len(items)}")
     item = items[0]
-    name = str(item.PatientName)  # type: ignore[attr-defined]  # a Dataset
+    name = str(item.PatientName)
     must(name == run.patient_name, f"patient's name: expected {run.patient_name!r}, got {name!r}")
-    run.order = {"study_uid": str(item.StudyInstanceUID)}  # type: ignore[attr-defined]
+    run.order = {"study_uid": str(item.StudyInstanceUID)}
     others = [other for other in hospital.ct.worklist() if other.PatientID == run.patient_id]
     must(len(others) == 1, f"the patient has {len(others)} worklist items instead of one")
     return f"one item, {name}, Study UID {run.order['study_uid']}"

@@ -150,7 +150,7 @@ class Follower:
                     begun = True
                 more = self.round(clock.now())
                 self.error, failures = "", 0
-            except Exception as error:
+            except Exception as error:  # edge of the thread: it goes on from its cursor; status and log say why
                 failures += 1
                 self.error = f"{type(error).__name__}: {error}"
                 log.warning("following failed (%s), trying again", self.error, exc_info=failures == 1)

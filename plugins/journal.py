@@ -147,7 +147,7 @@ class Journal:
                 yield transaction
                 crash.point(PROCESS)
                 self._writer.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # whatever ends the block, half a transaction must not stay open
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
