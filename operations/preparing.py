@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from operations import front_door, supervision
+from operations import front_door, recovery, supervision
 from zambezi import config, keys
 from zambezi.config import Configuration
 from zambezi.database.engine import connect
@@ -99,20 +98,10 @@ def _busy(environment: Environment, wanted: list[str]) -> list[str]:
     faults = []
     for name in wanted:
         port = getattr(environment.ports, name)
-        if not _is_free(port):
+        if recovery.is_taken(port):
             variable = PORTS[name][0]
             faults.append(f"port {port} is in use{_holder(port)}; end that, or give ours another: {variable}=...")
     return faults
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-    return True
 
 
 def _holder(port: int) -> str:
