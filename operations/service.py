@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,10 +23,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import auditing, status
-from zambezi import audit, clock, config
+from operations.custody import worker
+from zambezi import audit, clock, config, keys
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionItem
 from zambezi.environment import Environment
+from zambezi.orthanc_client import OrthancClient
 from zambezi.processes import heartbeat
 
 log = logging.getLogger("operations")
@@ -170,10 +173,24 @@ def main() -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    custody = worker.Custody(worker.steps(_desk(environment, loaded)))
     scheduler.start()
+    custody.start()
     log.info("operations runs, configuration %s", loaded.hash[:12])
     ended.wait()
     scheduler.shutdown(wait=False)
+    custody.stop()
+
+
+def _desk(environment: Environment, loaded: config.Configuration) -> worker.Desk:
+    return worker.Desk(
+        environment,
+        loaded.zambezi,
+        sessions(connect(environment.database_url, worker.WRITER), worker.WRITER),
+        OrthancClient(environment, keys.load(environment.keys_file), worker.WRITER, timeout_s=120),
+        clock.now,
+        f"{socket.gethostname()}/{os.getpid()}",
+    )
 
 
 if __name__ == "__main__":

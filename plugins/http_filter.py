@@ -47,6 +47,12 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "operations": (("POST", r"/tools/find"), ("POST", r"/zambezi/reload")),
     "recovery": (("POST", r"/instances"),),
+    #: The one service that corrects and deletes: always instance by instance, each named in its own list beforehand.
+    "custody": (
+        ("POST", r"/instances"),
+        ("POST", r"/tools/(find|bulk-content)"),
+        ("DELETE", r"/instances/[0-9a-f-]{44}"),
+    ),
 }
 
 #: Query arguments that a path which names its study may carry. Everything else is refused: in DICOMweb

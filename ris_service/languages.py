@@ -1,6 +1,6 @@
 """Portuguese and English, as they are written in Mozambique and Zimbabwe; times in the site's zone.
 
-Message ids are the English sentences. Catalogues are .po files (`translations/pt.po` beside each page set),
+Message ids are the English sentences. Catalogues are .po files (`translations/*pt.po` beside each page set),
 compiled in memory when the application starts, so no compiled file can be older than its source.
 """
 
@@ -40,7 +40,7 @@ class Catalogues(Domain):  # type: ignore[misc]  # Flask-Babel publishes no type
 
     def __init__(self, folders: Iterable[Path]) -> None:
         super().__init__()
-        self._portuguese = compiled(file for folder in folders for file in sorted(folder.glob("translations/pt.po")))
+        self._portuguese = compiled(file for folder in folders for file in sorted(folder.glob("translations/*pt.po")))
 
     def get_translations(self) -> NullTranslations:
         return self._portuguese if language() == "pt" else NullTranslations()

@@ -50,9 +50,13 @@ ROOM = {
     "delivery": _("Deliveries"),
     "archive": _("Archive"),
     "migration": _("Migration"),
+    "hold": _("Hold"),
+    "correction": _("Corrections"),
+    "deletion": _("Deletions"),
 }
 ROLE = {
     "administrator": _("Administrator"),
+    "pacs-administrator": _("PACS administrator"),
     "radiologist": _("Radiologist"),
     "radiographer": _("Radiographer"),
     "reception": _("Reception"),
@@ -89,6 +93,15 @@ EVENT = {
     "report-read": _("report read"),
     "migration-changed": _("migration changed its state"),
     "migration-certified": _("migration certified"),
+    "held": _("object put into the hold"),
+    "hold-changed": _("held object changed its state"),
+    "conflict": _("conflicting image came"),
+    "correction-changed": _("correction changed its state"),
+    "deletion-changed": _("deletion changed its state"),
+    "legal-hold-changed": _("legal hold set or lifted"),
+    "exception-decided": _("exception decided"),
+    "key-changed": _("signing key changed"),
+    "alerted": _("alert sent"),
     "incident": _("incident"),
 }
 

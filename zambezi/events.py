@@ -37,5 +37,15 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "report-read": ("110111", "R", "a person read a report"),
     "migration-changed": ("110107", "U", "a migration or one of its studies changed its state"),
     "migration-certified": ("110107", "E", "a certificate was issued"),
+    # custody: the hold, corrections, deletions, keys, what persons decide
+    "held": ("110104", "C", "an object was put into the hold"),
+    "hold-changed": ("110104", "U", "a held object was compared, checked, released or discarded"),
+    "conflict": ("110113", "E", "an instance came again with other content, or under another patient"),
+    "correction-changed": ("110103", "U", "a correction was asked for, carried out or undone"),
+    "deletion-changed": ("110105", "E", "a deletion was asked for, confirmed, withdrawn or carried out"),
+    "legal-hold-changed": ("110113", "U", "a legal hold was set or lifted"),
+    "exception-decided": ("110113", "U", "a person decided what had waited for one"),
+    "key-changed": ("110113", "U", "a signing key was made or retired"),
+    "alerted": ("110100", "E", "the alert channel told a person"),
     "incident": ("110113", "E", "something that a person must look at happened"),
 }

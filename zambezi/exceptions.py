@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import update
@@ -12,11 +13,19 @@ from zambezi import clock
 from zambezi.database.tables import ExceptionItem
 
 
-def wait(session: Session, room: str, reference: str, *, what: str, suggestion: str, now: datetime) -> None:
-    """Put it before a person; what was decided before is open again. `what` names no patient."""
+def wait(
+    session: Session, room: str, reference: str, *, what: str, suggestion: str, now: datetime, kind: str = "",
+    study_uid: str | None = None, actions: Sequence[Mapping[str, str]] = (),
+) -> None:  # fmt: skip
+    """Put it before a person; what was decided before is open again. `what` names no patient.
+
+    `kind` is one machine's word for the sort of thing it is; `actions` are pages where something can be done
+    about it: {"label": English sentence of a catalogue, "href": path}.
+    """
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     said = {
-        "what": what, "suggestion": suggestion, "since": clock.text(now),
+        "what": what, "suggestion": suggestion, "since": clock.text(now), "kind": kind, "study_uid": study_uid,
+        "actions": [dict(action) for action in actions], "alerted_at": None,
         "decided_at": None, "decided_by": None, "decision": None,
     }  # fmt: skip
     statement = insert(ExceptionItem).values(room=room, reference=reference[:200], **said)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 #: Who signs in to Orthanc, each with a password of its own; Orthanc keeps the name (HttpUsername) with what it stores.
-SERVICES = ("front", "ris", "gateway", "migration", "operations", "recovery")
+SERVICES = ("front", "ris", "gateway", "migration", "operations", "recovery", "custody")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Ingest: the same instances into bare Orthanc and into Zambezi, in turn; the ratio and its spread.
 
-Both have the same Orthanc settings and TCP_NODELAY; Zambezi has journal, audit, routing decisions, access filter and
-every process running. Beside it, fewer runs into Orthanc with Debian's stock environment (no TCP_NODELAY).
+All have the same Orthanc settings and TCP_NODELAY. Zambezi has journal, audit, routing decisions, access filter and
+every process running. It is held against Orthanc with the viewers' plugins that it has, too (DICOMweb, web viewer,
+GDCM: what a hospital would load anyway, and the web viewer looks at each instance), and against Orthanc without any
+plugin. Beside it, fewer runs into Orthanc with Debian's stock environment (no TCP_NODELAY).
 """
 
 from __future__ import annotations
@@ -28,18 +30,21 @@ from zambezi import config
 SIZES = {512: ("512 KB", 400), 128: ("32 KB", 1600)}
 SENDERS = (1, 4)
 ROUNDS = 5
+_OURS = ("PythonScript", "LuaScripts", "Python")
+_VIEWERS = ("Plugins", "DicomWeb", "WebViewer")
 
 
 class Bare:
-    """Orthanc alone: our checked settings without any plugin."""
+    """Orthanc without anything of ours: our checked settings, with the viewers' plugins or without any."""
 
-    def __init__(self, folder: Path, hospital: Hospital, nodelay: bool) -> None:
+    def __init__(self, folder: Path, hospital: Hospital, nodelay: bool, viewers: bool = False) -> None:
         self.dicom_port, self.http_port = free_port(), free_port()
-        settings = {
-            key: value
-            for key, value in config.load(hospital.environment.config_dir, hospital.variables()).orthanc.items()
-            if key not in ("Zambezi", "Plugins", "PythonScript", "LuaScripts", "DicomWeb", "WebViewer", "Python")
-        }
+        loaded = config.load(hospital.environment.config_dir, hospital.variables()).orthanc
+        settings = {key: value for key, value in loaded.items() if key not in ("Zambezi", *_OURS, *_VIEWERS)}
+        if viewers:
+            plugins = [plugin for plugin in loaded["Plugins"] if "Python" not in plugin]
+            settings |= {"Plugins": plugins, "DicomWeb": loaded["DicomWeb"]}
+            settings["WebViewer"] = {**loaded["WebViewer"], "CachePath": str(folder / "viewer-cache")}
         settings |= {
             "DicomPort": self.dicom_port, "HttpPort": self.http_port, "RegisteredUsers": {"bench": "bench"},
             "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "index"),
@@ -93,27 +98,29 @@ def rate(port: int, made: bytes, count: int, senders: int, nodelay: bool = True)
     return count / took
 
 
-def measure(edge: int, senders: int, ours: int, bare: int, settle: Callable[[], None]) -> list[float]:
-    """Interleaved runs; ours divided by bare, pair by pair."""
+def measure(edge: int, senders: int, ours: int, others: dict[str, int], settle: Callable[[], None]) -> None:
+    """Interleaved runs into ours and each of the others; ours divided by the other's, round by round."""
     label, count = SIZES[edge]
     made = instances.template(edge)
-    ratios, rates = [], []
+    ports = [ours, *others.values()]
+    rounds = []
     for number in range(ROUNDS + 1):
-        ports = (ours, bare) if number % 2 else (bare, ours)
         found = {}
-        for port in ports:
+        for port in ports[number % len(ports) :] + ports[: number % len(ports)]:
             found[port] = rate(port, made, count, senders)
             settle()
-        if number:  # the first pair only warms up
-            ratios.append(found[ours] / found[bare])
-            rates.append((found[ours], found[bare]))
-    us, them = (statistics.median(pair[which] for pair in rates) for which in (0, 1))
-    print(
-        f"{label:>7}, {senders} sender{'s' if senders > 1 else ' '}: ours {us:6.0f}/s, bare {them:6.0f}/s, "
-        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-        flush=True,
-    )
-    return ratios
+        if number:  # the first round only warms up
+            rounds.append(found)
+    us = statistics.median(found[ours] for found in rounds)
+    print(f"{label:>7}, {senders} sender{'s' if senders > 1 else ' '}: ours {us:6.0f}/s", end="")
+    for name, port in others.items():
+        ratios = [found[ours] / found[port] for found in rounds]
+        them = statistics.median(found[port] for found in rounds)
+        print(
+            f"; {name} {them:6.0f}/s, ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            end="",
+        )
+    print(flush=True)
 
 
 def main() -> int:
@@ -123,12 +130,14 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory() as name, a_hospital(quiet_seconds=600) as hospital:
         bare = Bare(Path(name) / "bare", hospital, nodelay=True)
+        viewers = Bare(Path(name) / "viewers", hospital, nodelay=True, viewers=True)
         stock = Bare(Path(name) / "stock", hospital, nodelay=False)
         try:
-            print(f"ingest, {ROUNDS} interleaved pairs each, Orthanc {hospital.orthanc().system()['Version']}")
+            print(f"ingest, {ROUNDS} interleaved rounds each, Orthanc {hospital.orthanc().system()['Version']}")
             for edge in SIZES:
                 for senders in SENDERS:
-                    measure(edge, senders, hospital.environment.ports.dicom, bare.dicom_port, lambda: settled(hospital))
+                    others = {"with the viewers' plugins": viewers.dicom_port, "without any": bare.dicom_port}
+                    measure(edge, senders, hospital.environment.ports.dicom, others, lambda: settled(hospital))
             for edge, (label, _) in SIZES.items():
                 made = instances.template(edge)
                 ours = rate(hospital.environment.ports.dicom, made, 200, 1)
@@ -136,8 +145,8 @@ def main() -> int:
                 print(f"{label:>7}, 1 sender : ours {ours:6.0f}/s, Debian's stock environment {plain:6.0f}/s, "
                       f"ratio {ours / plain:.1f}")  # fmt: skip
         finally:
-            bare.stop()
-            stock.stop()
+            for one in (bare, viewers, stock):
+                one.stop()
     return 0
 
 

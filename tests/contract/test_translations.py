@@ -13,7 +13,8 @@ from babel.messages.extract import extract_from_dir
 from zambezi import composition
 
 ROOMS = sorted({name.split(".")[0] for name in composition.PAGE_SETS})
-JINJA = {"templates/**.html": {"extensions": "jinja2.ext.i18n", "newstyle_gettext": "true", "trim_blocks": "true"}}
+_READ = {"extensions": "jinja2.ext.i18n", "newstyle_gettext": "true", "trim_blocks": "true"}
+JINJA = {"templates/**.html": _READ, "**/templates/**.html": _READ}
 #: What is the same in both languages: names, a file format, keys of a keyboard.
 NAMES = {"Zambezi", "Orthanc", "PDF", "UID", "Enter", "Ctrl", "S", "j", "k", "v", "r"}
 
@@ -23,13 +24,20 @@ def folder(room: str) -> Path:
 
 
 def catalogue(room: str) -> dict[str, tuple[str, ...]]:
-    with (folder(room) / "translations" / "pt.po").open("rb") as source:
-        return {_id(one.id): _forms(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+    said: dict[str, tuple[str, ...]] = {}
+    for file in sorted(folder(room).rglob("translations/*pt.po")):
+        with file.open("rb") as source:
+            said |= {_id(one.id): _forms(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+    return said
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_sentence_of_a_room_is_translated_in_that_room(room: str):
-    found = extract_from_dir(folder(room), [("**.py", "python"), ("templates/**.html", "jinja2")], options_map=JINJA)
+    found = extract_from_dir(
+        folder(room),
+        [("**.py", "python"), ("**/templates/**.html", "jinja2"), ("templates/**.html", "jinja2")],
+        options_map=JINJA,
+    )
     wanted = {_id(message) for _file, _line, message, _notes, _context in found}
     said = catalogue(room)
     assert sorted(wanted - set(said)) == []
@@ -46,7 +54,7 @@ def test_no_sentence_is_translated_in_two_ways():
 
 
 @pytest.mark.parametrize(
-    "template", sorted(t for room in ROOMS for t in folder(room).glob("templates/*.html")), ids=str
+    "template", sorted(t for room in ROOMS for t in folder(room).rglob("templates/*.html")), ids=str
 )
 def test_no_word_of_a_template_stands_outside_of_a_translation(template: Path):
     text = template.read_text(encoding="utf-8")

@@ -148,15 +148,15 @@ def archive_paths(studies: Studies, which: int = 0) -> list[str]:
 RIS_PAGES = ("/", "/orders/new", "/studies", "/deliveries", "/exceptions", "/audit", "/users", "/migrations", "/health")
 #: Page -> roles that may see it.
 OPEN_PAGES = {
-    "/": {"administrator", "radiologist", "radiographer", "reception"},
-    "/orders/new": {"administrator", "radiographer", "reception"},
-    "/studies": {"administrator", "radiologist", "radiographer", "migration-engineer"},
-    "/deliveries": {"administrator", "radiologist", "radiographer"},
-    "/exceptions": {"administrator", "radiologist", "radiographer", "migration-engineer"},
+    "/": {"administrator", "pacs-administrator", "radiologist", "radiographer", "reception"},
+    "/orders/new": {"administrator", "pacs-administrator", "radiographer", "reception"},
+    "/studies": {"administrator", "pacs-administrator", "radiologist", "radiographer", "migration-engineer"},
+    "/deliveries": {"administrator", "pacs-administrator", "radiologist", "radiographer"},
+    "/exceptions": {"administrator", "pacs-administrator", "radiologist", "radiographer", "migration-engineer"},
     "/audit": {"administrator"},
     "/users": {"administrator"},
     "/migrations": {"administrator", "migration-engineer"},
-    "/health": {"administrator", "migration-engineer"},
+    "/health": {"administrator", "pacs-administrator", "migration-engineer"},
 }
 
 

@@ -28,6 +28,11 @@ PERMISSIONS: dict[str, str] = {
     "delivery.manage": "retry and cancel deliveries",
     "exception.read": "see what waits for a person",
     "exception.decide": "decide what waits for a person",
+    "hold.read": "see what lies in the hold, tags and pictures",
+    "hold.decide": "release what lies in the hold, and ask for or confirm that it is discarded",
+    "correction.read": "see corrections and what they changed",
+    "correction.write": "correct what the archive holds, and undo it",
+    "deletion.decide": "ask for deletions and confirm those of others, set and lift legal holds",
     "migration.read": "see migrations and certificates",
     "migration.run": "plan, start, pause and roll back migrations",
     "audit.read": "read the audit trail",
@@ -40,6 +45,23 @@ _READING = {"worklist.read", "images.view", "report.read"}
 
 ROLES: dict[str, frozenset[str]] = {
     "administrator": frozenset(PERMISSIONS) - {"report.write", "report.sign", "images.view-own"},
+    "pacs-administrator": frozenset(
+        _READING
+        | {
+            "order.write",
+            "exception.read",
+            "exception.decide",
+            "delivery.read",
+            "delivery.manage",
+            "hold.read",
+            "hold.decide",
+            "correction.read",
+            "correction.write",
+            "deletion.decide",
+            "health.read",
+            "orthanc.explore",
+        }
+    ),
     "radiologist": frozenset(_READING | {"report.write", "report.sign", "exception.read", "delivery.read"}),
     "radiographer": frozenset(_READING | {"order.write", "exception.read", "delivery.read"}),
     "reception": frozenset({"worklist.read", "order.write"}),

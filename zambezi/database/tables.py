@@ -26,6 +26,16 @@ class Base(DeclarativeBase):
     )
 
 
+class Leased:
+    """Work that one worker at a time carries out (zambezi.leases): who has it, until when, and the claim's fence."""
+
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[str] = mapped_column(Moment)
+    lease_owner: Mapped[str | None] = mapped_column(String(80))
+    lease_until: Mapped[str | None] = mapped_column(Moment)
+    fence: Mapped[int] = mapped_column(default=0)
+
+
 # --- audit and journal ----------------------------------------------------------------------------
 
 
@@ -97,6 +107,7 @@ class Patient(Base):
     given_name: Mapped[str] = mapped_column(String(64), default="")
     birth_date: Mapped[str | None] = mapped_column(String(8))  # YYYYMMDD
     sex: Mapped[str | None] = mapped_column(String(1))  # M F O U
+    merged_into: Mapped[int | None]  # id of the patient whose identifier this one has become (HL7 A40)
     created_at: Mapped[str] = mapped_column(Moment)
     updated_at: Mapped[str] = mapped_column(Moment)
 
@@ -152,7 +163,8 @@ class Study(Base):
     study_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
     orthanc_id: Mapped[str] = mapped_column(String(44), primary_key=True)
     order_id: Mapped[int | None] = mapped_column(ForeignKey("imaging_order.id"), index=True)
-    cause: Mapped[str] = mapped_column(String(16))  # modality, migration, ourselves
+    cause: Mapped[str] = mapped_column(String(16))  # zambezi.causes
+    reference: Mapped[str] = mapped_column(String(200), default="")  # of the cause: order, project, correction ...
     patient_id: Mapped[str] = mapped_column(String(64), default="", index=True)
     patient_name: Mapped[str] = mapped_column(String(200), default="")
     birth_date: Mapped[str] = mapped_column(String(8), default="")
@@ -182,6 +194,16 @@ class AnnouncedStudy(Base):
 
     __tablename__ = "announced_study"
     study_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
+    cause: Mapped[str] = mapped_column(String(16))
+    reference: Mapped[str] = mapped_column(String(200), default="")
+    created_at: Mapped[str] = mapped_column(Moment)
+
+
+class AnnouncedInstance(Base):
+    """A SOP Instance UID that we are about to store ourselves, with its cause: it holds whoever brings the file in."""
+
+    __tablename__ = "announced_instance"
+    sop_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
     cause: Mapped[str] = mapped_column(String(16))
     reference: Mapped[str] = mapped_column(String(200), default="")
     created_at: Mapped[str] = mapped_column(Moment)
@@ -220,7 +242,7 @@ class Message(Base):
     received_at: Mapped[str] = mapped_column(Moment, index=True)
 
 
-class Delivery(Base):
+class Delivery(Leased, Base):
     """One route that must be carried out: instances to an archive, or a message to a peer.
 
     `id` derives from what caused it (for a journal entry: journal, seq, rule, destination), so reading
@@ -242,11 +264,6 @@ class Delivery(Base):
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
     #: due, sending, delivered, retrying, parked, cancelled
     state: Mapped[str] = mapped_column(String(16), default="due")
-    attempts: Mapped[int] = mapped_column(default=0)
-    next_at: Mapped[str] = mapped_column(Moment)
-    lease_owner: Mapped[str | None] = mapped_column(String(80))
-    lease_until: Mapped[str | None] = mapped_column(Moment)
-    fence: Mapped[int] = mapped_column(default=0)
     #: found, acknowledged: the destination's level of proof, reached when delivered
     proof: Mapped[str] = mapped_column(String(16), default="")
     outcome: Mapped[str] = mapped_column(Text, default="")
@@ -260,14 +277,153 @@ class ExceptionItem(Base):
     __tablename__ = "exception_item"
     __table_args__ = (UniqueConstraint("room", "reference"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    room: Mapped[str] = mapped_column(String(40))  # hl7, mpps, delivery, archive, migration
+    room: Mapped[str] = mapped_column(String(40))  # hl7, mpps, delivery, archive, migration, hold, correction, deletion
     reference: Mapped[str] = mapped_column(String(200))  # what it is about, unique in its room
+    #: in a machine's word what sort of thing it is (parked, conflict, no-order ...): bulk rules select by it
+    kind: Mapped[str] = mapped_column(String(40), default="", index=True)
+    study_uid: Mapped[str | None] = mapped_column(Uid, index=True)
+    #: what a person can do about it: [{"label": ..., "href": ...}], pages of ours
+    actions: Mapped[list[dict[str, str]]] = mapped_column(JSON, default=list)
     what: Mapped[str] = mapped_column(Text)  # in plain words, no patient name
     suggestion: Mapped[str] = mapped_column(Text, default="")
     since: Mapped[str] = mapped_column(Moment)
     decided_at: Mapped[str | None] = mapped_column(Moment)
     decided_by: Mapped[str | None] = mapped_column(String(80))
     decision: Mapped[str | None] = mapped_column(Text)
+    alerted_at: Mapped[str | None] = mapped_column(Moment)  # when the alert channel told of it last
+
+
+class Breaker(Base):
+    """The circuit breaker of one neighbour (zambezi.breakers): every worker sees that it is open."""
+
+    __tablename__ = "breaker"
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)  # such as dicom:ARCHIVE, hl7:HIS, source:LEGACY
+    state: Mapped[str] = mapped_column(String(16), default="closed")  # closed, open, half-open
+    failures: Mapped[int] = mapped_column(default=0)  # in a row
+    opened: Mapped[int] = mapped_column(default=0)  # so often in a row without a success: the pause grows
+    probe_at: Mapped[str | None] = mapped_column(Moment)  # from when on one attempt may try whether it is well again
+    reason: Mapped[str] = mapped_column(Text, default="")
+    updated_at: Mapped[str] = mapped_column(Moment)
+
+
+# --- the hold, corrections, deletions ----------------------------------------------------------------
+
+
+class Held(Leased, Base):
+    """An object in the hold: the file ZAMBEZI_HOME/hold/<first two>/<sha256>.dcm, and why it lies there."""
+
+    __tablename__ = "held"
+    __table_args__ = (UniqueConstraint("sha256", "why", "reference"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    size: Mapped[int] = mapped_column(default=0)
+    #: conflict, no-identity, unreadable, quarantine, corrected (old copy), deleted
+    why: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str] = mapped_column(Text)  # in words, without a patient's name
+    reference: Mapped[str] = mapped_column(String(200))  # what put it there: journal/seq, correction 12, deletion 3 ...
+    #: comparing, waiting (for a person), kept (safe copy), same, releasing, released, discard-asked, discarded
+    state: Mapped[str] = mapped_column(String(16), default="waiting", index=True)
+    sop_uid: Mapped[str | None] = mapped_column(Uid, index=True)
+    series_uid: Mapped[str | None] = mapped_column(Uid)
+    study_uid: Mapped[str | None] = mapped_column(Uid, index=True)
+    patient_id: Mapped[str] = mapped_column(String(64), default="")
+    orthanc_id: Mapped[str | None] = mapped_column(String(44))  # the identity it has, or would have, in the archive
+    other_sha256: Mapped[str | None] = mapped_column(String(64))  # of the copy in the archive, where it conflicts
+    differs: Mapped[list[str]] = mapped_column(JSON, default=list)  # tags whose content differs, (gggg,eeee)
+    sender: Mapped[str] = mapped_column(String(200), default="")
+    times: Mapped[int] = mapped_column(default=1)  # the same bytes came so often
+    held_at: Mapped[str] = mapped_column(Moment, index=True)
+    keep_until: Mapped[str | None] = mapped_column(Moment)  # retention of safe copies; NULL: until a person decides
+    checked_at: Mapped[str | None] = mapped_column(Moment)
+    is_intact: Mapped[bool] = mapped_column(default=True)
+    asked_by: Mapped[str | None] = mapped_column(String(80))  # who asked to discard it; another person confirms
+    asked_at: Mapped[str | None] = mapped_column(Moment)
+    decided_by: Mapped[str | None] = mapped_column(String(80))
+    decided_at: Mapped[str | None] = mapped_column(Moment)
+    decision: Mapped[str | None] = mapped_column(Text)
+
+
+class Correction(Leased, Base):
+    """A change to what the archive holds, asked for by a person or the HIS and carried out instance by instance."""
+
+    __tablename__ = "correction"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # edit, reassign, merge, split, move, replace, undo
+    #: due, preparing, switching (only forward from here), retrying, done, parked, cancelled
+    state: Mapped[str] = mapped_column(String(16), default="due", index=True)
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)  # what was asked: which instances, which changes
+    reason: Mapped[str] = mapped_column(Text)
+    asked_by: Mapped[str] = mapped_column(String(80))
+    undo_of: Mapped[int | None] = mapped_column(ForeignKey("correction.id"))
+    outcome: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[str] = mapped_column(Moment, index=True)
+    updated_at: Mapped[str] = mapped_column(Moment)
+    done_at: Mapped[str | None] = mapped_column(Moment)
+
+
+class CorrectionItem(Base):
+    """One instance of a correction: what it was, what it becomes, and how far that is."""
+
+    __tablename__ = "correction_item"
+    correction_id: Mapped[int] = mapped_column(ForeignKey("correction.id"), primary_key=True)
+    old_orthanc_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+    sop_uid: Mapped[str] = mapped_column(Uid)
+    old_study_uid: Mapped[str] = mapped_column(Uid, index=True)
+    old_series_uid: Mapped[str] = mapped_column(Uid)
+    new_study_uid: Mapped[str] = mapped_column(Uid, index=True)
+    new_series_uid: Mapped[str] = mapped_column(Uid)
+    new_orthanc_id: Mapped[str | None] = mapped_column(String(44))
+    old_sha256: Mapped[str | None] = mapped_column(String(64))
+    new_sha256: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), default="planned")  # planned, held, removed, stored, done
+
+
+class Deletion(Leased, Base):
+    """Instances that are to leave the archive: asked for by one person, confirmed by another, after a wait."""
+
+    __tablename__ = "deletion"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_uid: Mapped[str] = mapped_column(Uid, index=True)
+    study_orthanc_id: Mapped[str] = mapped_column(String(44))
+    series_uid: Mapped[str | None] = mapped_column(Uid)  # NULL: the whole study
+    sop_uid: Mapped[str | None] = mapped_column(Uid)  # NULL: the whole series
+    code: Mapped[str] = mapped_column(String(24))  # quality, patient-safety, wrong-patient, duplicate, expired, other
+    reason: Mapped[str] = mapped_column(Text)
+    #: asked, confirmed, due, deleting (only forward from here), retrying, done, withdrawn, parked, restored
+    state: Mapped[str] = mapped_column(String(16), default="asked", index=True)
+    asked_by: Mapped[str] = mapped_column(String(80))
+    asked_at: Mapped[str] = mapped_column(Moment)
+    confirmed_by: Mapped[str | None] = mapped_column(String(80))
+    confirmed_at: Mapped[str | None] = mapped_column(Moment)
+    not_before: Mapped[str | None] = mapped_column(Moment)
+    done_at: Mapped[str | None] = mapped_column(Moment)
+    outcome: Mapped[str] = mapped_column(Text, default="")
+    updated_at: Mapped[str] = mapped_column(Moment)
+
+
+class DeletionItem(Base):
+    __tablename__ = "deletion_item"
+    deletion_id: Mapped[int] = mapped_column(ForeignKey("deletion.id"), primary_key=True)
+    orthanc_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+    sop_uid: Mapped[str] = mapped_column(Uid)
+    series_uid: Mapped[str] = mapped_column(Uid)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), default="planned")  # planned, held, deleted
+
+
+class LegalHold(Base):
+    """Nothing of this study, or of this patient, may be deleted or discarded while it stands."""
+
+    __tablename__ = "legal_hold"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_uid: Mapped[str | None] = mapped_column(Uid, index=True)
+    patient_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    reason: Mapped[str] = mapped_column(Text)
+    set_by: Mapped[str] = mapped_column(String(80))
+    set_at: Mapped[str] = mapped_column(Moment)
+    lifted_by: Mapped[str | None] = mapped_column(String(80))
+    lifted_at: Mapped[str | None] = mapped_column(Moment)
+    lift_reason: Mapped[str | None] = mapped_column(Text)
 
 
 # --- reports ----------------------------------------------------------------------------------------
@@ -316,7 +472,7 @@ class MigrationProject(Base):
     updated_at: Mapped[str] = mapped_column(Moment)
 
 
-class MigrationStudy(Base):
+class MigrationStudy(Leased, Base):
     __tablename__ = "migration_study"
     __table_args__ = (UniqueConstraint("project_id", "study_uid"),)
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -329,11 +485,6 @@ class MigrationStudy(Base):
     #: ready, moving, verifying, verified, retrying, divergent, parked
     state: Mapped[str] = mapped_column(String(16), default="ready")
     reason: Mapped[str] = mapped_column(Text, default="")
-    attempts: Mapped[int] = mapped_column(default=0)
-    next_at: Mapped[str] = mapped_column(Moment)
-    lease_owner: Mapped[str | None] = mapped_column(String(80))
-    lease_until: Mapped[str | None] = mapped_column(Moment)
-    fence: Mapped[int] = mapped_column(default=0)
     verified_at: Mapped[str | None] = mapped_column(Moment)
 
 

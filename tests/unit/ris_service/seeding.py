@@ -119,6 +119,7 @@ def _people(session, made: Hospital) -> None:
     names = {
         "administrator": "Marta Nhantumbo", "radiologist": "Dr.ª Amélia Conceição", "radiographer": "Tendai Moyo",
         "reception": "João Macuácua", "referrer": "Dr. Elias Tembe", "migration-engineer": "Rudo Chikafu",
+        "pacs-administrator": "Nelson Sithole",
     }  # fmt: skip
     hashed = users.hashed(PASSWORD)
     for role in commands.SIGN_IN_ROLES:

@@ -1,0 +1,139 @@
+"""Leases: work that lies in a table is carried out by one worker at a time, whatever dies in between.
+
+A worker claims a row with a lease and a fence, in one UPDATE; it renews the lease while it works (`Keeper`). A
+worker that was thought dead and wakes up again finds another fence in the row and can finish nothing. More
+workers, more hosts, both database engines: same code. Any table with `Leased` (zambezi.database.tables), an
+`id` and a `state` will do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from zambezi import clock
+from zambezi.database.engine import Sessions
+
+log = logging.getLogger(__name__)
+
+
+class Fenced(Exception):
+    """The row was claimed by somebody else in the meantime, or decided by a person: this worker must let go of it."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's right to one row of `table` until the lease ends."""
+
+    table: Any
+    id: Any
+    fence: int
+    owner: str
+
+
+def claim(
+    session: Session,
+    table: Any,
+    *,
+    ready: Sequence[str],
+    working: str,
+    now: datetime,
+    owner: str,
+    lease: timedelta,
+    also_working: Sequence[str] = (),
+    where: Sequence[ColumnElement[bool]] = (),
+    order_by: Sequence[Any] = (),
+) -> tuple[Any, Lease] | None:
+    """Claim one row: in a `ready` state and due (`next_at`), or being worked on under a lease that has run out.
+
+    The row goes into the state `working`, but stays in one of `also_working` if it was abandoned there (a later
+    stage of the same work). On PostgreSQL workers skip rows that another one is just claiming.
+    """
+    at = clock.text(now)
+    busy = (working, *also_working)
+    waiting = and_(table.state.in_(ready), table.next_at <= at)
+    abandoned = and_(table.state.in_(busy), table.lease_until <= at)
+    chosen = (
+        select(table.id, table.state)
+        .where(or_(waiting, abandoned), *where)
+        .order_by(*(order_by or (table.next_at, table.id)))
+        .limit(1)
+        .with_for_update(of=table, skip_locked=True)
+    )
+    found = session.execute(chosen).first()
+    if found is None:
+        return None
+    state = found.state if found.state in also_working else working
+    values = {
+        "state": state, "fence": table.fence + 1, "attempts": table.attempts + 1, "lease_owner": owner,
+        "lease_until": clock.text(now + lease),
+    }  # fmt: skip
+    fence = session.execute(
+        update(table).where(table.id == found.id).values(**values).returning(table.fence)
+    ).scalar_one()
+    row = session.get_one(table, found.id, populate_existing=True)
+    return row, Lease(table, found.id, fence, owner)
+
+
+def renew(session: Session, held: Lease, *, now: datetime, lease: timedelta) -> None:
+    """Go on holding the row; Fenced if it isn't ours any more."""
+    write(session, held, {"lease_until": clock.text(now + lease)})
+
+
+def write(session: Session, held: Lease, values: Mapping[str, Any]) -> Any:
+    """Change columns of the row and go on holding it; Fenced if it isn't ours any more. The row as it is now."""
+    table = held.table
+    ours = and_(table.id == held.id, table.fence == held.fence, table.lease_owner == held.owner)
+    if session.execute(update(table).where(ours).values(**values).returning(table.id)).first() is None:
+        raise Fenced(f"{table.__tablename__} {held.id} is not {held.owner}'s any more (fence {held.fence})")
+    return session.get_one(table, held.id, populate_existing=True)
+
+
+def finish(session: Session, held: Lease, state: str, **values: Any) -> Any:
+    """Let go of the row in a state; Fenced if it isn't ours any more. The row as it is now."""
+    return write(session, held, {"state": state, "lease_owner": None, "lease_until": None, **values})
+
+
+class Keeper:
+    """Renews a lease in the background while its holder works; `check` raises Fenced once it is lost."""
+
+    def __init__(self, sessions: Sessions, held: Lease, now: Callable[[], datetime], lease: timedelta) -> None:
+        self._sessions, self._held, self._now, self._lease = sessions, held, now, lease
+        self._over = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Keeper:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Call it before each step that can't be taken back."""
+        if self._lost.is_set():
+            raise Fenced(f"the lease of {self._held.table.__tablename__} {self._held.id} was lost")
+
+    def _keep(self) -> None:
+        while not self._over.wait(self._lease.total_seconds() / 3):
+            try:
+                with self._sessions.begin() as session:
+                    renew(session, self._held, now=self._now(), lease=self._lease)
+            except Fenced:
+                self._lost.set()
+                return
+            except SQLAlchemyError as error:  # the database is away: the lease runs out if it stays away
+                log.warning("a lease could not be renewed: %s", type(error).__name__)
