@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,9 +129,9 @@ class Hospital:
         self.play_file.write_text(json.dumps(asdict(run), indent=2))
 
 
-def new_run(now: datetime) -> Run:
-    """A run with identifiers that no run had before."""
-    return Run(number=now.strftime("%m%d%H%M%S"), study_date=now.strftime("%Y%m%d"))
+def new_run(now: datetime, zone: tzinfo) -> Run:
+    """A run with identifiers that no run had before, on the hospital's own day (after 22:00 UTC that is the next)."""
+    return Run(number=now.strftime("%m%d%H%M%S"), study_date=now.astimezone(zone).strftime("%Y%m%d"))
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = 30) -> T:

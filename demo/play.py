@@ -56,7 +56,7 @@ def main() -> int:
         print(f"the hospital is up after {time.monotonic() - begun:.1f} s")
         run = hospital.load_run()
         if run is None or os.environ.get("REPLAY") == "1":
-            run = new_run(clock.now())
+            run = new_run(clock.now(), hospital.configuration().zambezi.site.zone)
             failed = not play(hospital, run)
         else:
             failed = not verify(hospital, run)

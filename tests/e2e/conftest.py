@@ -28,4 +28,4 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def run(hospital: Hospital) -> Run:
     """The identifiers of this test run's play."""
-    return new_run(clock.now())
+    return new_run(clock.now(), hospital.configuration().zambezi.site.zone)
