@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 #: Begins what is hashed; another rule of what is ignored needs another name, for certificates hold digests for years.
 RULES = b"zambezi canonical digest 2\n"
@@ -99,8 +99,7 @@ def _of_data_set(stream: IO[bytes], begin: int, form: _Form, syntax: str) -> Fin
     return Fingerprint(reader.sop_uid, syntax, whole.hexdigest(), elements)
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     """How elements are written."""
 
     implicit: bool
@@ -113,8 +112,7 @@ class _Form:
         return self.number(found[:2]) << 16 | self.number(found[2:4])
 
 
-@dataclass(frozen=True)
-class _Head:
+class _Head(NamedTuple):
     """What stands before a value: the VR is b"" where it isn't written; `at` is where the value begins."""
 
     tag: int
