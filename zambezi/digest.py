@@ -50,6 +50,7 @@ _SWAP = {
 }
 _CHUNK = 1 << 20
 _DEEPEST = 64  # sequences in sequences; more is an attack or a fault
+_LONGEST_UID = 1024  # 64 by PS3.5 6.2; who is wrong is named with what he says
 _MOST_INFLATED = 1 << 32
 
 
@@ -215,7 +216,7 @@ class _Reader:
                 part, at = self._undefined(head, end, form)
             else:
                 part, at = self._defined(head, form), head.at + head.length
-            if head.tag == _SOP_UID and not self._depth:
+            if head.tag == _SOP_UID and not self._depth and head.length <= _LONGEST_UID:
                 self.sop_uid = self.read(head.at, head.length).strip(b" \0").decode("ascii", "replace")
             if _counts(head.tag):
                 yield head.tag, part

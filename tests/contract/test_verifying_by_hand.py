@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
     signing.rotate(keys, "certificate", "João", "todos os anos", NOW)
     known = signing.rotate(keys, "certificate", "João", "perdida", NOW, lost=True)
     known = signing.revoke(keys, "certificate", known.keys[1].key_id, "João", "roubada", NOW)
-    (tmp_path / "keys.json").write_bytes(known.to_json())
+    (tmp_path / "public-keys.json").write_bytes(known.to_json())
     return tmp_path
 
 
@@ -69,9 +69,9 @@ def test_the_steps_verify_what_is_good_and_nothing_else(folder: Path, manual: st
     whole["certificate"]["project"] = "Conceicao"
     (folder / "certificate.json").write_text(json.dumps(whole), encoding="utf-8")
     assert GOOD not in run(of_certificate, folder).stdout
-    keys = json.loads((folder / "keys.json").read_text(encoding="utf-8"))
+    keys = json.loads((folder / "public-keys.json").read_text(encoding="utf-8"))
     keys["entries"][1]["statement"]["reason"] = "every day"
-    (folder / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
+    (folder / "public-keys.json").write_text(json.dumps(keys), encoding="utf-8")
     broken = run(of_register, folder)
     assert broken.returncode != 0
     assert broken.stdout.count(GOOD) == 1

@@ -103,6 +103,27 @@ def test_a_key_that_follows_is_signed_by_the_one_before(folder: Path) -> None:
     assert not (folder / f"certificate-{old.key_id}.pem").exists()
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_rotation_that_is_cut_off_leaves_the_old_key_or_the_new_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    old = signing.current(folder, PURPOSE, "ana", DAY)
+    steps = iter(range(3))
+
+    def cut(file: Path) -> None:
+        if next(steps) == step:
+            raise OSError("the mains failed")
+
+    replace = Path.replace
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", lambda file, target: cut(file) or replace(file, target))
+        with pytest.raises(OSError, match="mains"):
+            signing.rotate(folder, PURPOSE, "ana", "every year", later(365))
+    assert signing.current(folder, PURPOSE, "ana", later(365)).key_id == old.key_id
+    new = signing.rotate(folder, PURPOSE, "ana", "every year", later(366)).keys[-1].key_id
+    assert [file.name for file in folder.glob("certificate-*")] == [f"certificate-{new}.pem"]
+
+
 def test_what_a_retired_key_signed_stays_good(folder: Path) -> None:
     old = signing.current(folder, PURPOSE, "ana", DAY)
     signature = old.sign(b"message")
