@@ -105,6 +105,8 @@ def revoke(key_id: str, purpose: str, reason: str, as_json: bool) -> None:
     except SigningFault as fault:
         raise click.ClickException(str(fault)) from fault
     _record(environment, made)
+    if not as_json:
+        click.echo(f"{key_id} is revoked: issue anew what it signed and is still needed")
     _say(made, as_json)
 
 
@@ -126,7 +128,7 @@ def _say(made: Register, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(now), indent=1))
     else:
-        click.echo(f"{now.key_id} signs {signing.PURPOSES[made.purpose]} from now on; hand this fingerprint on")
+        click.echo(f"{now.key_id} signs {signing.PURPOSES[made.purpose]}; those who verify need this fingerprint")
 
 
 def _record(environment: Environment, made: Register) -> None:
