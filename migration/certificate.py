@@ -4,8 +4,9 @@ Levels of proof of an instance: 1 set: the source names it and the archive holds
 still, byte for byte, what Orthanc recorded on arrival (MD5); 3 source: a second, independent retrieve from
 the source gave the same canonical digest (zambezi.digest). Only level 3 compares with the source.
 
-A certificate is one JSON object {"certificate", "signature", "public_key"}; the signature (Ed25519) is over
-the canonical JSON of "certificate". It is verified without database or archive.
+A certificate is one JSON object {"certificate", "key_id", "public_key", "signature"}; the signature (Ed25519, in
+base64) is over the canonical JSON of "certificate", which names the key, too. It is verified without database or
+archive; whose key it is, the register of public keys says (zambezi.signing).
 """
 
 from __future__ import annotations
@@ -13,31 +14,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import ledger
-from zambezi import __version__, audit, clock
+from zambezi import __version__, audit, clock, signing
 from zambezi.database.tables import Certificate, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.signing import Register, Signer, canonical, key_id
 
-FORMAT = "zambezi migration certificate 1"
+FORMAT = "zambezi migration certificate 2"
+PURPOSE = "certificate"
 _LEVELS = {"equal": 3, "different": 1, "stored": 1}
 
 
@@ -45,25 +36,8 @@ class NotFinished(ValueError):
     """The project has studies that are still under way; the text says how many."""
 
 
-def signing_key(file: Path) -> Ed25519PrivateKey:
-    """The installation's key for certificates, made (mode 0600) when it is not there."""
-    if file.exists():
-        key = load_pem_private_key(file.read_bytes(), None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError(f"{file} is not an Ed25519 key; move it away to have a new one made")
-        return key
-    key = Ed25519PrivateKey.generate()
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        out.flush()
-        os.fsync(out.fileno())
-    return key
-
-
 def issue(
-    session: Session, project: MigrationProject, key: Ed25519PrivateKey, versions: Mapping[str, str], who: str,
+    session: Session, project: MigrationProject, signer: Signer, versions: Mapping[str, str], who: str,
     now: datetime,
 ) -> Certificate:  # fmt: skip
     """Write the certificate of a finished project; NotFinished where studies are still under way."""
@@ -71,16 +45,15 @@ def issue(
     under_way = sum(count for state, count in counts.items() if state not in ledger.AT_REST)
     if under_way or project.state not in ("finished", "certified"):
         raise NotFinished(f"{under_way} studies of {project.name} are still under way; the project is {project.state}")
-    body = canonical(document(session, project, versions, who, now))
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    body = canonical({**document(session, project, versions, who, now), "key_id": signer.key_id})
     made = Certificate(
         project_id=project.id, issued_at=clock.text(now), document=body,
-        signature=base64.b64encode(key.sign(body)).decode(), public_key=public,
+        signature=signer.sign(body), public_key=signer.public_key,
     )  # fmt: skip
     session.add(made)
     project.state, project.updated_at = "certified", clock.text(now)
     audit.append(
-        session, ledger.WRITER, "migration-certified", now, project=project.name, who=who,
+        session, ledger.WRITER, "migration-certified", now, project=project.name, who=who, key=signer.key_id,
         digest=hashlib.sha256(body).hexdigest(),
     )  # fmt: skip
     session.flush()
@@ -166,40 +139,40 @@ def _counted(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def canonical(content: Mapping[str, Any]) -> bytes:
-    """The bytes that are signed."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def to_file(made: Certificate) -> bytes:
     """The certificate as it is handed over."""
     whole = {
-        "certificate": json.loads(made.document), "signature": made.signature, "public_key": made.public_key
+        "certificate": json.loads(made.document), "key_id": key_id(made.public_key), "public_key": made.public_key,
+        "signature": made.signature,
     }  # fmt: skip
     return json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def key_name(public_key: str) -> str:
-    """The short name of a public key, to be compared with what the installation says of itself."""
-    return hashlib.sha256(public_key.strip().encode()).hexdigest()[:32]
+def faults(file: bytes, known: Register | None = None) -> list[str]:
+    """Everything that is wrong with a certificate, in words; none if it holds.
 
-
-def faults(file: bytes) -> list[str]:
-    """Everything that is wrong with a certificate, in words; none if it holds."""
+    With a register of public keys, a key that is not in it, or was revoked, is a fault; a retired one is none.
+    """
     try:
         whole = json.loads(file)
-        content, signature, public = whole["certificate"], base64.b64decode(whole["signature"]), whole["public_key"]
-        key = load_pem_public_key(public.encode())
+        content, public, named = whole["certificate"], whole["public_key"], whole["key_id"]
+        signature = base64.b64decode(whole["signature"], validate=True)
+        if content["format"] != FORMAT:
+            return [f"this is not a certificate in the format {FORMAT!r}"]
+        is_named = named == content["key_id"] == key_id(public)
+        derived = summary(content["studies"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"this is not a certificate of a migration: {error}"]
-    if not isinstance(key, Ed25519PublicKey) or content.get("format") != FORMAT:
-        return [f"this is not a certificate in the format {FORMAT!r}"]
     found = []
-    try:
-        key.verify(signature, canonical(content))
-    except InvalidSignature:
+    if not signing.holds(public, canonical(content), signature):
         found.append("the signature does not fit: the certificate was changed after it was signed")
-    derived = summary(content["studies"])
+    if not is_named:
+        found.append("the key that it shows is not the key that it names")
+    state = known.state(named) if known else "current"
+    if state == "unknown":
+        found.append(f"key {named}, with which it is signed, is not one of the installation's")
+    if state == "revoked":
+        found.append(f"key {named}, with which it is signed, was revoked: nothing that it signed may be trusted")
     found += [
         f"{part} is not what the list of instances gives" for part in derived if content.get(part) != derived[part]
     ]

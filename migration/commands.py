@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from migration import certificate as certificates
 from migration import inventory, ledger, office, progress, worker
 from migration.source import Source, Trouble
-from zambezi import clock, windows
+from zambezi import clock, signing, windows
 from zambezi.database.tables import MigrationProject
+from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancError
+from zambezi.signing import Register, SigningFault
 
 
 @click.group()
@@ -109,37 +111,60 @@ def certificate(name: str, out: Path | None) -> None:
     opened = _office()
     try:
         system = office.system(opened.client())
+        folder = opened.environment.signing_dir
         with opened.sessions.begin() as session:
+            signer = signing.current(folder, certificates.PURPOSE, _who(), clock.now())
             made = certificates.issue(
-                session, _project(session, name), certificates.signing_key(opened.key_file),
+                session, _project(session, name), signer,
                 certificates.versions(system, opened.configuration.hash), _who(), clock.now(),
             )  # fmt: skip
+            known = signing.register(folder, certificates.PURPOSE)
+            if known is not None:
+                signing.record(session, known, ledger.WRITER)
             written = certificates.to_file(made)
-            key_name = certificates.key_name(made.public_key)
-    except (certificates.NotFinished, OrthancError, Trouble) as error:
+    except (certificates.NotFinished, OrthancError, Trouble, SigningFault) as error:
         raise click.ClickException(str(error)) from error
     if out is None:
         click.echo(written.decode(), nl=False)
         return
     out.write_bytes(written)
-    click.echo(f"{out}: signed with key {key_name}. Verify anywhere: zambezi migrate verify-certificate {out}")
+    click.echo(f"{out}: signed with key {signer.key_id}. Verify: zambezi migrate verify-certificate {out}")
 
 
 @migrate.command("verify-certificate")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def verify_certificate(file: Path) -> None:
-    """Verify a certificate offline: its signature, and that its sums are those of its instances."""
+@click.option(
+    "--keys", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The installation's public keys, from `zambezi key export`; default: those of this installation.",
+)  # fmt: skip
+@click.option("--key-id", help="The fingerprint that the installation has told you, where you have no --keys.")
+def verify_certificate(file: Path, keys: Path | None, key_id: str | None) -> None:
+    """Verify a certificate offline: its signature, whose it is, and that its sums are those of its instances."""
     content = file.read_bytes()
-    faults = certificates.faults(content)
+    try:
+        known = Register.from_json(keys.read_bytes()) if keys else None
+        if known is None and key_id is None:
+            known = signing.register(Environment.read().signing_dir, certificates.PURPOSE)
+    except SigningFault as fault:
+        raise click.ClickException(str(fault)) from fault
+    faults = certificates.faults(content, known)
     if faults:
         raise click.ClickException("; ".join(faults))
     whole = json.loads(content)
+    signed_with = whole["key_id"]
+    if known is None and signed_with != key_id:
+        expected = f"not with {key_id}" if key_id else "and nothing here says whose key that is"
+        raise click.ClickException(
+            f"the certificate is whole, but it is signed with key {signed_with}, {expected}; ask the installation for "
+            "its public keys (`zambezi key export`) and give them with --keys, or its fingerprint with --key-id"
+        )
     counts = whole["certificate"]["counts"]
+    retired = ", which has been followed by another since" if known and known.state(signed_with) == "retired" else ""
     click.echo(
         f"The certificate holds: {counts['studies']} studies, {counts['instances']} instances, "
         f"{counts['instances_by_level'].get('3', 0)} equal to the source by digest, "
         f"{len(whole['certificate']['exceptions'])} exceptions. "
-        f"Signed with key {certificates.key_name(whole['public_key'])}."
+        f"Signed with key {signed_with}{retired}."
     )
 
 

@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from migration.desk import Desk
@@ -29,10 +28,6 @@ class Office:
     configuration: Configuration
     keys: Keys
     sessions: Sessions
-
-    @property
-    def key_file(self) -> Path:
-        return self.environment.home / "keys" / "certificate.pem"
 
     def client(self) -> OrthancClient:
         """A connection of one's own: a client is not for sharing between threads."""

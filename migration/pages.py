@@ -9,6 +9,7 @@ from flask_babel import lazy_gettext as _
 from sqlalchemy import func, select
 
 from migration import certificate, progress
+from zambezi import signing
 from zambezi.access import requires
 from zambezi.database.tables import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 
@@ -91,7 +92,7 @@ def show(project_id: int) -> Any:
         certified = _latest(session, project_id)
     return render_template(
         "migration.html", project=project, facts=facts, years=years, studies=studies, verdicts=verdicts,
-        certified=certified, key_name=certificate.key_name(certified.public_key) if certified else "",
+        certified=certified, key_name=signing.key_id(certified.public_key) if certified else "",
         states=PROJECT_STATES, study_states=STUDY_STATES, verdict_words=VERDICTS, kinds=KINDS, colours=COLOURS,
         listed=LISTED, bar=progress.bar,
     )  # fmt: skip

@@ -6,7 +6,6 @@ archive holds the study, into memory and never into the archive.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as Re
 from migration import transfer
 from migration.desk import Desk
 from migration.source import Trouble
-from zambezi import digest
+from zambezi import digest, digests
 from zambezi.digest import Fingerprint, Unreadable
 from zambezi.orthanc_client import OrthancError
 
@@ -189,8 +188,7 @@ class _Receiver:
 
 def _against(desk: Desk, source_side: Fingerprint, orthanc_id: str) -> Compared:
     file = desk.client.file(orthanc_id)
-    # Not a safeguard against forgery: Orthanc keeps this MD5 of what it received.
-    md5 = hashlib.md5(file, usedforsecurity=False).hexdigest()
+    md5 = digests.orthanc_md5(file)
     try:
         stored_side = digest.fingerprint(file)
     except Unreadable as error:

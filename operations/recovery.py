@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from zambezi import clock
+from zambezi import clock, digests
 from zambezi.config import Configuration
 from zambezi.config.load import SECRETS_FILE
 from zambezi.environment import Environment
@@ -140,7 +140,7 @@ def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool
     except OrthancUnreachable as error:
         raise RecoveryFault(f"Orthanc stopped answering during recovery ({error}); see its log") from error
     else:
-        if held == hashlib.md5(content, usedforsecurity=False).hexdigest():
+        if held == digests.orthanc_md5(content):
             file.unlink()
             return True
         why = f"the archive has other bytes for the same instance {stored['ID']}"

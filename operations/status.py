@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import supervision
-from zambezi import __version__, clock, keys
+from zambezi import __version__, clock, keys, signing
 from zambezi.config import ConfigurationFaults, load
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import Delivery, ExceptionItem, Message, ProcessState
@@ -66,6 +66,7 @@ class Status:
     archive: dict[str, Any]
     queues: dict[str, int]
     trouble: list[str]
+    signing: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_well(self) -> bool:
@@ -141,7 +142,20 @@ def look(environment: Environment, now: datetime) -> Status:
         archive,
         depths,
         trouble,
+        _tried(lambda: signers(environment, now), [], trouble),
     )
+
+
+def signers(environment: Environment, now: datetime) -> list[dict[str, Any]]:
+    """Which key signs for each purpose, since when, and how many days that is; SigningFault where keys don't hold."""
+    found = []
+    for purpose in sorted(signing.PURPOSES):
+        known = signing.register(environment.signing_dir, purpose)
+        if known:
+            key = known.keys[-1]
+            days = (now - clock.parse(key.since)).days
+            found.append({"purpose": purpose, "key_id": key.key_id, "since": key.since, "days": days})
+    return found
 
 
 def database_trouble(error: SQLAlchemyError) -> str:
@@ -167,6 +181,8 @@ def _tried(ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
         trouble.append(f"the archive doesn't answer: {error}")
     except FileNotFoundError as error:
         trouble.append(f"{error.filename} is not there yet")
+    except signing.SigningFault as fault:
+        trouble.append(f"the signing keys can't be used: {fault}")
     return otherwise
 
 
@@ -202,6 +218,10 @@ def lines(found: Status) -> list[str]:
             out.append(f"  {follower['error']}")
         out += [f"  this version can't: {sentence}" for sentence in archive.get("lacks", [])]
     out += [f"  {number:>6}  {what}" for what, number in sorted(found.queues.items()) if number]
+    out += [
+        f"{signing.PURPOSES[key['purpose']]} are signed with key {key['key_id']}, {key['days']} days old"
+        for key in found.signing
+    ]
     out += [f"! {sentence}" for sentence in found.trouble]
     return out
 

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "status": "operations.status:status",
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
+    "key": "operations.key_commands:key",
     "user": "ris_service.commands:user",
     "token": "ris_service.commands:token",
     "order": "ris_service.commands:order",

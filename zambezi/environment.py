@@ -128,6 +128,11 @@ class Environment:
         return self.home / "hold"
 
     @property
+    def signing_dir(self) -> Path:
+        """The keys that sign what leaves the house, and the register of their public halves (zambezi.signing)."""
+        return self.home / "signing"
+
+    @property
     def logs_dir(self) -> Path:
         return self.home / "logs"
 

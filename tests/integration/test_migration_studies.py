@@ -13,14 +13,16 @@ import pydicom
 import pytest
 from click.testing import CliRunner
 from pydicom.uid import generate_uid
+from sqlalchemy import select
 
 from migration import certificate, inventory, ledger, worker
 from migration.commands import migrate
 from migration.desk import Closed
 from migration.source import Source
 from tests.integration.migration_lab import SAMPLES, Lab, a_lab, sample, wait_for
+from zambezi import signing
 from zambezi.config.settings import MigrationSource, Window
-from zambezi.database.tables import ExceptionItem, MigrationProject
+from zambezi.database.tables import AuditEntry, ExceptionItem, MigrationProject
 from zambezi.environment import REPOSITORY
 
 
@@ -74,7 +76,12 @@ def test_every_study_is_moved_compared_and_certified(lab: Lab) -> None:
     assert "6 instances, 6 equal" in runner.invoke(migrate, ["verify-certificate", str(file)]).output
     whole = json.loads(file.read_text())
     assert set(lab.instances()) == {i["sop_uid"] for s in whole["certificate"]["studies"] for i in s["instances"]}
-    assert lab.office.key_file.stat().st_mode & 0o777 == 0o600
+    known = signing.register(lab.office.environment.signing_dir, "certificate")
+    assert known is not None
+    with lab.office.sessions() as session:
+        entry = session.scalars(select(AuditEntry).where(AuditEntry.event == "key-changed")).one()
+    facts = json.loads(entry.payload)
+    assert (facts["fingerprint"], facts["change"]) == (whole["key_id"], "first") == (known.keys[0].key_id, "first")
 
     digest = next(iter(lab.instances().values())).stored_digest
     assert digest is not None
@@ -221,7 +228,6 @@ def test_the_service_without_an_installation_says_what_is_missing(tmp_path: Path
 def test_certificates_of_an_unfinished_migration_are_refused(lab: Lab) -> None:
     lab.load(sample("CT_small.dcm"))
     project = lab.inventory()
+    signer = signing.current(lab.office.environment.signing_dir, "certificate", "somebody", datetime.now(UTC))
     with lab.office.sessions.begin() as session, pytest.raises(certificate.NotFinished, match="still under way"):
-        certificate.issue(
-            session, project, certificate.signing_key(lab.office.key_file), {}, "somebody", datetime.now(UTC)
-        )
+        certificate.issue(session, project, signer, {}, "somebody", datetime.now(UTC))

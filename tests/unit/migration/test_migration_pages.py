@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from migration import certificate, progress
 from ris_service.app import create_app
-from zambezi import clock, keys
+from zambezi import clock, keys, signing
 from zambezi.access.tokens import COOKIE, begin, sign
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
@@ -110,8 +110,8 @@ def test_the_certificate_can_be_downloaded_once_it_is_issued(pages, tmp_path):
     assert client.get(path).status_code == 404
     with pages.sessions.begin() as session:
         project = session.get_one(MigrationProject, pages.project_id)
-        key = certificate.signing_key(tmp_path / "keys" / "certificate.pem")
-        certificate.issue(session, project, key, {}, "somebody", NOW)
+        signer = signing.current(tmp_path / "signing", "certificate", "ana", NOW)
+        certificate.issue(session, project, signer, {}, "somebody", NOW)
     file = client.get(path).data
     assert certificate.faults(file) == []
     counts = json.loads(file)["certificate"]["counts"]
