@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from datetime import timedelta
 
 import click
@@ -67,3 +68,16 @@ def run_alone(process: str) -> None:
     variables["ZAMBEZI_CONFIG"] = str(environment.orthanc_config_dir)  # the copy that was checked
     os.execve(command[0], command, variables)  # noqa: S606  the process takes our place
 
+
+@click.command()
+@click.argument("process", type=click.Choice(list(supervision.PROCESSES)))
+def ready(process: str) -> None:
+    """Say whether one PROCESS does its work; exit code 1 and the reason where it doesn't."""
+    environment = Environment.read()
+    engine = connect(environment.database_url, "operations", reading=True)
+    made = sessions(engine, "operations")
+    why = readiness.probes(environment, keys.load(environment.keys_file), made, clock.now() - _ALIVE)[process]()
+    if why:
+        click.echo(why, err=True)
+        sys.exit(1)
+    click.echo("ready")

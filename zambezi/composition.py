@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "down": "operations.running:down",
     "prepare": "operations.alone:prepare",
     "run": "operations.alone:run_alone",
+    "ready": "operations.alone:ready",
     "status": "operations.status:status",
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
