@@ -6,10 +6,10 @@ ZAMBEZI := .venv/bin/zambezi
 
 .DEFAULT_GOAL := help
 export MAKECMDGOALS
-.PHONY: help install run demo test check bench soak down
+.PHONY: help install run demo demo-docker test check bench soak down
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install what is missing: Debian packages, virtual environment, OHIF (as root where packages are missing)
 	@tools/install
@@ -21,6 +21,9 @@ run: ## Start an empty archive in ./data, closed to strangers, with a first admi
 demo: ## Start and play a hospital in ./data-demo, end to end (EXIT=1 stops it after the play, REPLAY=1 plays again)
 	@tools/install
 	@$(PYTHON) -m demo.play
+
+demo-docker: ## The same in containers, with PostgreSQL (needs Docker Engine; EXIT=1 stops it after the play)
+	@docker/play
 
 test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for some)
 	@tools/install --tests

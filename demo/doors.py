@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import requests
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from demo import images
 from demo.hospital import Hospital, Run, StepFailed, must
 from demo.modality import Modality, ModalityRefused
 from demo.neighbours import free_port
-from zambezi.database.tables import AuditEntry
+from zambezi.database.engine import connect
+from zambezi.database.tables import AuditEntry, Base, ChainHead
 
 #: Paths of Orthanc, as they are on its own port and (with the prefix that stands there) at the front door.
 ORTHANC_PATHS = (
@@ -161,9 +162,16 @@ def _copy_of_databases(hospital: Hospital, folder: Path) -> Path:
     (folder / "plugin").mkdir()
     shutil.copy(hospital.environment.keys_file, folder)
     shutil.copytree(hospital.environment.orthanc_config_dir, folder / "orthanc" / "config")
-    for name in ("zambezi.db", "plugin/journal.db"):
-        source, copy = sqlite3.connect(home / name), sqlite3.connect(folder / name)
-        source.backup(copy)
-        source.close()
-        copy.close()
+    source, copy = sqlite3.connect(home / "plugin/journal.db"), sqlite3.connect(folder / "plugin/journal.db")
+    source.backup(copy)
+    source.close()
+    copy.close()
+    # The central database may be PostgreSQL; what is verified of it is its chains.
+    central = connect(f"sqlite:///{folder}/zambezi.db", "demo")
+    Base.metadata.create_all(central)
+    with hospital.database().begin() as session, central.begin() as made:
+        for table in (ChainHead.__table__, AuditEntry.__table__):
+            rows = [dict(row) for row in session.execute(select(table)).mappings()]
+            made.execute(insert(table), rows)
+    central.dispose()
     return folder

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 
 from demo import archiving, doors, migrating, ordering, reading
-from demo.hospital import PASSWORD, PEOPLE, Hospital, Run, StepFailed, new_run
+from demo.hospital import PASSWORD, PEOPLE, Hospital, Run, StepFailed, new_run, wait_for
 from demo.modality import ModalityRefused
 from demo.neighbours import Neighbours
 from demo.person import PersonStuck
+from operations import supervision
 from zambezi import clock
 from zambezi.account import become_account
-from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
+from zambezi.environment import REPOSITORY, Environment, EnvironmentFault, take_secrets
 
 STEPS: tuple[tuple[str, str, Callable[[Hospital, Run], str]], ...] = (
     ("1", "the HIS sends patient and order", ordering.his_orders),
@@ -37,6 +38,7 @@ FAILURES = (StepFailed, PersonStuck, ModalityRefused)
 
 def main() -> int:
     """Start, play or verify, print the addresses; the process's exit code."""
+    take_secrets(os.environ)
     environment = Environment.read({"ZAMBEZI_HOME": str(REPOSITORY / "data-demo"),
                                     "ZAMBEZI_CONFIG": str(REPOSITORY / "demo" / "config"), **os.environ})  # fmt: skip
     become_account(environment.home)
@@ -66,7 +68,8 @@ def main() -> int:
         failed = True
     finally:
         if not stay:
-            hospital.try_zambezi("down")
+            if not supervision.lone(environment).exists():
+                hospital.try_zambezi("down")
             hospital.neighbours.stop()
     if stay and not failed:
         print(_addresses(hospital))
@@ -77,7 +80,10 @@ def start(hospital: Hospital) -> None:
     """Neighbours, every process, and the demo's people."""
     hospital.environment.home.mkdir(parents=True, exist_ok=True)
     hospital.neighbours.start(hospital.environment.ports.dicom)
-    hospital.zambezi("up", "--detach")
+    if supervision.lone(hospital.environment).exists():
+        wait_for("every process", lambda: not hospital.try_zambezi("status").returncode, 120)
+    else:
+        hospital.zambezi("up", "--detach")
     known = hospital.zambezi("user", "list")
     for login, name, role in PEOPLE:
         if login not in known.split():

@@ -44,8 +44,9 @@ def up(detach: bool) -> None:
     if faults:
         raise EnvironmentFault("\n".join(faults))
     configuration, keys = preparing.prepare(environment, os.environ)
-    _say_where(environment, configuration)
-    _offer_first_sign_in(environment)
+    supervision.lone(environment).unlink(missing_ok=True)
+    say_where(environment, configuration)
+    offer_first_sign_in(environment)
     command, variables = _supervisord(environment)
     if not detach:
         click.echo("Ctrl-C stops everything.")
@@ -94,7 +95,8 @@ def _supervisord(environment: Environment) -> tuple[list[str], dict[str, str]]:
     return command, variables
 
 
-def _say_where(environment: Environment, configuration: Configuration) -> None:
+def say_where(environment: Environment, configuration: Configuration) -> None:
+    """Print where this installation is reached."""
     ports = environment.ports
     click.echo(f"Zambezi in {environment.home}, configuration {configuration.hash[:12]}")
     click.echo(f"  pages and viewers  {environment.front_url}/")
@@ -112,7 +114,8 @@ def first_administrator(session: Session, now: datetime) -> str | None:
     return password
 
 
-def _offer_first_sign_in(environment: Environment) -> None:
+def offer_first_sign_in(environment: Environment) -> None:
+    """Where nobody can sign in yet, make the first administrator and print the one-time password."""
     engine = connect(environment.database_url, "operations")
     with sessions(engine, "operations").begin() as session:
         password = first_administrator(session, clock.now())

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import supervision
+from operations import alone, supervision
 from zambezi import __version__, clock, keys, signing
 from zambezi.config import ConfigurationFaults, load
 from zambezi.database.engine import connect, sessions
@@ -116,6 +116,8 @@ def look(environment: Environment, now: datetime) -> Status:
     trouble: list[str] = []
     on_disk = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}).hash, "", trouble)
     running = supervision.processes(environment)
+    if running is None and alone.is_prepared(environment):
+        running = alone.seen(environment)
     if running is None:
         trouble.append("nothing runs here; `zambezi up` starts it")
     rows: list[ProcessState] = []

@@ -77,8 +77,8 @@ def configuration(environment: Environment, processes: list[str]) -> str:
     for order, name in enumerate(processes):
         lines += [
             f"[program:{name}]",
-            f"command={_command(environment, name)}",
-            f"environment={_program_environment(name)}",
+            f"command={command(environment, name)}",
+            "environment=" + ",".join(f'{key}="{value}"' for key, value in variables(name).items()),
             f"directory={run}",
             f"priority={100 + order}",
             "autorestart=true",
@@ -96,23 +96,30 @@ def configuration(environment: Environment, processes: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _command(environment: Environment, name: str) -> str:
+def command(environment: Environment, name: str) -> str:
+    """The command line of a process, quoted as a shell takes it."""
     module = PROCESSES[name]
     # -P: the working folder is ZAMBEZI_HOME/run and must not be imported from.
     return f"{sys.executable} -P -m {module}" if module else NGINX.format(run=environment.run_dir)
 
 
-def _program_environment(name: str) -> str:
+def variables(name: str) -> dict[str, str]:
+    """What a process needs in its environment beside the installation's own variables."""
     if name != "orthanc":
-        return f'PYTHONPATH="{REPOSITORY}",PYTHONNOUSERSITE="1"'
+        return {"PYTHONPATH": str(REPOSITORY), "PYTHONNOUSERSITE": "1"}
     # The interpreter inside Orthanc knows nothing of our virtual environment; and Debian's DCMTK leaves
     # Nagle's algorithm on, at a third of the speed, unless this variable says otherwise.
     packages = sysconfig.get_paths()["purelib"]
-    return f'PYTHONPATH="{REPOSITORY}:{packages}",PYTHONNOUSERSITE="1",TCP_NODELAY="1"'
+    return {"PYTHONPATH": f"{REPOSITORY}:{packages}", "PYTHONNOUSERSITE": "1", "TCP_NODELAY": "1"}
 
 
 def socket(environment: Environment) -> Path:
     return environment.run_dir / "supervisor.sock"
+
+
+def lone(environment: Environment) -> Path:
+    """The mark of an installation whose processes are supervised by others (operations.alone)."""
+    return environment.run_dir / "alone"
 
 
 def supervisor(environment: Environment) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from zambezi import __version__, composition
 from zambezi.account import become_owner
 from zambezi.config import ConfigurationFaults
-from zambezi.environment import Environment, EnvironmentFault
+from zambezi.environment import Environment, EnvironmentFault, take_secrets
 
 
 class _Groups(click.Group):
@@ -29,6 +30,7 @@ class _Groups(click.Group):
 @click.version_option(__version__)
 def root() -> None:
     """Zambezi: imaging archive, radiology information system and migration kit."""
+    take_secrets(os.environ)
     # Whatever a command writes belongs to the installation, not to the root who typed it.
     become_owner(Environment.read().home)
 

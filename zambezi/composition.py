@@ -27,6 +27,9 @@ PAGE_SETS: tuple[str, ...] = (
 COMMANDS: dict[str, str] = {
     "up": "operations.running:up",
     "down": "operations.running:down",
+    "prepare": "operations.alone:prepare",
+    "run": "operations.alone:run_alone",
+    "ready": "operations.alone:ready",
     "status": "operations.status:status",
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",

@@ -7,7 +7,7 @@ plugin inside Orthanc reads it, too.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,20 @@ class Ports:
     mpps: int
     https: int
     dicom_tls: int
+
+
+def take_secrets(environ: MutableMapping[str, str]) -> None:
+    """Read PGPASSWORD (PostgreSQL's own variable) from the file that PGPASSWORD_FILE names, where that is set.
+
+    Containers and systemd hand secrets over as files; a variable would stand in their configuration.
+    """
+    file = environ.get("PGPASSWORD_FILE")
+    if not file:
+        return
+    try:
+        environ["PGPASSWORD"] = Path(file).read_text().strip()
+    except OSError as error:
+        raise EnvironmentFault(f"PGPASSWORD_FILE: {file} can't be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

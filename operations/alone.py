@@ -1,0 +1,83 @@
+"""`zambezi prepare` and `zambezi run PROCESS`: one process by itself, for who supervises processes by other means.
+
+Under `zambezi up` supervisord starts what this starts. Containers and systemd units have a supervisor already: they
+run `zambezi prepare` once before anything else, and then `zambezi run` for each process, in the same ZAMBEZI_HOME.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from datetime import timedelta
+
+import click
+
+from operations import preparing, readiness, running, supervision
+from operations.supervision import Process
+from zambezi import clock, keys
+from zambezi.account import become_account
+from zambezi.database.engine import connect, sessions
+from zambezi.environment import Environment
+
+#: A sign of life that is older doesn't count.
+_ALIVE = timedelta(seconds=30)
+
+
+def is_prepared(environment: Environment) -> bool:
+    """Whether this installation's processes are supervised by others than supervisord."""
+    return supervision.lone(environment).exists()
+
+
+def seen(environment: Environment) -> list[Process]:
+    """Each process, asked at its own door: there is no supervisor of ours that could be asked."""
+    engine = connect(environment.database_url, "operations", reading=True)
+    try:
+        made = sessions(engine, "operations")
+        probes = readiness.probes(environment, keys.load(environment.keys_file), made, clock.now() - _ALIVE)
+        return [
+            Process(name, "STOPPED" if probe() else "RUNNING", 0, 0, False, environment.logs_dir / f"{name}.log")
+            for name, probe in probes.items()
+        ]
+    finally:
+        engine.dispose()
+
+
+@click.command()
+def prepare() -> None:
+    """Check everything and write what the processes start from; for containers and systemd units."""
+    environment = Environment.read()
+    become_account(environment.home)
+    os.umask(0o077)
+    configuration, _ = preparing.prepare(environment, os.environ)
+    supervision.lone(environment).touch()
+    running.say_where(environment, configuration)
+    running.offer_first_sign_in(environment)
+
+
+@click.command("run")
+@click.argument("process", type=click.Choice(list(supervision.PROCESSES)))
+def run_alone(process: str) -> None:
+    """Be one PROCESS of this installation (`zambezi prepare` comes first); it ends when the process ends."""
+    environment = Environment.read()
+    become_account(environment.home)
+    os.umask(0o077)
+    os.chdir(environment.run_dir)
+    command = shlex.split(supervision.command(environment, process))
+    variables = {**os.environ, **environment.variables(), **supervision.variables(process)}
+    variables["ZAMBEZI_CONFIG"] = str(environment.orthanc_config_dir)  # the copy that was checked
+    os.execve(command[0], command, variables)  # noqa: S606  the process takes our place
+
+
+@click.command()
+@click.argument("process", type=click.Choice(list(supervision.PROCESSES)))
+def ready(process: str) -> None:
+    """Say whether one PROCESS does its work; exit code 1 and the reason where it doesn't."""
+    environment = Environment.read()
+    engine = connect(environment.database_url, "operations", reading=True)
+    made = sessions(engine, "operations")
+    why = readiness.probes(environment, keys.load(environment.keys_file), made, clock.now() - _ALIVE)[process]()
+    if why:
+        click.echo(why, err=True)
+        sys.exit(1)
+    click.echo("ready")
