@@ -16,8 +16,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from plugins import facts, place, priority
+from plugins.completeness import Completeness
 from plugins.facts import Change, Instance
 from plugins.journal import Journal
+from plugins.noted import Noted
 from plugins.recorder import Recorder
 from zambezi import clock
 
@@ -56,6 +58,8 @@ class Follower:
         archive: Archive,
         journal: Journal,
         recorder: Recorder,
+        completeness: Completeness,
+        noted: Noted,
         index_id: str,
         announced: Callable[[], Mapping[str, str]],
         begin: Callable[[], None],
@@ -64,6 +68,8 @@ class Follower:
         self._archive = archive
         self._journal = journal
         self._recorder = recorder
+        self._completeness = completeness
+        self._noted = noted
         self._index_id = index_id
         self._announced = announced
         self._begin = begin
@@ -122,18 +128,18 @@ class Follower:
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
-        if new or rows or self._recorder.is_due(now) or deleted:
+        if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
                 self._recorder.record(transaction, new, instances, now, self._studies(issuers))
                 self._recorder.record_deleted(transaction, deleted, now)
                 if reach != cursor:
                     self._recorder.set_cursor(transaction, reach)
                 if done:
-                    self._recorder.decide_due(transaction, now)
+                    self._completeness.decide_due(transaction, now)
             self._cursor = reach
         if done and not self._compared:
             self._compare(now)
-        self._recorder.record_spooled(now)
+        self._noted.record(now)
         return not done
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""What following writes: entries for what was stored and deleted, the completeness clock, and decisions.
+"""What following writes: entries for what was stored and deleted.
 
 Every method that writes takes the transaction it writes in. Exactly one `stored` entry an instance,
 unless a `deleted` one came between; an instance that is met again because the index lost its tail is
@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from plugins import routing, triggers
 from plugins.facts import Change, Instance
 from plugins.journal import Journal, Transaction
-from plugins.refusals import Refusals
-from plugins.routing import Candidate
 from plugins.rules import Rules
-from plugins.spool import Spool, Taken
 from zambezi import clock
 
 #: So many places are kept to which following can go back.
@@ -32,12 +28,9 @@ StudyFacts = Callable[[str], Mapping[str, Any]]
 class Recorder:
     """Reads and writes the journal's tables on behalf of the follower."""
 
-    def __init__(self, journal: Journal, rules: Rules, queries: Spool, incidents: Spool, refusals: Refusals) -> None:
+    def __init__(self, journal: Journal, rules: Rules) -> None:
         self._journal = journal
         self._rules = rules
-        self._queries = queries
-        self._incidents = incidents
-        self._refusals = refusals
 
     # -- where following stands
 
@@ -270,152 +263,3 @@ class Recorder:
             ).fetchone()
             if not left:
                 transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ?", (study,))
-
-    # -- what follows from it
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether a study has become complete."""
-        return bool(self._journal.query("SELECT 1 FROM clocks WHERE last_at <= ? LIMIT 1", (self._quiet_since(now),)))
-
-    def decide_due(self, transaction: Transaction, now: datetime) -> None:
-        """Studies that were quiet for long enough are complete: record it, with the routes and triggers due."""
-        due = transaction.execute(
-            "SELECT study_orthanc_id, cause FROM clocks WHERE last_at <= ? ORDER BY last_at", (self._quiet_since(now),)
-        ).fetchall()
-        for study, cause in due:
-            self._complete(transaction, study, cause, now)
-
-    def open_studies(self) -> int:
-        return int(self._journal.query("SELECT count(*) FROM clocks")[0][0])
-
-    def _quiet_since(self, now: datetime) -> str:
-        return clock.text(now - timedelta(seconds=self._rules.now.zambezi.completeness.quiet_seconds))
-
-    def _complete(self, transaction: Transaction, study: str, cause: str, now: datetime) -> None:
-        transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ? AND cause = ?", (study, cause))
-        added = transaction.execute(
-            "SELECT count(*) FROM instances"
-            " WHERE study_orthanc_id = ? AND cause = ? AND present = 1 AND generation IS NULL",
-            (study, cause),
-        ).fetchone()[0]
-        if not added:
-            return
-        study_uid, generation = transaction.execute(
-            "UPDATE studies SET generation = generation + 1 WHERE study_orthanc_id = ? RETURNING study_uid, generation",
-            (study,),
-        ).fetchone()
-        transaction.execute(
-            "UPDATE instances SET generation = ? WHERE study_orthanc_id = ? AND cause = ? AND generation IS NULL",
-            (generation, study, cause),
-        )
-        rules = self._rules.now
-        common = {"study_uid": study_uid, "cause": cause, "generation": generation}
-        candidates = _candidates(transaction.execute(_CANDIDATES + "study_orthanc_id = ?", (study,)).fetchall())
-        transaction.append(
-            "study-completed", now, **common, study_orthanc_id=study, instances=len(candidates), added=added,
-            quiet_seconds=rules.zambezi.completeness.quiet_seconds,
-        )  # fmt: skip
-        common["configuration"] = rules.hash
-        earlier = set(
-            transaction.execute(
-                "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id)"
-                " WHERE study_orthanc_id = ?",
-                (study,),
-            )
-        )
-        for route in routing.decide(
-            candidates, cause, rules.zambezi.routing, rules.zambezi.destinations, lambda *key: key in earlier
-        ):
-            parts = route.parts()
-            for n, part in enumerate(parts, 1):
-                transaction.append(
-                    "routed", now, **common, rule=route.rule, destination=route.destination, proof=route.proof,
-                    because=route.because, part=n if len(parts) > 1 else None,
-                    instances=[[one.orthanc_id, one.series_uid, one.sop_uid] for one in part],
-                )  # fmt: skip
-            transaction.executemany(
-                "INSERT INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",
-                [(one.orthanc_id, route.rule, route.destination) for one in route.instances],
-            )
-        for one in triggers.on_study_completed(cause, generation, rules.zambezi.hl7.triggers):
-            transaction.append(
-                "hl7-triggered", now, **common, rule=one.rule, on=one.on, peer=one.peer, message=one.message,
-                because=one.because,
-            )  # fmt: skip
-
-    def explain(self, study_uid: str) -> dict[str, Any] | None:
-        """What the rules in force say of a study; None if it isn't recorded."""
-        rows = self._journal.query(_CANDIDATES + "study_uid = ?", (study_uid,))
-        if not rows:
-            return None
-        routed = set(
-            self._journal.query(
-                "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id)"
-                " WHERE study_uid = ?",
-                (study_uid,),
-            )
-        )
-        open_for = self._journal.query(
-            "SELECT cause, last_at FROM clocks JOIN studies USING (study_orthanc_id) WHERE study_uid = ?", (study_uid,)
-        )
-        rules = self._rules.now
-        return {
-            "study_uid": study_uid,
-            "configuration": rules.hash,
-            "waiting": [{"cause": cause, "last_at": last_at} for cause, last_at in open_for],
-            "rules": routing.explain(_candidates(rows), rules.zambezi.routing, lambda *key: key in routed),
-        }
-
-    # -- what others wrote down
-
-    def record_spooled(self, now: datetime) -> None:
-        """Queries, incidents and refusals that were noted since, in one commit."""
-        queries = self._lines(self._queries)
-        incidents = self._lines(self._incidents)
-        refused = self._refusals.take(now)
-        if queries is None and incidents is None and not refused:
-            return
-        with self._journal.transaction() as transaction:
-            for one in queries.lines if queries else ():
-                transaction.append("queried", now, **_query(one))
-            for one in incidents.lines if incidents else ():
-                transaction.append("incident", now, **{k: v for k, v in one.items() if k not in _SEALED})
-            for one in refused:
-                transaction.append("refused", now, **one)
-            for taken, what in ((queries, "queries"), (incidents, "incidents")):
-                if taken and taken.left_out:
-                    reason = f"{taken.left_out} lines of {what} could not be read and are not in the journal"
-                    transaction.append("incident", now, reason=reason)
-                if taken:
-                    transaction.set_meta(taken.key, str(taken.number))
-        if queries is not None:
-            self._queries.forget()
-        if incidents is not None:
-            self._incidents.forget()
-
-    def _lines(self, spool: Spool) -> Taken | None:
-        return spool.take(int(self._journal.meta(spool.key) or 0))
-
-
-_SEALED = ("journal", "seq", "prev", "event", "at")
-_CANDIDATES = (
-    "SELECT orthanc_id, series_uid, sop_uid, modality, remote_aet, called_aet, cause"
-    " FROM instances WHERE present = 1 AND "
-)
-
-
-def _candidates(rows: Iterable[Sequence[str]]) -> list[Candidate]:
-    return [Candidate(*row) for row in rows]
-
-
-def _query(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a `queried` entry; how long a query may be is bounded."""
-    asked = line.get("query")
-    query = asked if isinstance(asked, dict) else {}
-    level = str(query.get("0008,0052", "")).strip() or None
-    cut = {
-        str(tag): value if isinstance(value, (list, dict)) else str(value)[:256]
-        for tag, value in list(query.items())[:100]
-    }
-    told = {name: str(line.get(name, ""))[:64] for name in ("aet", "ip", "called_aet", "kind")}
-    return {**told, "level": level, "query": cut}

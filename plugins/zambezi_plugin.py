@@ -24,10 +24,12 @@ from typing import Any
 import orthanc
 
 from plugins import index_id, peers, pushed
+from plugins.completeness import Completeness
 from plugins.door import Door
 from plugins.follower import Follower
 from plugins.http_filter import Request
 from plugins.journal import Journal
+from plugins.noted import Noted
 from plugins.orthanc_rest import OrthancRest
 from plugins.pushed import Pushed
 from plugins.recorder import Recorder
@@ -60,9 +62,9 @@ class Plugin:
         self.announced: Pushed[dict[str, str]] = Pushed(home / "announced.json", {}, pushed.announced)
         self.revocations: Pushed[frozenset[str]] = Pushed(home / "revocations.json", frozenset(), pushed.revocations)
         refusals = Refusals()
-        self.recorder = Recorder(
-            self.journal, self.rules, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals
-        )
+        self.recorder = Recorder(self.journal, self.rules)
+        self.completeness = Completeness(self.journal, self.rules)
+        self.noted = Noted(self.journal, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals)
         self.door = Door(
             keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content
         )
@@ -77,7 +79,7 @@ class Plugin:
         self.status_answer = StatusAnswer()
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
-            self.journal, self.rules, self.recorder, self.worklist, self.announced, self.revocations,
+            self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, self.versions, lacks(frozenset(dir(orthanc))),
         )  # fmt: skip
 
@@ -123,8 +125,9 @@ class Plugin:
                 transaction.append("configured", clock.now(), configuration=self.rules.now.hash)
 
         self.follower = Follower(
-            rest, self.journal, self.recorder, self.index_id, lambda: self.announced.content, began, self.recovering
-        )
+            rest, self.journal, self.recorder, self.completeness, self.noted, self.index_id,
+            lambda: self.announced.content, began, self.recovering,
+        )  # fmt: skip
         self.follower.start()
 
     def stop(self) -> None:

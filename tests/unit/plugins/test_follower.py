@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from plugins.completeness import Completeness
 from plugins.follower import Follower
 from plugins.journal import Journal
+from plugins.noted import Noted
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
 from plugins.rules import Rules
@@ -45,10 +47,12 @@ class Bench:
     def restart(self, recovering: bool = False) -> None:
         self.journal = Journal(self.folder / "journal.db")
         spools = Spool(self.folder / "queries.log"), Spool(self.folder / "incidents.log")
-        self.recorder = Recorder(self.journal, FixedRules(self.section), *spools, Refusals())
+        rules = FixedRules(self.section)
+        self.recorder = Recorder(self.journal, rules)
         self.follower = Follower(
-            self.orthanc, self.journal, self.recorder, self.index_id, lambda: self.announced, lambda: None, recovering
-        )
+            self.orthanc, self.journal, self.recorder, Completeness(self.journal, rules),
+            Noted(self.journal, *spools, Refusals()), self.index_id, lambda: self.announced, lambda: None, recovering,
+        )  # fmt: skip
 
     def follow(self, seconds: float = 0) -> None:
         self.now += timedelta(seconds=seconds)
