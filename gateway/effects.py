@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from zambezi import audit, exceptions, orders, outbox
+from zambezi import audit, causes, exceptions, orders, outbox
 from zambezi.chain import Sealed
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import Order, Patient, PerformedStep, Series, Study
@@ -43,9 +43,11 @@ class StudyKey:
 
 @dataclass
 class Counted:
-    """What a run of stored entries adds to one study: so many instances, in these series."""
+    """What a run of stored entries adds to one study: so many instances, in these series; how the first one came."""
 
     cause: str
+    reference: str
+    causes: set[str]
     first_at: str
     last_at: str
     series: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -58,7 +60,8 @@ def counted(entries: Iterable[dict[str, Any]]) -> dict[StudyKey, Counted]:
         if facts["event"] != "stored":
             continue
         key = StudyKey(facts["study_uid"], facts["study_orthanc_id"])
-        one = sums.setdefault(key, Counted(facts["cause"], facts["at"], facts["at"]))
+        one = sums.setdefault(key, Counted(facts["cause"], facts.get("reference", ""), set(), facts["at"], facts["at"]))
+        one.causes.add(facts["cause"])
         one.last_at = max(one.last_at, facts["at"])
         one.series[(facts["series_uid"], facts["series_orthanc_id"], facts.get("modality") or "")] += 1
     return sums
@@ -117,7 +120,10 @@ class Effects:
     def _stored(self, key: StudyKey, sums: Counted) -> None:
         total = sum(sums.series.values())
         at = {"first_at": sums.first_at, "last_at": sums.last_at}
-        self._insert(Study, study_uid=key.study_uid, orthanc_id=key.orthanc_id, cause=sums.cause, instances=0, **at)
+        self._insert(
+            Study, study_uid=key.study_uid, orthanc_id=key.orthanc_id, cause=sums.cause,
+            reference=sums.reference[:200], instances=0, **at,
+        )  # fmt: skip
         study = self._session.get_one(Study, (key.study_uid, key.orthanc_id), with_for_update=True)
         study.instances += total
         study.last_at = max(study.last_at, sums.last_at)
@@ -134,7 +140,7 @@ class Effects:
         modalities = {m for m in study.modalities.split("\\") if m} | {m for _, _, m in sums.series if m}
         study.modalities = "\\".join(sorted(modalities))[:100]
         self._session.flush()
-        if sums.cause == "modality":
+        if causes.MODALITY in sums.causes:
             self._exam_begun(self._link(study))
 
     def _began(self, facts: dict[str, Any]) -> None:
@@ -145,19 +151,19 @@ class Effects:
                 instances=0, first_at=facts["at"], last_at=facts["at"],
             )  # fmt: skip
             study = self._session.get_one(Study, (facts["study_uid"], facts["study_orthanc_id"]))
-        study.cause = facts["cause"]
+        study.cause, study.reference = facts["cause"], facts.get("reference", "")[:200]
         for name, longest in _STUDY_FACTS.items():
             setattr(study, name, str(facts.get(name) or "")[:longest])
         self._session.flush()
         order = self._link(study)
-        if facts["cause"] == "modality":
+        if facts["cause"] == causes.MODALITY:
             self._exam_begun(order)
 
     def _completed(self, facts: dict[str, Any]) -> None:
         study = self._session.get_one(Study, (facts["study_uid"], facts["study_orthanc_id"]))
         study.completed_at = facts["at"]
         order = self._link(study)
-        if order is None or facts["cause"] != "modality" or order.status not in orders.OPEN:
+        if order is None or facts["cause"] != causes.MODALITY or order.status not in orders.OPEN:
             return
         # A modality that reports its progress says itself when it is done (MPPS).
         reporting = select(PerformedStep).where(

@@ -20,6 +20,7 @@ from plugins.completeness import Completeness
 from plugins.facts import Change, Instance
 from plugins.journal import Journal
 from plugins.noted import Noted
+from plugins.pushed import Announced
 from plugins.recorder import Recorder
 from zambezi import clock
 
@@ -61,7 +62,7 @@ class Follower:
         completeness: Completeness,
         noted: Noted,
         index_id: str,
-        announced: Callable[[], Mapping[str, str]],
+        announced: Callable[[], Announced],
         begin: Callable[[], None],
         recovering: bool = False,
     ) -> None:
@@ -189,12 +190,14 @@ class Follower:
         series = {one["ParentSeries"]: self._parents.get(one["ParentSeries"]) for one in found.values()}
         self._fetch_parents([one["ParentStudy"] for one in series.values() if one])
         announced = self._announced()
+        recovered = [one for one, what in found.items() if what["Metadata"].get("HttpUsername") == "recovery"]
+        recorded = self._recorder.causes(recovered)
         instances = {}
         for orthanc_id, one in found.items():
             parent = series[one["ParentSeries"]]
             study = self._parents.get(parent["ParentStudy"]) if parent else None
             if parent and study:
-                instances[orthanc_id] = facts.instance(one, parent, study, announced)
+                instances[orthanc_id] = facts.instance(one, parent, study, announced, recorded.get(orthanc_id))
         return instances
 
     def _fetch_parents(self, orthanc_ids: list[str]) -> None:

@@ -16,6 +16,7 @@ from plugins.facts import Change, Instance
 from plugins.journal import Journal, Transaction
 from plugins.rules import Rules
 from zambezi import clock
+from zambezi.causes import Because
 
 #: So many places are kept to which following can go back.
 ANCHORS = 1000
@@ -77,6 +78,16 @@ class Recorder:
 
     def is_present(self, orthanc_id: str) -> bool:
         return bool(self._journal.query("SELECT 1 FROM instances WHERE orthanc_id = ? AND present = 1", (orthanc_id,)))
+
+    def causes(self, orthanc_ids: Sequence[str]) -> dict[str, Because]:
+        """Why these were stored, as far as it is recorded: also of those that were lost since."""
+        if not orthanc_ids:
+            return {}
+        rows = self._journal.query(
+            "SELECT orthanc_id, cause, reference FROM instances WHERE orthanc_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(orthanc_ids),),
+        )
+        return {orthanc_id: Because(cause, reference) for orthanc_id, cause, reference in rows}
 
     def present_count(self) -> int:
         return int(self._journal.query("SELECT count(*) FROM instances WHERE present = 1")[0][0])
@@ -201,7 +212,7 @@ class Recorder:
             if not known:
                 told = dict(study_facts(study))
                 told["issuer"] = told["issuer"] or self._rules.now.zambezi.site.issuer
-                transaction.append("study-began", now, **told, cause=one.cause)
+                transaction.append("study-began", now, **told, cause=one.cause, reference=one.reference or None)
                 transaction.execute(
                     "INSERT INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)", (study, one.study_uid)
                 )
@@ -209,12 +220,13 @@ class Recorder:
             transaction.append("stored", now, one.orthanc_id, **one.told, change=row.told)
         transaction.executemany(
             "INSERT OR REPLACE INTO instances (orthanc_id, study_orthanc_id, series_orthanc_id, study_uid, series_uid,"
-            " sop_uid, modality, cause, remote_aet, called_aet, index_id, change_seq)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " sop_uid, modality, cause, reference, remote_aet, called_aet, index_id, change_seq, sha256)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     one.orthanc_id, one.study_orthanc_id, one.series_orthanc_id, one.study_uid, one.series_uid,
-                    one.sop_uid, one.modality, one.cause, one.remote_aet, one.called_aet, row.index_id, row.seq,
+                    one.sop_uid, one.modality, one.cause, one.reference, one.remote_aet, one.called_aet, row.index_id,
+                    row.seq, one.sha256,
                 )
                 for row, one in fresh
             ],

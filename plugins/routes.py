@@ -13,7 +13,7 @@ from plugins.completeness import Completeness
 from plugins.follower import Follower
 from plugins.journal import Journal, JournalMismatch
 from plugins.orthanc_rest import RestRefused
-from plugins.pushed import Pushed, SnapshotRefused
+from plugins.pushed import Announced, Pushed, SnapshotRefused
 from plugins.rules import Rules
 from zambezi import clock
 from zambezi.config import ConfigurationFaults
@@ -56,7 +56,7 @@ class Routes:
         rules: Rules,
         completeness: Completeness,
         worklist: Pushed[dict[str, list[bytes]]],
-        announced: Pushed[dict[str, str]],
+        announced: Pushed[Announced],
         revocations: Pushed[frozenset[str]],
         follower: Callable[[], Follower | None],
         take_peers: Callable[[Mapping[str, Any]], None],

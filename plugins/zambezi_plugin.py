@@ -31,7 +31,7 @@ from plugins.http_filter import Request
 from plugins.journal import Journal
 from plugins.noted import Noted
 from plugins.orthanc_rest import OrthancRest
-from plugins.pushed import Pushed
+from plugins.pushed import Announced, Pushed
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
 from plugins.routes import Call, Routes
@@ -59,7 +59,7 @@ class Plugin:
         self.rules = Rules(environment.orthanc_config_dir, os.environ)
         self.journal = Journal(environment.journal_file)
         self.worklist: Pushed[dict[str, list[bytes]]] = Pushed(home / "worklist.json", {}, pushed.worklist)
-        self.announced: Pushed[dict[str, str]] = Pushed(home / "announced.json", {}, pushed.announced)
+        self.announced: Pushed[Announced] = Pushed(home / "announced.json", Announced(), pushed.announced)
         self.revocations: Pushed[frozenset[str]] = Pushed(home / "revocations.json", frozenset(), pushed.revocations)
         refusals = Refusals()
         self.recorder = Recorder(self.journal, self.rules)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.integration.archive_fixture import Archive, image, until
+from tests.integration.archive_fixture import Archive, image, until, written
 
 RULES = {
     "Destinations": {"PACS2": {"Proof": "found"}},
@@ -75,21 +75,38 @@ def test_explain_answers_from_the_rules_in_force(archive: Archive) -> None:
     assert archive.get("/zambezi/explain?study=1.2.3").status_code == 404
 
 
-def test_the_cause_comes_from_the_token_or_the_announcement(archive: Archive) -> None:
-    announced = image()
-    answer = archive.put("/zambezi/announced", {"generation": 1, "studies": {announced.StudyInstanceUID: "migration"}})
+def test_the_cause_comes_from_the_service_or_the_announcement(archive: Archive) -> None:
+    migrated, corrected, ordered = image(), image(), image()
+    studies = {
+        migrated.StudyInstanceUID: {"cause": "migration", "reference": "legacy"},
+        corrected.StudyInstanceUID: {"cause": "correction", "reference": "correction 4"},
+        ordered.StudyInstanceUID: {"cause": "modality", "reference": "order Z1"},
+    }
+    restored, ours, plain = image(), image(), image()
+    instances = {
+        restored.SOPInstanceUID: {"cause": "restore", "reference": "hold 7"},
+        ours.SOPInstanceUID: {"cause": "report", "reference": "report 1 version 2"},
+    }
+    answer = archive.put("/zambezi/announced", {"generation": 1, "studies": studies, "instances": instances})
     assert answer.json() == {"generation": 1}
-    assert archive.send(announced) == [0]
-    told = until(lambda: archive.events("stored", sop_uid=announced.SOPInstanceUID))
-    assert told[0]["cause"] == "migration"
-    until(lambda: archive.events("study-completed", study_uid=announced.StudyInstanceUID, cause="migration"))
-    assert archive.events("routed", study_uid=announced.StudyInstanceUID) == []
-    ours = image()
-    path = archive.home / "ours.dcm"
-    ours.save_as(path, enforce_file_format=True)
-    archive.as_service("ris").store(path.read_bytes())
-    told = until(lambda: archive.events("stored", sop_uid=ours.SOPInstanceUID))
-    assert (told[0]["cause"], told[0]["http_user"]) == ("ourselves", "ris")
+    assert archive.send(migrated, corrected, ordered) == [0, 0, 0]
+    for one, service in ((restored, "custody"), (ours, "ris"), (plain, "custody")):
+        archive.as_service(service).store(written(one))
+    for one, cause, reference in (
+        (migrated, "migration", "legacy"),
+        (corrected, "modality", None),  # a late image of a study under correction is the modality's
+        (ordered, "modality", "order Z1"),
+        (restored, "restore", "hold 7"),
+        (ours, "report", "report 1 version 2"),
+        (plain, "correction", None),
+    ):
+        told = until(lambda uid=one.SOPInstanceUID: archive.events("stored", sop_uid=uid))
+        assert (told[0]["cause"], told[0].get("reference")) == (cause, reference)
+        (began,) = archive.events("study-began", study_uid=one.StudyInstanceUID)
+        assert (began["cause"], began.get("reference")) == (cause, reference)
+        until(lambda uid=one.StudyInstanceUID: archive.events("study-completed", study_uid=uid))
+        routes = archive.events("routed", study_uid=one.StudyInstanceUID)
+        assert bool(routes) == (cause == "modality"), cause
 
 
 def test_an_unknown_sender_can_not_store_and_a_known_one_can(archive: Archive) -> None:

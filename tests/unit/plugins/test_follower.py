@@ -14,11 +14,13 @@ from plugins.completeness import Completeness
 from plugins.follower import Follower
 from plugins.journal import Journal
 from plugins.noted import Noted
+from plugins.pushed import Announced
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
 from plugins.rules import Rules
 from plugins.spool import Spool
 from tests.unit.plugins.fake_orthanc import FakeOrthanc
+from zambezi.causes import Because
 from zambezi.chain import first_broken
 from zambezi.config import Configuration, Zambezi
 
@@ -37,7 +39,7 @@ class Bench:
     folder: Path
     section: dict[str, Any] = field(default_factory=dict)
     orthanc: FakeOrthanc = field(default_factory=FakeOrthanc)
-    announced: dict[str, str] = field(default_factory=dict)
+    announced: Announced = field(default_factory=Announced)
     index_id: str = "index-1"
     now: datetime = START
 
@@ -252,7 +254,7 @@ def test_an_instance_gone_before_its_facts_were_read_is_told(bench: Bench) -> No
 
 def test_announced_studies_have_their_cause_and_set_off_nothing_else(tmp_path: Path) -> None:
     section = {"Destinations": {"B": {}}, "Routing": [{"Name": "all", "SendTo": ["B"]}]}
-    bench = Bench(tmp_path, section, announced={"3.1": "migration"})
+    bench = Bench(tmp_path, section, announced=Announced({"3.1": Because("migration", "legacy")}))
     bench.orthanc.store("i1", "S1")
     bench.follow()
     bench.follow(31)
