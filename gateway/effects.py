@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from zambezi import audit, causes, exceptions, orders, outbox
+from zambezi import audit, causes, exceptions, holding, orders, outbox
 from zambezi.chain import Sealed
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import Order, Patient, PerformedStep, Series, Study
@@ -26,6 +26,9 @@ from zambezi.hl7 import build
 log = logging.getLogger("zambezi.effects")
 
 WRITER = "gateway"
+#: Labels of what a person can do, in the pages' words (ris_service.words.ACTION).
+OPEN_STUDY = "Open the study"
+OPEN_OTHER_STUDY = "Open the other study"
 #: Facts of a study-began entry that a Study row holds, with the longest that fits.
 _STUDY_FACTS = {
     "patient_id": 64, "patient_name": 200, "birth_date": 8, "sex": 16, "accession_number": 64, "study_date": 8,
@@ -93,7 +96,7 @@ class Effects:
             self._stored(key, sums)
         does = {
             "study-completed": self._completed, "routed": self._routed, "hl7-triggered": self._triggered,
-            "deleted": self._deleted,
+            "deleted": self._deleted, "held": self._held, "conflict": self._second_copy,
         }  # fmt: skip
         for entry, facts in told:
             effect = does.get(facts["event"])
@@ -214,6 +217,29 @@ class Effects:
                 .where(Series.series_uid == series_uid, Series.study_uid == facts["study_uid"])
                 .values(instances=Series.instances - count)
             )
+
+    def _held(self, facts: dict[str, Any]) -> None:
+        """The plugin put an arrival into the hold, on disk before the sender was answered."""
+        told = ("sha256", "size", "why", "state", "reason", "reference")
+        named = ("sop_uid", "series_uid", "study_uid", "patient_id", "orthanc_id", "other_sha256", "sender")
+        holding.hold(
+            self._session, now=self._now, writer=WRITER, **{name: facts[name] for name in told},
+            **{name: facts[name] for name in named if name in facts},
+        )  # fmt: skip
+
+    def _second_copy(self, facts: dict[str, Any]) -> None:
+        here = f"study {facts['study_uid']} ({facts['study_orthanc_id']})"
+        there = f"study {facts['other_study_uid']} ({facts['other_study_orthanc_id']})"
+        actions = [{"label": OPEN_STUDY, "href": f"/studies/{facts['study_uid']}"}]
+        if facts["other_study_uid"] != facts["study_uid"]:
+            actions.append({"label": OPEN_OTHER_STUDY, "href": f"/studies/{facts['other_study_uid']}"})
+        exceptions.wait(
+            self._session, "archive", f"second copy {facts['study_orthanc_id']} {facts['other_study_orthanc_id']}",
+            now=self._now, kind="second-copy", study_uid=facts["study_uid"], actions=actions,
+            what=f"the SOP Instance UID {facts['sop_uid']} is in the archive twice, under another patient, study or "
+            f"series: in {here}, which came now, and in {there}. The archive keeps both; nothing lies in the hold.",
+            suggestion="Find out which of the two the image belongs to, and correct or delete the other.",
+        )  # fmt: skip
 
     def _study(self, study_uid: str) -> Study | None:
         query = select(Study).where(Study.study_uid == study_uid).order_by(Study.last_at.desc())

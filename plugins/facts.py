@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class Instance:
     size: int
     cause: str
     reference: str
-    sha256: str | None = None
+    sha256: str | None
 
     @property
     def told(self) -> dict[str, Any]:
@@ -95,12 +95,17 @@ def instance(
     study: Mapping[str, Any],
     announced: Announced,
     recorded: Because | None = None,
+    digest: Callable[[str, str, int], str | None] = lambda *_: None,
 ) -> Instance:
-    """Put together what /tools/bulk-content says of an instance, its series and its study."""
+    """Put together what /tools/bulk-content says of an instance, its series and its study.
+
+    `digest` knows the SHA-256 of what came, by SOP Instance UID, Orthanc id and size.
+    """
     metadata = found["Metadata"]
     http_user = metadata.get("HttpUsername", "")
     study_uid = study["MainDicomTags"]["StudyInstanceUID"]
     sop_uid = found["MainDicomTags"]["SOPInstanceUID"]
+    size = int(found.get("FileSize", 0))
     because = cause(http_user, sop_uid, study_uid, announced, recorded)
     return Instance(
         orthanc_id=found["ID"],
@@ -119,9 +124,10 @@ def instance(
         origin=metadata.get("Origin", ""),
         http_user=http_user,
         received_at=moment(metadata.get("ReceptionDate", "")),
-        size=int(found.get("FileSize", 0)),
+        size=size,
         cause=because.cause,
         reference=because.reference,
+        sha256=digest(sop_uid, found["ID"], size),
     )
 
 

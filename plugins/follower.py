@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from plugins import facts, place, priority
+from plugins.arrivals import Arrivals
 from plugins.completeness import Completeness
 from plugins.facts import Change, Instance
 from plugins.journal import Journal
@@ -61,6 +62,7 @@ class Follower:
         recorder: Recorder,
         completeness: Completeness,
         noted: Noted,
+        arrivals: Arrivals,
         index_id: str,
         announced: Callable[[], Announced],
         begin: Callable[[], None],
@@ -71,6 +73,7 @@ class Follower:
         self._recorder = recorder
         self._completeness = completeness
         self._noted = noted
+        self._arrivals = arrivals
         self._index_id = index_id
         self._announced = announced
         self._begin = begin
@@ -138,6 +141,9 @@ class Follower:
                 if done:
                     self._completeness.decide_due(transaction, now)
             self._cursor = reach
+            self._arrivals.recorded(instances.values())
+        if done:
+            self._arrivals.caught_up()
         if done and not self._compared:
             self._compare(now)
         self._noted.record(now)
@@ -197,7 +203,9 @@ class Follower:
             parent = series[one["ParentSeries"]]
             study = self._parents.get(parent["ParentStudy"]) if parent else None
             if parent and study:
-                instances[orthanc_id] = facts.instance(one, parent, study, announced, recorded.get(orthanc_id))
+                instances[orthanc_id] = facts.instance(
+                    one, parent, study, announced, recorded.get(orthanc_id), self._arrivals.digest
+                )
         return instances
 
     def _fetch_parents(self, orthanc_ids: list[str]) -> None:

@@ -130,7 +130,8 @@ class Journal:
             self._writer.execute(
                 "INSERT INTO meta VALUES ('journal', ?) ON CONFLICT DO NOTHING", (f"orthanc-{uuid.uuid4().hex[:12]}",)
             )
-        self._reader = _connect(file)
+        self._file = file
+        self._reader = self.reader()
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self._committed = threading.Condition()
@@ -169,6 +170,10 @@ class Journal:
             self._head = (transaction.seq, transaction.hash)
         with self._committed:
             self._committed.notify_all()
+
+    def reader(self) -> sqlite3.Connection:
+        """A connection of one's own, for reading: one that waits for no other reader."""
+        return _connect(self._file)
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Read what is committed."""

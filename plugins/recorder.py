@@ -187,8 +187,8 @@ class Recorder:
         if before is not None and (before[0] or before[1] != row.index_id):
             transaction.append("stored-again", now, one.orthanc_id, **one.told, change=row.told)
             transaction.execute(
-                "UPDATE instances SET unsure = 0, index_id = ?, change_seq = ? WHERE orthanc_id = ?",
-                (row.index_id, row.seq, row.orthanc_id),
+                "UPDATE instances SET unsure = 0, index_id = ?, change_seq = ?, sha256 = ? WHERE orthanc_id = ?",
+                (row.index_id, row.seq, one.sha256, row.orthanc_id),
             )
             return
         if before is not None:
@@ -231,11 +231,33 @@ class Recorder:
                 for row, one in fresh
             ],
         )  # fmt: skip
+        self._tell_second_copies(transaction, [one for _, one in fresh], now)
         transaction.executemany(
             "INSERT INTO clocks VALUES (?, ?, ?) ON CONFLICT (study_orthanc_id, cause)"
             " DO UPDATE SET last_at = excluded.last_at",
             [(study, cause, clock.text(now)) for study, cause in {(o.study_orthanc_id, o.cause) for _, o in fresh}],
         )
+
+    def _tell_second_copies(self, transaction: Transaction, fresh: Sequence[Instance], now: datetime) -> None:
+        """Instances that are in the archive under another patient, study or series, too: Orthanc has both now."""
+        found = transaction.execute(
+            "SELECT new.orthanc_id, old.orthanc_id, old.study_uid, old.study_orthanc_id, old.sha256"
+            " FROM instances AS new JOIN instances AS old USING (sop_uid)"
+            " WHERE new.orthanc_id IN (SELECT value FROM json_each(?)) AND old.orthanc_id <> new.orthanc_id"
+            " AND old.present = 1",
+            (json.dumps([one.orthanc_id for one in fresh]),),
+        ).fetchall()
+        place = {one.orthanc_id: n for n, one in enumerate(fresh)}
+        for new, old, study_uid, study_orthanc_id, sha256 in sorted(found, key=lambda row: (place[row[0]], row[1])):
+            if place.get(old, -1) > place[new]:
+                continue  # both are new: the later one tells
+            one = fresh[place[new]]
+            transaction.append(
+                "conflict", now, one.orthanc_id, sop_uid=one.sop_uid, study_uid=one.study_uid,
+                study_orthanc_id=one.study_orthanc_id, sha256=one.sha256, other_orthanc_id=old,
+                other_study_uid=study_uid, other_study_orthanc_id=study_orthanc_id, other_sha256=sha256,
+                reason="the archive has this SOP Instance UID twice, under another patient, study or series",
+            )  # fmt: skip
 
     def record_deleted(self, transaction: Transaction, gone: Mapping[str, str], now: datetime) -> None:
         """Instances that are not there any more. A deletion that nobody saw is an incident, too."""

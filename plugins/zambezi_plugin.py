@@ -24,6 +24,7 @@ from typing import Any
 import orthanc
 
 from plugins import index_id, peers, pushed
+from plugins.arrivals import Arrivals
 from plugins.completeness import Completeness
 from plugins.door import Door
 from plugins.follower import Follower
@@ -48,6 +49,9 @@ log = logging.getLogger("zambezi.plugin")
 #: How long notifications gather; also the longest that a stop waits for it.
 GATHER_S = 0.1
 
+#: In place of an instance that Orthanc must refuse: no DICOM, which it answers as a failure.
+REFUSED = b"Zambezi could not keep this instance safe; send it again."
+
 _METHODS = {getattr(orthanc.HttpMethod, name): name for name in ("GET", "POST", "PUT", "DELETE")}
 
 
@@ -68,13 +72,14 @@ class Plugin:
         self.door = Door(
             keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content
         )
-        self.follower: Follower | None = None
-        self.kept: list[Callable[..., Any]] = []
-        self.index_id = index_id.read_or_create(environment.index_dir)
         configuration = json.loads(orthanc.GetConfiguration())
         self.http_port = int(configuration["HttpPort"])
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
         self.recovering = configuration.get("DicomServerEnabled") is False
+        self.arrivals = Arrivals(self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering)
+        self.follower: Follower | None = None
+        self.kept: list[Callable[..., Any]] = []
+        self.index_id = index_id.read_or_create(environment.index_dir)
         self.gathered_at = 0.0
         self.status_answer = StatusAnswer()
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
@@ -125,7 +130,7 @@ class Plugin:
                 transaction.append("configured", clock.now(), configuration=self.rules.now.hash)
 
         self.follower = Follower(
-            rest, self.journal, self.recorder, self.completeness, self.noted, self.index_id,
+            rest, self.journal, self.recorder, self.completeness, self.noted, self.arrivals, self.index_id,
             lambda: self.announced.content, began, self.recovering,
         )  # fmt: skip
         self.follower.start()
@@ -147,6 +152,15 @@ class Plugin:
         except Exception:  # the request's edge: whatever it was, the answer is no
             log.exception("the filter failed: refused")
             return False
+
+    def on_received(self, content: bytes, origin: int) -> tuple[int, bytes | None]:
+        """Intervention: an instance comes. Orthanc takes it; what can't be kept safe it is made to refuse.
+
+        Never DISCARD: that tells the sender Success. Orthanc stores the original where a callback raises.
+        """
+        if self.arrivals.look(content, origin == orthanc.InstanceOrigin.DICOM_PROTOCOL, clock.now()):
+            return orthanc.ReceivedInstanceAction.KEEP_AS_IS, None
+        return orthanc.ReceivedInstanceAction.MODIFY, REFUSED
 
     def on_worklist(self, answers: Any, query: Any, issuer_aet: str, called_aet: str) -> None:
         """Intervention: the worklist. Fails the query when it fails."""
@@ -174,6 +188,12 @@ CALLBACKS: tuple[tuple[str, str, str, Callable[[Plugin], Callable[..., Any]]], .
         "intervention",
         "closed: the query fails, images still come in",
         lambda p: p.on_worklist,
+    ),
+    (
+        "RegisterReceivedInstanceCallback",
+        "intervention",
+        "held whole, and stored; refused only where the hold can't be written",
+        lambda p: p.on_received,
     ),
     ("RegisterOnChangeCallback", "notification", "open: /changes is read all the same", lambda p: p.on_change),
 )

@@ -51,6 +51,8 @@ CAUSE = {
     "restore": _("a restore from the hold"),
     "ourselves": _("Zambezi itself"),  # as the first version wrote it
 }
+#: What the gateway suggests to do about an exception (gateway.effects).
+ACTION = {"Open the study": _("Open the study"), "Open the other study": _("Open the other study")}
 ROOM = {
     "hl7": _("HL7 messages"),
     "mpps": _("Exam progress"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from plugins.arrivals import Arrivals
 from plugins.completeness import Completeness
 from plugins.follower import Follower
 from plugins.journal import Journal
@@ -51,9 +52,11 @@ class Bench:
         spools = Spool(self.folder / "queries.log"), Spool(self.folder / "incidents.log")
         rules = FixedRules(self.section)
         self.recorder = Recorder(self.journal, rules)
+        self.arrivals = Arrivals(self.journal, self.folder / "hold", lambda: self.announced, recovering)
         self.follower = Follower(
             self.orthanc, self.journal, self.recorder, Completeness(self.journal, rules),
-            Noted(self.journal, *spools, Refusals()), self.index_id, lambda: self.announced, lambda: None, recovering,
+            Noted(self.journal, *spools, Refusals()), self.arrivals, self.index_id,
+            lambda: self.announced, lambda: None, recovering,
         )  # fmt: skip
 
     def follow(self, seconds: float = 0) -> None:
