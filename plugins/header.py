@@ -35,8 +35,10 @@ _INFLATED = 4_000_000
 #: Sequences within sequences deeper than this are nonsense, or an attack on the stack.
 _DEPTH = 64
 
-#: Printable ASCII with the padding that PS3.5 6.2 allows.
-_PLAIN = re.compile(rb"[ -~]*\0?")
+#: No tag: where the value representation of the patient ID is kept.
+_VR_OF_PATIENT = -1
+#: Printable ASCII with the one byte of padding that PS3.5 6.2 asks for; what has more may be read in two ways.
+_PLAIN = re.compile(rb"([!-~]([ -~]*[!-~])?)?[ \0]?")
 
 #: Defined terms of (0008,0005) (PS3.3 C.12.1.1.2) as Python's codecs know them; ASCII needs none.
 _CODECS = {
@@ -101,8 +103,13 @@ def _read(content: bytes) -> Header:
     found: dict[int, bytes] = {}
     _elements(content, at, order, explicit, found, _WANTED)
     character_set = found.get(_CHARACTER_SET, b"").rstrip(b"\0 ")
-    patient = found.get(_PATIENT, b"").strip(b"\0 ")
-    is_certain = all(len(found.get(tag, b"")) <= 66 and _PLAIN.fullmatch(found.get(tag, b"")) for tag in _NEEDED)
+    patient = found.get(_PATIENT, b"")
+    vr_of_patient = found.get(_VR_OF_PATIENT, b"")
+    if vr_of_patient != b"UN":  # Orthanc leaves what it doesn't know for text as it is
+        patient = patient.strip(b"\0 ")
+    is_certain = vr_of_patient != b"UN" and all(
+        len(found.get(tag, b"")) <= 66 and _PLAIN.fullmatch(found.get(tag, b"")) for tag in _NEEDED
+    )
     codec = "ascii" if is_certain else _CODECS.get(character_set.split(b"\\")[0], "latin-1")
     return Header(
         sop_uid=_text(found, _SOP), study_uid=_text(found, _STUDY), series_uid=_text(found, _SERIES),
@@ -161,6 +168,8 @@ def _elements(
             return end  # the file ends within what nobody needs here
         if tag in wanted and tag not in found:
             found[tag] = content[begin : begin + length]
+            if tag == _PATIENT:
+                found[_VR_OF_PATIENT] = vr
         at = begin + length
     return at
 

@@ -265,6 +265,23 @@ def test_announced_studies_have_their_cause_and_set_off_nothing_else(tmp_path: P
     assert bench.told("routed") == []
 
 
+def test_the_same_uid_in_another_study_is_a_conflict_told_by_the_later_one(bench: Bench) -> None:
+    bench.orthanc.same_sop = True
+    bench.orthanc.store("i1", "S1")
+    bench.follow()
+    bench.orthanc.store("i2", "S2")
+    bench.orthanc.store("i3", "S3")
+    bench.follow()
+    told = [(one["orthanc_id"], one["other_orthanc_id"], one["other_study_uid"]) for one in bench.told("conflict")]
+    assert told == [("i2", "i1", "3.1"), ("i3", "i1", "3.1"), ("i3", "i2", "3.2")]
+    bench.orthanc.delete("i1")
+    bench.follower.check_deleted("i1")
+    bench.follow()
+    bench.orthanc.store("i4", "S4")
+    bench.follow()
+    assert [one["other_orthanc_id"] for one in bench.told("conflict")[3:]] == ["i2", "i3"]
+
+
 def test_what_is_recorded_is_not_asked_for_again(bench: Bench) -> None:
     for n in range(50):
         bench.orthanc.store(f"i{n}")
