@@ -50,7 +50,8 @@ class FakeOrthanc:
         for one in orthanc_ids:
             if one in self.held:
                 found[one] = {
-                    "ID": one, "ParentSeries": self.held[one][1], "MainDicomTags": {"SOPInstanceUID": "1.1" if self.same_sop else f"1.{one[1:]}"},
+                    "ID": one, "ParentSeries": self.held[one][1],
+                    "MainDicomTags": {"SOPInstanceUID": "1.1" if self.same_sop else f"1.{one[1:]}"},
                     "Metadata": {"RemoteAET": "CT1", "ReceptionDate": "20260301T083000"}, "FileSize": 10,
                 }  # fmt: skip
             for study, series, modality in self.held.values():
