@@ -16,7 +16,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -118,9 +118,9 @@ class Arrivals:
         self._lock = threading.Lock()
         self._reader = journal.reader()
         self._knows_all = False
+        #: By SOP Instance UID and Orthanc id, in the order in which they came.
         self._coming: dict[tuple[str, str], _Coming] = {}
         self._of_sop: dict[str, set[str]] = {}
-        self._order: deque[tuple[float, tuple[str, str]]] = deque()
         self._bytes: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._bytes_size = 0
 
@@ -179,7 +179,6 @@ class Arrivals:
             at = self._monotonic()
             self._coming[key] = _Coming(None if verdict.why else sha256, len(content), at, bool(verdict.why))
             self._of_sop.setdefault(key[0], set()).add(key[1])
-            self._order.append((at, key))
             if not verdict.why:
                 self._bytes[key] = content
                 self._bytes_size += len(content)
@@ -188,7 +187,7 @@ class Arrivals:
         while self._bytes_size > KEPT_BYTES:
             self._drop_bytes(next(iter(self._bytes)))
         if len(self._coming) > COMING:
-            self._forget_oldest()
+            self._forget(next(iter(self._coming)))
             self._knows_all = False
 
     def _hold(self, content: bytes, newcomer: Header | None, verdict: Verdict, by_dicom: bool, now: datetime) -> bool:
@@ -222,14 +221,8 @@ class Arrivals:
         with self._lock:
             self._knows_all = True
             settled = self._monotonic() - SETTLED_S
-            while self._order and self._order[0][0] < settled:
-                self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        at, key = self._order.popleft()
-        coming = self._coming.get(key)
-        if coming and coming.at == at:
-            self._forget(key)
+            while self._coming and next(iter(self._coming.values())).at < settled:
+                self._forget(next(iter(self._coming)))
 
     def _forget(self, key: tuple[str, str]) -> None:
         if self._coming.pop(key, None) is None:

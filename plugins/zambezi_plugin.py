@@ -52,6 +52,10 @@ GATHER_S = 0.1
 #: In place of an instance that Orthanc must refuse: no DICOM, which it answers as a failure.
 REFUSED = b"Zambezi could not keep this instance safe; send it again."
 
+# Looked up here: a version that lacked one would stop at its start, and not store while a callback raises.
+_BY_DICOM = orthanc.InstanceOrigin.DICOM_PROTOCOL
+_KEEP_AS_IS, _MODIFY = orthanc.ReceivedInstanceAction.KEEP_AS_IS, orthanc.ReceivedInstanceAction.MODIFY
+
 _METHODS = {getattr(orthanc.HttpMethod, name): name for name in ("GET", "POST", "PUT", "DELETE")}
 
 
@@ -158,9 +162,9 @@ class Plugin:
 
         Never DISCARD: that tells the sender Success. Orthanc stores the original where a callback raises.
         """
-        if self.arrivals.look(content, origin == orthanc.InstanceOrigin.DICOM_PROTOCOL, clock.now()):
-            return orthanc.ReceivedInstanceAction.KEEP_AS_IS, None
-        return orthanc.ReceivedInstanceAction.MODIFY, REFUSED
+        if self.arrivals.look(content, origin == _BY_DICOM, clock.now()):
+            return _KEEP_AS_IS, None
+        return _MODIFY, REFUSED
 
     def on_worklist(self, answers: Any, query: Any, issuer_aet: str, called_aet: str) -> None:
         """Intervention: the worklist. Fails the query when it fails."""
