@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from pydicom.uid import generate_uid
 
 from tests.integration.archive_fixture import Archive, image, until, written
+from tests.integration.test_archive_door import ask_worklist, item
+from zambezi.orthanc_client import OrthancError
 
 RULES = {
     "Destinations": {"PACS2": {"Proof": "found"}},
@@ -159,3 +164,57 @@ def test_restart_and_kill_lose_nothing(tmp_path: Path) -> None:
         assert sorted(routed) == uids
     finally:
         archive.stop()
+
+
+def test_senders_readers_worklist_and_pushes_at_once_never_wait_for_each_other_for_good(archive: Archive) -> None:
+    """Orthanc holds a lock while an arrival waits for Python's: nothing of ours may take the two the other way round."""
+    entries = [{"aets": ["CT1"], "study_uid": "1.2", "dicom": item("CT1", "Banze^Ana", f"Z{n}")} for n in range(50)]
+    assert archive.put("/zambezi/worklist", {"generation": 1, "entries": entries}).status_code == 200
+    stop = threading.Event()
+    errors: list[str] = []
+    done: Counter[str] = Counter()
+
+    def again(name: str, act: Callable[[int], object]) -> Callable[[], None]:
+        def run() -> None:
+            while not stop.is_set():
+                try:
+                    act(done[name])
+                except (requests.RequestException, AssertionError, OrthancError) as error:
+                    errors.append(f"{name}: {type(error).__name__}")
+                    return
+                done[name] += 1
+
+        return run
+
+    def sent(_: int) -> None:
+        assert archive.send(*[image() for _ in range(5)]) == [0] * 5
+
+    def conflicting(_: int) -> None:
+        one = image()
+        assert archive.send(one, image(one.StudyInstanceUID, SOPInstanceUID=one.SOPInstanceUID, Rows=8)) == [0, 0]
+
+    def pushed(_: int) -> None:
+        generation = archive.get("/zambezi/status").json()["announced_generation"] + 1
+        archive.put("/zambezi/announced", {"generation": generation, "studies": {}})
+
+    def asked(_: int) -> None:
+        assert "Banze" in ask_worklist(archive, "CT1")
+
+    acts: dict[str, Callable[[int], object]] = {
+        "dicom": sent, "dicom too": sent, "conflicts": conflicting, "pushes": pushed,
+        "http": lambda _: archive.as_service("migration").store(written(image())),
+        "reads": lambda _: archive.get("/studies"),
+        "journal": lambda _: archive.get("/zambezi/journal?since=0&limit=50&wait=1"),
+        "worklist": asked,
+    }  # fmt: skip
+    threads = [threading.Thread(target=again(name, act), daemon=True) for name, act in acts.items()]
+    for one in threads:
+        one.start()
+    stop.wait(8)
+    stop.set()
+    for one in threads:
+        one.join(60)
+    assert not any(one.is_alive() for one in threads)
+    assert errors == []
+    assert all(done[name] > 2 for name in acts), done
+    until(lambda: archive.get("/zambezi/status").json()["follower"]["lag"] == 0)
