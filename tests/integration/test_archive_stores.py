@@ -167,7 +167,7 @@ def test_restart_and_kill_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_senders_readers_worklist_and_pushes_at_once_never_wait_for_each_other_for_good(archive: Archive) -> None:
-    """Orthanc holds a lock while an arrival waits for Python's: nothing of ours may take the two the other way round."""
+    """Orthanc holds a lock while an arrival waits for Python's: nothing of ours may take them the other way round."""
     entries = [{"aets": ["CT1"], "study_uid": "1.2", "dicom": item("CT1", "Banze^Ana", f"Z{n}")} for n in range(50)]
     assert archive.put("/zambezi/worklist", {"generation": 1, "entries": entries}).status_code == 200
     stop = threading.Event()
