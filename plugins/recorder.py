@@ -16,7 +16,7 @@ from plugins.facts import Change, Instance
 from plugins.journal import Journal, Transaction
 from plugins.rules import Rules
 from zambezi import clock
-from zambezi.causes import Because
+from zambezi.causes import CORRECTION, RESTORE, Because
 
 #: So many places are kept to which following can go back.
 ANCHORS = 1000
@@ -239,7 +239,10 @@ class Recorder:
         )
 
     def _tell_second_copies(self, transaction: Transaction, fresh: Sequence[Instance], now: datetime) -> None:
-        """Instances that are in the archive under another patient, study or series, too: Orthanc has both now."""
+        """Instances that are in the archive under another patient, study or series, too: Orthanc has both now.
+
+        Not so where we put an instance in another's place ourselves: custody deletes the other one, before or after.
+        """
         found = transaction.execute(
             "SELECT new.orthanc_id, old.orthanc_id, old.study_uid, old.study_orthanc_id, old.sha256"
             " FROM instances AS new JOIN instances AS old USING (sop_uid)"
@@ -249,9 +252,9 @@ class Recorder:
         ).fetchall()
         place = {one.orthanc_id: n for n, one in enumerate(fresh)}
         for new, old, study_uid, study_orthanc_id, sha256 in sorted(found, key=lambda row: (place[row[0]], row[1])):
-            if place.get(old, -1) > place[new]:
-                continue  # both are new: the later one tells
             one = fresh[place[new]]
+            if place.get(old, -1) > place[new] or one.cause in (CORRECTION, RESTORE):
+                continue  # where both are new, the later one tells
             transaction.append(
                 "conflict", now, one.orthanc_id, sop_uid=one.sop_uid, study_uid=one.study_uid,
                 study_orthanc_id=one.study_orthanc_id, sha256=one.sha256, other_orthanc_id=old,

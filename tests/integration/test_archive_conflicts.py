@@ -167,6 +167,19 @@ def test_a_correction_that_takes_its_place_is_no_conflict_and_a_senders_copy_is(
     assert len(archive.events("held", sop_uid=one.SOPInstanceUID)) == 1
 
 
+def test_a_correction_to_another_patient_is_no_second_copy_and_the_old_one_coming_back_is(archive: Archive) -> None:
+    one = image()
+    moved, late = alike(one, PatientID="P7"), alike(one, PatientID="P8")
+    assert archive.send(one) == [0]
+    recorded(archive, one)
+    assert archive.as_service("custody").store(written(moved))["Status"] == "Success"
+    (stored,) = until(lambda: archive.events("stored", sop_uid=one.SOPInstanceUID, cause="correction"))
+    assert archive.events("conflict", sop_uid=one.SOPInstanceUID) == []
+    assert archive.send(late) == [0]
+    told = until(lambda: archive.events("conflict", sop_uid=one.SOPInstanceUID))
+    assert stored["orthanc_id"] in {e["other_orthanc_id"] for e in told}
+
+
 def test_what_can_not_be_held_is_refused(archive: Archive) -> None:
     one = image()
     assert archive.send(one) == [0]
