@@ -15,17 +15,28 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from zambezi import worklist
+from zambezi import causes, clock, worklist
 from zambezi.config.settings import Zambezi
 from zambezi.database import generations
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import AnnouncedStudy, Revocation
+from zambezi.database.tables import AnnouncedInstance, AnnouncedStudy, Order, Revocation
+from zambezi.orders import OPEN
 from zambezi.orthanc_client import OrthancClient
 
 log = logging.getLogger("zambezi.pushes")
 
 #: Which orders are on the worklist changes with time alone, too (HoursBack, HoursAhead): then a new generation is made.
 WORKLIST_AGES = timedelta(minutes=15)
+
+
+#: So many open orders announce their studies, the latest first.
+ORDERS = 20000
+#: An announced instance is told for so long: then it is stored and recorded, or was given up.
+INSTANCES_FOR = timedelta(days=30)
+
+
+def _because(row: AnnouncedStudy | AnnouncedInstance) -> dict[str, str]:
+    return {"cause": row.cause, "reference": row.reference}
 
 
 class Pushes:
@@ -73,8 +84,22 @@ class Pushes:
         return {"entries": told}
 
     def announced(self, session: Session, now: datetime) -> dict[str, Any]:
-        """Study UIDs whose images come by another cause than a modality."""
-        return {"studies": {row.study_uid: row.cause for row in session.scalars(select(AnnouncedStudy))}}
+        """Causes by UID: studies of migrations and of open orders, instances that we are about to store ourselves."""
+        orders = (
+            select(Order.study_uid, Order.accession_number)
+            .where(Order.status.in_(OPEN))
+            .order_by(Order.scheduled_at.desc())
+            .limit(ORDERS)
+        )
+        rows = session.scalars(select(AnnouncedStudy)).all()
+        studies = {row.study_uid: _because(row) for row in rows if row.cause != causes.MIGRATION}
+        for study_uid, accession_number in session.execute(orders):
+            studies[study_uid] = {"cause": causes.MODALITY, "reference": f"order {accession_number}"}
+        # What is being migrated stays a migration, also where somebody ordered the exam.
+        studies |= {row.study_uid: _because(row) for row in rows if row.cause == causes.MIGRATION}
+        since = clock.text(now - INSTANCES_FOR)
+        ours = select(AnnouncedInstance).where(AnnouncedInstance.created_at >= since)
+        return {"studies": studies, "instances": {row.sop_uid: _because(row) for row in session.scalars(ours)}}
 
     def revocations(self, session: Session, now: datetime) -> dict[str, Any]:
         """Sign-ins that ended and whose tokens would still hold."""

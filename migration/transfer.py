@@ -12,14 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy.dialects import postgresql, sqlite
-
 from migration.desk import Closed, Desk
 from migration.ledger import Keeper
 from migration.source import Trouble, trouble_of
-from zambezi import clock
-from zambezi.database import generations
-from zambezi.database.tables import AnnouncedStudy
+from zambezi import announcing, causes
 from zambezi.orthanc_client import OrthancRefused
 
 Rung = Literal["Study", "Series", "Instance"]
@@ -84,12 +80,7 @@ def announce(desk: Desk, study_uid: str, project: str) -> None:
     Trouble (transient) if the plugin has not taken it over in time.
     """
     with desk.sessions.begin() as session:
-        insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-        row = insert(AnnouncedStudy).values(
-            study_uid=study_uid, cause="migration", reference=project, created_at=clock.text(desk.now())
-        )
-        added = session.execute(row.on_conflict_do_nothing().returning(AnnouncedStudy.study_uid)).first()
-        generation = generations.raise_(session, "announced") if added else generations.current(session, "announced")
+        generation = announcing.announce_studies(session, [study_uid], causes.MIGRATION, project, desk.now())
     until = time.monotonic() + desk.announce_seconds
     while desk.announced() < generation:
         if time.monotonic() > until:

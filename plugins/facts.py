@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Services whose stores have a cause of their own; a store by `recovery` keeps the cause of the study.
-_CAUSES = {"ris": "ourselves", "migration": "migration"}
+from plugins.pushed import Announced
+from zambezi import causes
+from zambezi.causes import Because
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Instance:
     received_at: str
     size: int
     cause: str
+    reference: str
+    sha256: str | None
 
     @property
     def told(self) -> dict[str, Any]:
@@ -57,29 +60,60 @@ class Instance:
             "patient_id": self.patient_id, "remote_aet": self.remote_aet, "remote_ip": self.remote_ip,
             "called_aet": self.called_aet, "origin": self.origin, "http_user": self.http_user,
             "received_at": self.received_at, "size": self.size, "cause": self.cause,
+            "reference": self.reference or None, "sha256": self.sha256,
             "recovered": self.http_user == "recovery",
         }  # fmt: skip
 
 
-def cause(http_user: str, announced: str | None) -> str:
-    """Why an instance was stored (DESIGN rule 2): by whose token, else as announced, else a modality."""
-    return _CAUSES.get(http_user) or announced or "modality"
+def cause(
+    http_user: str, sop_uid: str, study_uid: str, announced: Announced, recorded: Because | None = None
+) -> Because:
+    """Why an instance was stored (DESIGN rule 2), and what that refers to. In this order:
+
+    A service that stores has its cause: `ris` a report, `migration` a migration, `custody` what it announced
+    (else a correction). `recovery` brings files back: as announced for the instance, else as `recorded` in the
+    journal before, else like a sender. A DICOM sender: a migration where the study is announced as one, else
+    a modality, with the order that announced the study. A study under correction changes nothing for a modality.
+    """
+    instance, study = announced.instances.get(sop_uid), announced.studies.get(study_uid)
+    if http_user == "ris":
+        return Because(causes.REPORT, instance.reference if instance else "")
+    if http_user == "custody":
+        return instance or Because(causes.CORRECTION)
+    if http_user == "recovery" and (instance or recorded):
+        return instance or recorded or Because(causes.MODALITY)
+    if study and study.cause == causes.MIGRATION:
+        return study
+    if http_user == "migration":
+        return Because(causes.MIGRATION)
+    return study if study and study.cause == causes.MODALITY else Because(causes.MODALITY)
 
 
 def instance(
-    found: Mapping[str, Any], series: Mapping[str, Any], study: Mapping[str, Any], announced: Mapping[str, str]
+    found: Mapping[str, Any],
+    series: Mapping[str, Any],
+    study: Mapping[str, Any],
+    announced: Announced,
+    recorded: Because | None = None,
+    digest: Callable[[str, str, int], str | None] = lambda *_: None,
 ) -> Instance:
-    """Put together what /tools/bulk-content says of an instance, its series and its study."""
+    """Put together what /tools/bulk-content says of an instance, its series and its study.
+
+    `digest` knows the SHA-256 of what came, by SOP Instance UID, Orthanc id and size.
+    """
     metadata = found["Metadata"]
     http_user = metadata.get("HttpUsername", "")
     study_uid = study["MainDicomTags"]["StudyInstanceUID"]
+    sop_uid = found["MainDicomTags"]["SOPInstanceUID"]
+    size = int(found.get("FileSize", 0))
+    because = cause(http_user, sop_uid, study_uid, announced, recorded)
     return Instance(
         orthanc_id=found["ID"],
         series_orthanc_id=series["ID"],
         study_orthanc_id=study["ID"],
         study_uid=study_uid,
         series_uid=series["MainDicomTags"]["SeriesInstanceUID"],
-        sop_uid=found["MainDicomTags"]["SOPInstanceUID"],
+        sop_uid=sop_uid,
         modality=series["MainDicomTags"].get("Modality", ""),
         patient_id=study["PatientMainDicomTags"].get("PatientID", ""),
         sop_class=metadata.get("SopClassUid", ""),
@@ -90,8 +124,10 @@ def instance(
         origin=metadata.get("Origin", ""),
         http_user=http_user,
         received_at=moment(metadata.get("ReceptionDate", "")),
-        size=int(found.get("FileSize", 0)),
-        cause=cause(http_user, announced.get(study_uid)),
+        size=size,
+        cause=because.cause,
+        reference=because.reference,
+        sha256=digest(sop_uid, found["ID"], size),
     )
 
 

@@ -16,8 +16,12 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from plugins import facts, place, priority
+from plugins.arrivals import Arrivals
+from plugins.completeness import Completeness
 from plugins.facts import Change, Instance
 from plugins.journal import Journal
+from plugins.noted import Noted
+from plugins.pushed import Announced
 from plugins.recorder import Recorder
 from zambezi import clock
 
@@ -56,14 +60,20 @@ class Follower:
         archive: Archive,
         journal: Journal,
         recorder: Recorder,
+        completeness: Completeness,
+        noted: Noted,
+        arrivals: Arrivals,
         index_id: str,
-        announced: Callable[[], Mapping[str, str]],
+        announced: Callable[[], Announced],
         begin: Callable[[], None],
         recovering: bool = False,
     ) -> None:
         self._archive = archive
         self._journal = journal
         self._recorder = recorder
+        self._completeness = completeness
+        self._noted = noted
+        self._arrivals = arrivals
         self._index_id = index_id
         self._announced = announced
         self._begin = begin
@@ -122,18 +132,21 @@ class Follower:
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
-        if new or rows or self._recorder.is_due(now) or deleted:
+        if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
                 self._recorder.record(transaction, new, instances, now, self._studies(issuers))
                 self._recorder.record_deleted(transaction, deleted, now)
                 if reach != cursor:
                     self._recorder.set_cursor(transaction, reach)
                 if done:
-                    self._recorder.decide_due(transaction, now)
+                    self._completeness.decide_due(transaction, now)
             self._cursor = reach
+            self._arrivals.recorded(instances.values())
+        if done:
+            self._arrivals.caught_up()
         if done and not self._compared:
             self._compare(now)
-        self._recorder.record_spooled(now)
+        self._noted.record(now)
         return not done
 
     def _run(self) -> None:
@@ -183,12 +196,16 @@ class Follower:
         series = {one["ParentSeries"]: self._parents.get(one["ParentSeries"]) for one in found.values()}
         self._fetch_parents([one["ParentStudy"] for one in series.values() if one])
         announced = self._announced()
+        recovered = [one for one, what in found.items() if what["Metadata"].get("HttpUsername") == "recovery"]
+        recorded = self._recorder.causes(recovered)
         instances = {}
         for orthanc_id, one in found.items():
             parent = series[one["ParentSeries"]]
             study = self._parents.get(parent["ParentStudy"]) if parent else None
             if parent and study:
-                instances[orthanc_id] = facts.instance(one, parent, study, announced)
+                instances[orthanc_id] = facts.instance(
+                    one, parent, study, announced, recorded.get(orthanc_id), self._arrivals.digest
+                )
         return instances
 
     def _fetch_parents(self, orthanc_ids: list[str]) -> None:

@@ -44,14 +44,17 @@ CREATE TABLE IF NOT EXISTS anchors (
   index_id TEXT NOT NULL, seq INTEGER NOT NULL, orthanc_id TEXT NOT NULL, date TEXT NOT NULL);
 
 -- Instances as recorded. `generation` is NULL until the study was complete with it; `unsure` marks those
--- whose change number an index that lost its tail may have taken back.
+-- whose change number an index that lost its tail may have taken back. `reference` belongs to the cause; `sha256`
+-- is of the bytes as they were received, NULL where nobody saw them come.
 CREATE TABLE IF NOT EXISTS instances (
   orthanc_id TEXT PRIMARY KEY, study_orthanc_id TEXT NOT NULL, series_orthanc_id TEXT NOT NULL,
   study_uid TEXT NOT NULL, series_uid TEXT NOT NULL, sop_uid TEXT NOT NULL, modality TEXT NOT NULL,
   cause TEXT NOT NULL, remote_aet TEXT NOT NULL, called_aet TEXT NOT NULL,
   index_id TEXT NOT NULL, change_seq INTEGER NOT NULL, generation INTEGER,
-  present INTEGER NOT NULL DEFAULT 1, unsure INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+  present INTEGER NOT NULL DEFAULT 1, unsure INTEGER NOT NULL DEFAULT 0,
+  reference TEXT NOT NULL DEFAULT '', sha256 TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS instances_of_study ON instances (study_orthanc_id);
+CREATE INDEX IF NOT EXISTS instances_by_sop_uid ON instances (sop_uid);
 CREATE INDEX IF NOT EXISTS instances_of_series ON instances (series_orthanc_id);
 CREATE INDEX IF NOT EXISTS instances_unsure ON instances (unsure) WHERE unsure = 1;
 
@@ -70,6 +73,9 @@ CREATE TABLE IF NOT EXISTS routed (
   orthanc_id TEXT NOT NULL, rule TEXT NOT NULL, destination TEXT NOT NULL,
   PRIMARY KEY (orthanc_id, rule, destination)) WITHOUT ROWID;
 """
+
+#: Columns of `instances` that came after the first version, as they stand in the schema.
+_ADDED = (("reference", "TEXT NOT NULL DEFAULT ''"), ("sha256", "TEXT"))
 
 
 class Transaction:
@@ -120,10 +126,12 @@ class Journal:
         self._writer = _connect(file)
         with self._writer:
             self._writer.executescript(_SCHEMA)
+            self._add_columns()
             self._writer.execute(
                 "INSERT INTO meta VALUES ('journal', ?) ON CONFLICT DO NOTHING", (f"orthanc-{uuid.uuid4().hex[:12]}",)
             )
-        self._reader = _connect(file)
+        self._file = file
+        self._reader = self.reader()
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self._committed = threading.Condition()
@@ -131,6 +139,13 @@ class Journal:
         self.name = str(self.query("SELECT value FROM meta WHERE key = 'journal'")[0][0])
         last = self.query("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1")
         self._head: tuple[int, str] = (last[0][0], last[0][1]) if last else (0, "")
+
+    def _add_columns(self) -> None:
+        """Columns that a file of an earlier version lacks."""
+        there = {row[1] for row in self._writer.execute("PRAGMA table_info (instances)")}
+        for name, declared in _ADDED:
+            if name not in there:
+                self._writer.execute(f"ALTER TABLE instances ADD COLUMN {name} {declared}")
 
     @property
     def head(self) -> tuple[int, str]:
@@ -155,6 +170,10 @@ class Journal:
             self._head = (transaction.seq, transaction.hash)
         with self._committed:
             self._committed.notify_all()
+
+    def reader(self) -> sqlite3.Connection:
+        """A connection of one's own, for reading: one that waits for no other reader."""
+        return _connect(self._file)
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Read what is committed."""

@@ -12,9 +12,13 @@ import binascii
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from zambezi import causes
+from zambezi.causes import Because
 
 Content = TypeVar("Content")
 
@@ -50,15 +54,30 @@ class Pushed(Generic[Content]):
         return document["generation"], self._read(document)
 
 
-def announced(document: dict[str, Any]) -> dict[str, str]:
-    """Study Instance UIDs whose stores have another cause than a modality."""
-    studies = document.get("studies")
-    if not isinstance(studies, dict):
+@dataclass(frozen=True)
+class Announced:
+    """Causes that were announced, by Study Instance UID and by SOP Instance UID."""
+
+    studies: Mapping[str, Because] = field(default_factory=dict)
+    instances: Mapping[str, Because] = field(default_factory=dict)
+
+
+def announced(document: dict[str, Any]) -> Announced:
+    """Causes by UID: {"studies": {uid: {"cause", "reference"}}, "instances": {...}}."""
+    if not isinstance(document.get("studies"), dict):
         raise SnapshotRefused('"studies" is missing')
-    for uid, cause in studies.items():
-        if cause not in ("migration", "ourselves"):
-            raise SnapshotRefused(f"study {uid}: found cause {cause!r}, allowed: migration, ourselves")
-    return dict(studies)
+    return Announced(_announced(document, "studies"), _announced(document, "instances"))
+
+
+def _announced(document: dict[str, Any], kind: str) -> dict[str, Because]:
+    told: dict[str, Because] = {}
+    for uid, one in document.get(kind, {}).items():
+        # A file of the first version has the cause alone, and no instances.
+        said = {"cause": one} if isinstance(one, str) else one
+        if not isinstance(said, dict) or said.get("cause") not in causes.ALL:
+            raise SnapshotRefused(f"{kind}, {uid}: found {one!r}, allowed causes: {', '.join(causes.ALL)}")
+        told[uid] = Because(said["cause"], str(said.get("reference", "")))
+    return told
 
 
 def revocations(document: dict[str, Any]) -> frozenset[str]:

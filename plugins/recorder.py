@@ -1,4 +1,4 @@
-"""What following writes: entries for what was stored and deleted, the completeness clock, and decisions.
+"""What following writes: entries for what was stored and deleted.
 
 Every method that writes takes the transaction it writes in. Exactly one `stored` entry an instance,
 unless a `deleted` one came between; an instance that is met again because the index lost its tail is
@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from plugins import routing, triggers
 from plugins.facts import Change, Instance
 from plugins.journal import Journal, Transaction
-from plugins.refusals import Refusals
-from plugins.routing import Candidate
 from plugins.rules import Rules
-from plugins.spool import Spool, Taken
 from zambezi import clock
+from zambezi.causes import CORRECTION, RESTORE, Because
 
 #: So many places are kept to which following can go back.
 ANCHORS = 1000
@@ -32,12 +29,9 @@ StudyFacts = Callable[[str], Mapping[str, Any]]
 class Recorder:
     """Reads and writes the journal's tables on behalf of the follower."""
 
-    def __init__(self, journal: Journal, rules: Rules, queries: Spool, incidents: Spool, refusals: Refusals) -> None:
+    def __init__(self, journal: Journal, rules: Rules) -> None:
         self._journal = journal
         self._rules = rules
-        self._queries = queries
-        self._incidents = incidents
-        self._refusals = refusals
 
     # -- where following stands
 
@@ -84,6 +78,16 @@ class Recorder:
 
     def is_present(self, orthanc_id: str) -> bool:
         return bool(self._journal.query("SELECT 1 FROM instances WHERE orthanc_id = ? AND present = 1", (orthanc_id,)))
+
+    def causes(self, orthanc_ids: Sequence[str]) -> dict[str, Because]:
+        """Why these were stored, as far as it is recorded: also of those that were lost since."""
+        if not orthanc_ids:
+            return {}
+        rows = self._journal.query(
+            "SELECT orthanc_id, cause, reference FROM instances WHERE orthanc_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(orthanc_ids),),
+        )
+        return {orthanc_id: Because(cause, reference) for orthanc_id, cause, reference in rows}
 
     def present_count(self) -> int:
         return int(self._journal.query("SELECT count(*) FROM instances WHERE present = 1")[0][0])
@@ -183,8 +187,8 @@ class Recorder:
         if before is not None and (before[0] or before[1] != row.index_id):
             transaction.append("stored-again", now, one.orthanc_id, **one.told, change=row.told)
             transaction.execute(
-                "UPDATE instances SET unsure = 0, index_id = ?, change_seq = ? WHERE orthanc_id = ?",
-                (row.index_id, row.seq, row.orthanc_id),
+                "UPDATE instances SET unsure = 0, index_id = ?, change_seq = ?, sha256 = ? WHERE orthanc_id = ?",
+                (row.index_id, row.seq, one.sha256, row.orthanc_id),
             )
             return
         if before is not None:
@@ -208,7 +212,7 @@ class Recorder:
             if not known:
                 told = dict(study_facts(study))
                 told["issuer"] = told["issuer"] or self._rules.now.zambezi.site.issuer
-                transaction.append("study-began", now, **told, cause=one.cause)
+                transaction.append("study-began", now, **told, cause=one.cause, reference=one.reference or None)
                 transaction.execute(
                     "INSERT INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)", (study, one.study_uid)
                 )
@@ -216,21 +220,47 @@ class Recorder:
             transaction.append("stored", now, one.orthanc_id, **one.told, change=row.told)
         transaction.executemany(
             "INSERT OR REPLACE INTO instances (orthanc_id, study_orthanc_id, series_orthanc_id, study_uid, series_uid,"
-            " sop_uid, modality, cause, remote_aet, called_aet, index_id, change_seq)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " sop_uid, modality, cause, reference, remote_aet, called_aet, index_id, change_seq, sha256)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     one.orthanc_id, one.study_orthanc_id, one.series_orthanc_id, one.study_uid, one.series_uid,
-                    one.sop_uid, one.modality, one.cause, one.remote_aet, one.called_aet, row.index_id, row.seq,
+                    one.sop_uid, one.modality, one.cause, one.reference, one.remote_aet, one.called_aet, row.index_id,
+                    row.seq, one.sha256,
                 )
                 for row, one in fresh
             ],
         )  # fmt: skip
+        self._tell_second_copies(transaction, [one for _, one in fresh], now)
         transaction.executemany(
             "INSERT INTO clocks VALUES (?, ?, ?) ON CONFLICT (study_orthanc_id, cause)"
             " DO UPDATE SET last_at = excluded.last_at",
             [(study, cause, clock.text(now)) for study, cause in {(o.study_orthanc_id, o.cause) for _, o in fresh}],
         )
+
+    def _tell_second_copies(self, transaction: Transaction, fresh: Sequence[Instance], now: datetime) -> None:
+        """Instances that are in the archive under another patient, study or series, too: Orthanc has both now.
+
+        Not so where we put an instance in another's place ourselves: custody deletes the other one, before or after.
+        """
+        found = transaction.execute(
+            "SELECT new.orthanc_id, old.orthanc_id, old.study_uid, old.study_orthanc_id, old.sha256"
+            " FROM instances AS new JOIN instances AS old USING (sop_uid)"
+            " WHERE new.orthanc_id IN (SELECT value FROM json_each(?)) AND old.orthanc_id <> new.orthanc_id"
+            " AND old.present = 1",
+            (json.dumps([one.orthanc_id for one in fresh]),),
+        ).fetchall()
+        place = {one.orthanc_id: n for n, one in enumerate(fresh)}
+        for new, old, study_uid, study_orthanc_id, sha256 in sorted(found, key=lambda row: (place[row[0]], row[1])):
+            one = fresh[place[new]]
+            if place.get(old, -1) > place[new] or one.cause in (CORRECTION, RESTORE):
+                continue  # where both are new, the later one tells
+            transaction.append(
+                "conflict", now, one.orthanc_id, sop_uid=one.sop_uid, study_uid=one.study_uid,
+                study_orthanc_id=one.study_orthanc_id, sha256=one.sha256, other_orthanc_id=old,
+                other_study_uid=study_uid, other_study_orthanc_id=study_orthanc_id, other_sha256=sha256,
+                reason="the archive has this SOP Instance UID twice, under another patient, study or series",
+            )  # fmt: skip
 
     def record_deleted(self, transaction: Transaction, gone: Mapping[str, str], now: datetime) -> None:
         """Instances that are not there any more. A deletion that nobody saw is an incident, too."""
@@ -270,152 +300,3 @@ class Recorder:
             ).fetchone()
             if not left:
                 transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ?", (study,))
-
-    # -- what follows from it
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether a study has become complete."""
-        return bool(self._journal.query("SELECT 1 FROM clocks WHERE last_at <= ? LIMIT 1", (self._quiet_since(now),)))
-
-    def decide_due(self, transaction: Transaction, now: datetime) -> None:
-        """Studies that were quiet for long enough are complete: record it, with the routes and triggers due."""
-        due = transaction.execute(
-            "SELECT study_orthanc_id, cause FROM clocks WHERE last_at <= ? ORDER BY last_at", (self._quiet_since(now),)
-        ).fetchall()
-        for study, cause in due:
-            self._complete(transaction, study, cause, now)
-
-    def open_studies(self) -> int:
-        return int(self._journal.query("SELECT count(*) FROM clocks")[0][0])
-
-    def _quiet_since(self, now: datetime) -> str:
-        return clock.text(now - timedelta(seconds=self._rules.now.zambezi.completeness.quiet_seconds))
-
-    def _complete(self, transaction: Transaction, study: str, cause: str, now: datetime) -> None:
-        transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ? AND cause = ?", (study, cause))
-        added = transaction.execute(
-            "SELECT count(*) FROM instances"
-            " WHERE study_orthanc_id = ? AND cause = ? AND present = 1 AND generation IS NULL",
-            (study, cause),
-        ).fetchone()[0]
-        if not added:
-            return
-        study_uid, generation = transaction.execute(
-            "UPDATE studies SET generation = generation + 1 WHERE study_orthanc_id = ? RETURNING study_uid, generation",
-            (study,),
-        ).fetchone()
-        transaction.execute(
-            "UPDATE instances SET generation = ? WHERE study_orthanc_id = ? AND cause = ? AND generation IS NULL",
-            (generation, study, cause),
-        )
-        rules = self._rules.now
-        common = {"study_uid": study_uid, "cause": cause, "generation": generation}
-        candidates = _candidates(transaction.execute(_CANDIDATES + "study_orthanc_id = ?", (study,)).fetchall())
-        transaction.append(
-            "study-completed", now, **common, study_orthanc_id=study, instances=len(candidates), added=added,
-            quiet_seconds=rules.zambezi.completeness.quiet_seconds,
-        )  # fmt: skip
-        common["configuration"] = rules.hash
-        earlier = set(
-            transaction.execute(
-                "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id)"
-                " WHERE study_orthanc_id = ?",
-                (study,),
-            )
-        )
-        for route in routing.decide(
-            candidates, cause, rules.zambezi.routing, rules.zambezi.destinations, lambda *key: key in earlier
-        ):
-            parts = route.parts()
-            for n, part in enumerate(parts, 1):
-                transaction.append(
-                    "routed", now, **common, rule=route.rule, destination=route.destination, proof=route.proof,
-                    because=route.because, part=n if len(parts) > 1 else None,
-                    instances=[[one.orthanc_id, one.series_uid, one.sop_uid] for one in part],
-                )  # fmt: skip
-            transaction.executemany(
-                "INSERT INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",
-                [(one.orthanc_id, route.rule, route.destination) for one in route.instances],
-            )
-        for one in triggers.on_study_completed(cause, generation, rules.zambezi.hl7.triggers):
-            transaction.append(
-                "hl7-triggered", now, **common, rule=one.rule, on=one.on, peer=one.peer, message=one.message,
-                because=one.because,
-            )  # fmt: skip
-
-    def explain(self, study_uid: str) -> dict[str, Any] | None:
-        """What the rules in force say of a study; None if it isn't recorded."""
-        rows = self._journal.query(_CANDIDATES + "study_uid = ?", (study_uid,))
-        if not rows:
-            return None
-        routed = set(
-            self._journal.query(
-                "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id)"
-                " WHERE study_uid = ?",
-                (study_uid,),
-            )
-        )
-        open_for = self._journal.query(
-            "SELECT cause, last_at FROM clocks JOIN studies USING (study_orthanc_id) WHERE study_uid = ?", (study_uid,)
-        )
-        rules = self._rules.now
-        return {
-            "study_uid": study_uid,
-            "configuration": rules.hash,
-            "waiting": [{"cause": cause, "last_at": last_at} for cause, last_at in open_for],
-            "rules": routing.explain(_candidates(rows), rules.zambezi.routing, lambda *key: key in routed),
-        }
-
-    # -- what others wrote down
-
-    def record_spooled(self, now: datetime) -> None:
-        """Queries, incidents and refusals that were noted since, in one commit."""
-        queries = self._lines(self._queries)
-        incidents = self._lines(self._incidents)
-        refused = self._refusals.take(now)
-        if queries is None and incidents is None and not refused:
-            return
-        with self._journal.transaction() as transaction:
-            for one in queries.lines if queries else ():
-                transaction.append("queried", now, **_query(one))
-            for one in incidents.lines if incidents else ():
-                transaction.append("incident", now, **{k: v for k, v in one.items() if k not in _SEALED})
-            for one in refused:
-                transaction.append("refused", now, **one)
-            for taken, what in ((queries, "queries"), (incidents, "incidents")):
-                if taken and taken.left_out:
-                    reason = f"{taken.left_out} lines of {what} could not be read and are not in the journal"
-                    transaction.append("incident", now, reason=reason)
-                if taken:
-                    transaction.set_meta(taken.key, str(taken.number))
-        if queries is not None:
-            self._queries.forget()
-        if incidents is not None:
-            self._incidents.forget()
-
-    def _lines(self, spool: Spool) -> Taken | None:
-        return spool.take(int(self._journal.meta(spool.key) or 0))
-
-
-_SEALED = ("journal", "seq", "prev", "event", "at")
-_CANDIDATES = (
-    "SELECT orthanc_id, series_uid, sop_uid, modality, remote_aet, called_aet, cause"
-    " FROM instances WHERE present = 1 AND "
-)
-
-
-def _candidates(rows: Iterable[Sequence[str]]) -> list[Candidate]:
-    return [Candidate(*row) for row in rows]
-
-
-def _query(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a `queried` entry; how long a query may be is bounded."""
-    asked = line.get("query")
-    query = asked if isinstance(asked, dict) else {}
-    level = str(query.get("0008,0052", "")).strip() or None
-    cut = {
-        str(tag): value if isinstance(value, (list, dict)) else str(value)[:256]
-        for tag, value in list(query.items())[:100]
-    }
-    told = {name: str(line.get(name, ""))[:64] for name in ("aet", "ip", "called_aet", "kind")}
-    return {**told, "level": level, "query": cut}

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+from plugins.completeness import Completeness
 from plugins.follower import Follower
 from plugins.journal import Journal, JournalMismatch
 from plugins.orthanc_rest import RestRefused
-from plugins.pushed import Pushed, SnapshotRefused
-from plugins.recorder import Recorder
+from plugins.pushed import Announced, Pushed, SnapshotRefused
 from plugins.rules import Rules
 from zambezi import clock
 from zambezi.config import ConfigurationFaults
@@ -54,9 +54,9 @@ class Routes:
         self,
         journal: Journal,
         rules: Rules,
-        recorder: Recorder,
+        completeness: Completeness,
         worklist: Pushed[dict[str, list[bytes]]],
-        announced: Pushed[dict[str, str]],
+        announced: Pushed[Announced],
         revocations: Pushed[frozenset[str]],
         follower: Callable[[], Follower | None],
         take_peers: Callable[[Mapping[str, Any]], None],
@@ -65,7 +65,7 @@ class Routes:
     ) -> None:
         self._journal = journal
         self._rules = rules
-        self._recorder = recorder
+        self._completeness = completeness
         self._pushed: dict[str, Pushed[Any]] = {
             "worklist": worklist, "announced": announced, "revocations": revocations,
         }  # fmt: skip
@@ -109,7 +109,7 @@ class Routes:
                 "plugin": self._versions["plugin"], "orthanc": self._versions["orthanc"], "lacks": self._lacks,
                 **{f"{name}_generation": pushed.generation for name, pushed in self._pushed.items()},
                 "follower": following or {"change": 0, "lag": -1, "error": "not started"},
-                "studies_open": self._recorder.open_studies(),
+                "studies_open": self._completeness.open_studies(),
             },
         )  # fmt: skip
 
@@ -134,7 +134,7 @@ class Routes:
 
     def _explain(self, call: Call) -> Answer:
         study = call.arguments.get("study", "")
-        told = self._recorder.explain(study)
+        told = self._completeness.explain(study)
         return Answer(200, told) if told else Answer(404, {"error": f"no study {study} is recorded"})
 
     def _push(self, call: Call) -> Answer:

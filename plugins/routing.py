@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zambezi import causes
 from zambezi.config.settings import Destination, Route, When
 
 #: Instances in one journal entry; a larger route is told in parts.
@@ -58,7 +59,7 @@ def decide(
     """What is to be sent now that the study is complete with what came by `cause`."""
     decided = []
     for rule in rules:
-        if cause not in rule.causes:
+        if not causes.covers(rule.causes, cause):
             continue
         fitting = [one for one in study if one.cause == cause and not mismatch(one, rule.when)]
         for destination in dict.fromkeys(rule.send_to):
@@ -89,7 +90,7 @@ def explain(study: Sequence[Candidate], rules: Sequence[Route], routed: Routed) 
         taken = []
         for one in study:
             why = mismatch(one, rule.when)
-            if not why and one.cause not in rule.causes:
+            if not why and not causes.covers(rule.causes, one.cause):
                 why = f"the cause is {one.cause}, the rule acts on {' or '.join(rule.causes)}"
             if why:
                 left[why] = left.get(why, 0) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zambezi import causes
 from zambezi.config.settings import Hl7Trigger
 
 
@@ -30,5 +31,5 @@ def on_study_completed(cause: str, generation: int, rules: Sequence[Hl7Trigger])
             f"rule {rule.name}: the study is complete (generation {generation}) and its cause is {cause}",
         )
         for rule in rules
-        if rule.on == "study-completed" and cause in rule.causes
+        if rule.on == "study-completed" and causes.covers(rule.causes, cause)
     ]

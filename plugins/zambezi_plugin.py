@@ -24,12 +24,15 @@ from typing import Any
 import orthanc
 
 from plugins import index_id, peers, pushed
+from plugins.arrivals import Arrivals
+from plugins.completeness import Completeness
 from plugins.door import Door
 from plugins.follower import Follower
 from plugins.http_filter import Request
 from plugins.journal import Journal
+from plugins.noted import Noted
 from plugins.orthanc_rest import OrthancRest
-from plugins.pushed import Pushed
+from plugins.pushed import Announced, Pushed
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
 from plugins.routes import Call, Routes
@@ -46,6 +49,13 @@ log = logging.getLogger("zambezi.plugin")
 #: How long notifications gather; also the longest that a stop waits for it.
 GATHER_S = 0.1
 
+#: In place of an instance that Orthanc must refuse: no DICOM, which it answers as a failure.
+REFUSED = b"Zambezi could not keep this instance safe; send it again."
+
+# Looked up here: a version that lacked one would stop at its start, and not store while a callback raises.
+_BY_DICOM = orthanc.InstanceOrigin.DICOM_PROTOCOL
+_KEEP_AS_IS, _MODIFY = orthanc.ReceivedInstanceAction.KEEP_AS_IS, orthanc.ReceivedInstanceAction.MODIFY
+
 _METHODS = {getattr(orthanc.HttpMethod, name): name for name in ("GET", "POST", "PUT", "DELETE")}
 
 
@@ -57,27 +67,28 @@ class Plugin:
         self.rules = Rules(environment.orthanc_config_dir, os.environ)
         self.journal = Journal(environment.journal_file)
         self.worklist: Pushed[dict[str, list[bytes]]] = Pushed(home / "worklist.json", {}, pushed.worklist)
-        self.announced: Pushed[dict[str, str]] = Pushed(home / "announced.json", {}, pushed.announced)
+        self.announced: Pushed[Announced] = Pushed(home / "announced.json", Announced(), pushed.announced)
         self.revocations: Pushed[frozenset[str]] = Pushed(home / "revocations.json", frozenset(), pushed.revocations)
         refusals = Refusals()
-        self.recorder = Recorder(
-            self.journal, self.rules, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals
-        )
+        self.recorder = Recorder(self.journal, self.rules)
+        self.completeness = Completeness(self.journal, self.rules)
+        self.noted = Noted(self.journal, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals)
         self.door = Door(
             keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content
         )
-        self.follower: Follower | None = None
-        self.kept: list[Callable[..., Any]] = []
-        self.index_id = index_id.read_or_create(environment.index_dir)
         configuration = json.loads(orthanc.GetConfiguration())
         self.http_port = int(configuration["HttpPort"])
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
         self.recovering = configuration.get("DicomServerEnabled") is False
+        self.arrivals = Arrivals(self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering)
+        self.follower: Follower | None = None
+        self.kept: list[Callable[..., Any]] = []
+        self.index_id = index_id.read_or_create(environment.index_dir)
         self.gathered_at = 0.0
         self.status_answer = StatusAnswer()
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
-            self.journal, self.rules, self.recorder, self.worklist, self.announced, self.revocations,
+            self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, self.versions, lacks(frozenset(dir(orthanc))),
         )  # fmt: skip
 
@@ -123,8 +134,9 @@ class Plugin:
                 transaction.append("configured", clock.now(), configuration=self.rules.now.hash)
 
         self.follower = Follower(
-            rest, self.journal, self.recorder, self.index_id, lambda: self.announced.content, began, self.recovering
-        )
+            rest, self.journal, self.recorder, self.completeness, self.noted, self.arrivals, self.index_id,
+            lambda: self.announced.content, began, self.recovering,
+        )  # fmt: skip
         self.follower.start()
 
     def stop(self) -> None:
@@ -144,6 +156,15 @@ class Plugin:
         except Exception:  # the request's edge: whatever it was, the answer is no
             log.exception("the filter failed: refused")
             return False
+
+    def on_received(self, content: bytes, origin: int) -> tuple[int, bytes | None]:
+        """Intervention: an instance comes. Orthanc takes it; what can't be kept safe it is made to refuse.
+
+        Never DISCARD: that tells the sender Success. Orthanc stores the original where a callback raises.
+        """
+        if self.arrivals.look(content, origin == _BY_DICOM, clock.now()):
+            return _KEEP_AS_IS, None
+        return _MODIFY, REFUSED
 
     def on_worklist(self, answers: Any, query: Any, issuer_aet: str, called_aet: str) -> None:
         """Intervention: the worklist. Fails the query when it fails."""
@@ -171,6 +192,12 @@ CALLBACKS: tuple[tuple[str, str, str, Callable[[Plugin], Callable[..., Any]]], .
         "intervention",
         "closed: the query fails, images still come in",
         lambda p: p.on_worklist,
+    ),
+    (
+        "RegisterReceivedInstanceCallback",
+        "intervention",
+        "held whole, and stored; refused only where the hold can't be written",
+        lambda p: p.on_received,
     ),
     ("RegisterOnChangeCallback", "notification", "open: /changes is read all the same", lambda p: p.on_change),
 )

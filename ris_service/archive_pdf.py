@@ -22,7 +22,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from sqlalchemy import select
 
-from zambezi import __version__, clock, reports
+from zambezi import __version__, announcing, causes, clock, reports
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import Report, Study
 from zambezi.orthanc_client import OrthancClient, OrthancError
@@ -37,6 +37,14 @@ COPIED = (
 )  # fmt: skip
 #: Of these the standard wants at least an empty value (type 2).
 _NEEDED = COPIED[:2] + COPIED[3:11]
+
+
+#: The gateway tells the archive what was announced within so many seconds, else storing is tried again later.
+ANNOUNCE_S = 20
+
+
+class NotAnnounced(Exception):
+    """The archive doesn't know yet that the report is coming; later it will."""
 
 
 class NotThere(Exception):
@@ -118,7 +126,7 @@ def attributes_of(orthanc: OrthancClient, study: Study) -> dict[str, str]:
 
 
 def store_one(sessions: Sessions, orthanc: OrthancClient, report_id: int, zone: ZoneInfo, now: datetime) -> None:
-    """Store one signed version and note it; raises OrthancError or NotThere, and then it stays due."""
+    """Store one signed version and note it; raises OrthancError, NotThere or NotAnnounced, and then it stays due."""
     with sessions.begin() as session:
         report = session.get_one(Report, report_id)
         found = session.scalars(select(Study).where(Study.study_uid == report.study_uid).order_by(Study.first_at)).all()
@@ -126,7 +134,14 @@ def store_one(sessions: Sessions, orthanc: OrthancClient, report_id: int, zone: 
         raise NotThere(f"study {report.study_uid} is not known")
     # Where two patients' images carry this UID by now, the report belongs to those of its order.
     study = next((one for one in found if one.order_id == report.order_id), found[0])
-    orthanc.store(encapsulated(report, attributes_of(orthanc, study), zone))
+    file = encapsulated(report, attributes_of(orthanc, study), zone)
+    with sessions.begin() as session:
+        told = f"report {report.study_uid} version {report.version}"
+        generation = announcing.announce_instances(session, [str(report.sop_uid)], causes.REPORT, told, now)
+    # Brought back after a power cut, the file no longer says who stored it: the archive must know beforehand.
+    if not announcing.wait_until_known(orthanc, generation, ANNOUNCE_S):
+        raise NotAnnounced("the archive was not told of the report; is the gateway running?")
+    orthanc.store(file)
     with sessions.begin() as session:
         session.get_one(Report, report_id).stored_at = clock.text(now)
 
@@ -170,7 +185,7 @@ class Storing(threading.Thread):
                 store_one(self._sessions, orthanc, report_id, self._zone, clock.now())
                 log.info("report %s is in the archive", report_id)
                 self._patience.pop(report_id, None)
-            except (OrthancError, NotThere, ValueError) as error:
+            except (OrthancError, NotThere, NotAnnounced, ValueError) as error:
                 # Each report waits for itself: one whose study is not there keeps no other waiting.
                 self._patience[report_id] = (min(60, wait_s * 2), time.monotonic() + wait_s)
                 self.last_error = f"report {report_id} can't be stored yet: {error}"

@@ -43,7 +43,16 @@ PROOF = {
 }
 MESSAGE_PROOF = _("the receiver accepted the message")
 SEX = {"M": _("male"), "F": _("female"), "O": _("other"), "U": _("unknown")}
-CAUSE = {"modality": _("modality"), "migration": _("migration"), "ourselves": _("Zambezi itself")}
+CAUSE = {
+    "modality": _("modality"),
+    "migration": _("migration"),
+    "report": _("a report of ours"),
+    "correction": _("a correction"),
+    "restore": _("a restore from the hold"),
+    "ourselves": _("Zambezi itself"),  # as the first version wrote it
+}
+#: What the gateway suggests to do about an exception (gateway.effects).
+ACTION = {"Open the study": _("Open the study"), "Open the other study": _("Open the other study")}
 ROOM = {
     "hl7": _("HL7 messages"),
     "mpps": _("Exam progress"),

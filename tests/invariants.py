@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from demo.hospital import Hospital
-from gateway.journal import delivery_id
+from gateway.effects import delivery_id
 from tests.senders import sop_uids_in
 from zambezi import outbox
 from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Message, Order, Report, Series

@@ -118,7 +118,7 @@ def place_order(
     for DICOM: cutting it would make it another order's.
     """
     _check_numbers(wanted)
-    generations.raise_(session, "worklist")  # and nobody else places an order until this transaction ends
+    generations.raise_orders(session)  # and nobody else places an order until this transaction ends
     accession_number = wanted.accession_number or _next_accession(session, site, now)
     study_uid = wanted.study_uid or make_uid()
     for column, value, name in (
@@ -151,7 +151,7 @@ def change_order(
     """Change what an order says (columns of Order by name) while the exam is not over; what was changed."""
     if order.status not in OPEN:
         raise OrderRefused(f"order {order.accession_number} is {order.status}; it can't be changed any more")
-    generations.raise_(session, "worklist")
+    generations.raise_orders(session)
     changed = _change(order, facts, now)
     if changed:
         _audit(session, order, "order-changed", now, writer, who, changed=changed)
@@ -186,7 +186,7 @@ def set_status(
     """Move the order to `status`; False if it is there already, OrderRefused if it can't get there."""
     if status not in TRANSITIONS:
         raise OrderRefused(f"no state {status!r}; there are {', '.join(TRANSITIONS)}")
-    generations.raise_(session, "worklist")
+    generations.raise_orders(session)
     session.refresh(order, ["status"])  # under the lock that raising the generation took
     before = order.status
     if before == status:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from zambezi import audit, clock, exceptions
+from zambezi import audit, causes, clock, exceptions
 from zambezi.config.settings import Hl7Peer, Site, Zambezi
 from zambezi.database.tables import Delivery, Order, Report, Study
 from zambezi.hl7 import build
@@ -230,7 +230,11 @@ def report_signed(session: Session, report: Report, now: datetime, settings: Zam
     made = []
     for trigger in settings.hl7.triggers:
         cause = study.cause if study else "modality"
-        if trigger.on != "report-signed" or exam is None or (order is None and cause not in trigger.causes):
+        if (
+            trigger.on != "report-signed"
+            or exam is None
+            or (order is None and not causes.covers(trigger.causes, cause))
+        ):
             continue
         id = delivery_id("report", report.study_uid, report.version, trigger.name, trigger.send_to)
         header = header_for(settings.hl7.peers[trigger.send_to], settings.site, control_id(id), now)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -229,3 +230,10 @@ def image(study: str | None = None, series: str | None = None, **tags: Any) -> D
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta = meta
     return dataset
+
+
+def written(dataset: Dataset) -> bytes:
+    """The image as a DICOM file."""
+    out = BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()

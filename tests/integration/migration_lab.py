@@ -34,7 +34,7 @@ from zambezi.environment import PORTS, REPOSITORY, Environment
 #: What the legacy PACS is loaded with: CT, RLE-compressed MR, JPEG 2000 US, an ECG; more where a test needs it.
 SAMPLES = ("CT_small.dcm", "MR_small_RLE.dcm", "examples_jpeg2k.dcm", "waveform_ecg.dcm")
 
-_STATUS_ROUTE = """
+STATUS_ROUTE = """
 import json
 import orthanc
 
@@ -232,7 +232,7 @@ def _start_legacy(lab: Lab, dicom_port: int) -> None:
 def _start_archive(lab: Lab, environment: Environment, secrets: keys.Keys) -> None:
     orthanc = config.load(environment.config_dir, lab.environ).orthanc
     script = lab.folder / "status_route.py"
-    script.write_text(_STATUS_ROUTE)
+    script.write_text(STATUS_ROUTE)
     file = lab.folder / "archive.json"
     file.write_text(
         json.dumps(

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from tests.integration.archive_fixture import Archive, image, until
+from tests.integration.archive_fixture import Archive, image, until, written
 from zambezi.orthanc_client import OrthancClient
 
 
@@ -72,6 +72,39 @@ def test_a_power_cut_in_mid_ingest_loses_nothing(tmp_path: Path) -> None:
     archive.stop()
     archive.start()
     _has_every_one_once(archive, [*early, *answered, more])
+    archive.stop()
+
+
+def test_what_is_brought_back_keeps_its_cause(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, {"Routing": [{"Name": "all", "SendTo": ["PACS2"]}], "Destinations": {"PACS2": {}}})
+    archive.start()
+    report, sent = image(), image()
+    instances = {report.SOPInstanceUID: {"cause": "report", "reference": "report 1 version 1"}}
+    archive.put("/zambezi/announced", {"generation": 1, "studies": {}, "instances": instances})
+    known = image()
+    archive.as_service("ris").store(written(known))  # recorded, and announced by nobody
+    until(lambda: archive.events("stored", sop_uid=known.SOPInstanceUID))
+    archive.stop()
+    archive.start()
+    archive.as_service("ris").store(written(report))
+    assert archive.send(sent) == [0]
+    archive.cut_power()  # whether the journal has seen them or not
+    for file in archive.environment.index_dir.iterdir():
+        file.unlink()
+    archive.start()
+    _has_every_one_once(archive, [known, report, sent])
+    causes = {
+        e["sop_uid"]: (e["cause"], e.get("reference"), e["recovered"])
+        for e in archive.entries()
+        if e["event"] in ("stored", "stored-again") and e["recovered"]
+    }
+    assert causes[known.SOPInstanceUID] == ("report", None, True), "as the journal knew it"
+    assert causes[report.SOPInstanceUID] == ("report", "report 1 version 1", True), "as it was announced"
+    assert causes[sent.SOPInstanceUID] == ("modality", None, True)
+    until(lambda: archive.get("/zambezi/status").json()["studies_open"] == 0)
+    routed = {e["study_uid"] for e in archive.events("routed")}
+    assert report.StudyInstanceUID not in routed
+    assert sent.StudyInstanceUID in routed
     archive.stop()
 
 

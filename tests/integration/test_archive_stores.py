@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from pydicom.uid import generate_uid
 
-from tests.integration.archive_fixture import Archive, image, until
+from tests.integration.archive_fixture import Archive, image, until, written
+from tests.integration.test_archive_door import ask_worklist, item
+from zambezi.orthanc_client import OrthancError
 
 RULES = {
     "Destinations": {"PACS2": {"Proof": "found"}},
@@ -75,21 +80,38 @@ def test_explain_answers_from_the_rules_in_force(archive: Archive) -> None:
     assert archive.get("/zambezi/explain?study=1.2.3").status_code == 404
 
 
-def test_the_cause_comes_from_the_token_or_the_announcement(archive: Archive) -> None:
-    announced = image()
-    answer = archive.put("/zambezi/announced", {"generation": 1, "studies": {announced.StudyInstanceUID: "migration"}})
+def test_the_cause_comes_from_the_service_or_the_announcement(archive: Archive) -> None:
+    migrated, corrected, ordered = image(), image(), image()
+    studies = {
+        migrated.StudyInstanceUID: {"cause": "migration", "reference": "legacy"},
+        corrected.StudyInstanceUID: {"cause": "correction", "reference": "correction 4"},
+        ordered.StudyInstanceUID: {"cause": "modality", "reference": "order Z1"},
+    }
+    restored, ours, plain = image(), image(), image()
+    instances = {
+        restored.SOPInstanceUID: {"cause": "restore", "reference": "hold 7"},
+        ours.SOPInstanceUID: {"cause": "report", "reference": "report 1 version 2"},
+    }
+    answer = archive.put("/zambezi/announced", {"generation": 1, "studies": studies, "instances": instances})
     assert answer.json() == {"generation": 1}
-    assert archive.send(announced) == [0]
-    told = until(lambda: archive.events("stored", sop_uid=announced.SOPInstanceUID))
-    assert told[0]["cause"] == "migration"
-    until(lambda: archive.events("study-completed", study_uid=announced.StudyInstanceUID, cause="migration"))
-    assert archive.events("routed", study_uid=announced.StudyInstanceUID) == []
-    ours = image()
-    path = archive.home / "ours.dcm"
-    ours.save_as(path, enforce_file_format=True)
-    archive.as_service("ris").store(path.read_bytes())
-    told = until(lambda: archive.events("stored", sop_uid=ours.SOPInstanceUID))
-    assert (told[0]["cause"], told[0]["http_user"]) == ("ourselves", "ris")
+    assert archive.send(migrated, corrected, ordered) == [0, 0, 0]
+    for one, service in ((restored, "custody"), (ours, "ris"), (plain, "custody")):
+        archive.as_service(service).store(written(one))
+    for one, cause, reference in (
+        (migrated, "migration", "legacy"),
+        (corrected, "modality", None),  # a late image of a study under correction is the modality's
+        (ordered, "modality", "order Z1"),
+        (restored, "restore", "hold 7"),
+        (ours, "report", "report 1 version 2"),
+        (plain, "correction", None),
+    ):
+        told = until(lambda uid=one.SOPInstanceUID: archive.events("stored", sop_uid=uid))
+        assert (told[0]["cause"], told[0].get("reference")) == (cause, reference)
+        (began,) = archive.events("study-began", study_uid=one.StudyInstanceUID)
+        assert (began["cause"], began.get("reference")) == (cause, reference)
+        until(lambda uid=one.StudyInstanceUID: archive.events("study-completed", study_uid=uid))
+        routes = archive.events("routed", study_uid=one.StudyInstanceUID)
+        assert bool(routes) == (cause == "modality"), cause
 
 
 def test_an_unknown_sender_can_not_store_and_a_known_one_can(archive: Archive) -> None:
@@ -142,3 +164,57 @@ def test_restart_and_kill_lose_nothing(tmp_path: Path) -> None:
         assert sorted(routed) == uids
     finally:
         archive.stop()
+
+
+def test_senders_readers_worklist_and_pushes_at_once_never_wait_for_each_other_for_good(archive: Archive) -> None:
+    """Orthanc holds a lock while an arrival waits for Python's: nothing of ours may take them the other way round."""
+    entries = [{"aets": ["CT1"], "study_uid": "1.2", "dicom": item("CT1", "Banze^Ana", f"Z{n}")} for n in range(50)]
+    assert archive.put("/zambezi/worklist", {"generation": 1, "entries": entries}).status_code == 200
+    stop = threading.Event()
+    errors: list[str] = []
+    done: Counter[str] = Counter()
+
+    def again(name: str, act: Callable[[int], object]) -> Callable[[], None]:
+        def run() -> None:
+            while not stop.is_set():
+                try:
+                    act(done[name])
+                except (requests.RequestException, AssertionError, OrthancError) as error:
+                    errors.append(f"{name}: {type(error).__name__}")
+                    return
+                done[name] += 1
+
+        return run
+
+    def sent(_: int) -> None:
+        assert archive.send(*[image() for _ in range(5)]) == [0] * 5
+
+    def conflicting(_: int) -> None:
+        one = image()
+        assert archive.send(one, image(one.StudyInstanceUID, SOPInstanceUID=one.SOPInstanceUID, Rows=8)) == [0, 0]
+
+    def pushed(_: int) -> None:
+        generation = archive.get("/zambezi/status").json()["announced_generation"] + 1
+        archive.put("/zambezi/announced", {"generation": generation, "studies": {}})
+
+    def asked(_: int) -> None:
+        assert "Banze" in ask_worklist(archive, "CT1")
+
+    acts: dict[str, Callable[[int], object]] = {
+        "dicom": sent, "dicom too": sent, "conflicts": conflicting, "pushes": pushed,
+        "http": lambda _: archive.as_service("migration").store(written(image())),
+        "reads": lambda _: archive.get("/studies"),
+        "journal": lambda _: archive.get("/zambezi/journal?since=0&limit=50&wait=1"),
+        "worklist": asked,
+    }  # fmt: skip
+    threads = [threading.Thread(target=again(name, act), daemon=True) for name, act in acts.items()]
+    for one in threads:
+        one.start()
+    stop.wait(8)
+    stop.set()
+    for one in threads:
+        one.join(60)
+    assert not any(one.is_alive() for one in threads)
+    assert errors == []
+    assert all(done[name] > 2 for name in acts), done
+    until(lambda: archive.get("/zambezi/status").json()["follower"]["lag"] == 0)

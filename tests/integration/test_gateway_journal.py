@@ -13,7 +13,7 @@ from gateway.hl7.mllp import Framer, frame
 from tests.gateway_alone import Alone, a_gateway, eventually, free_port
 from tests.unit.hl7.messages import ORM
 from zambezi import audit, chain, clock
-from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Generation, Order, Series, Study
+from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Generation, Held, Order, Series, Study
 from zambezi.hl7.read import Reading, read
 
 UID = "1.2.840.1.7"
@@ -328,3 +328,42 @@ def test_a_database_that_was_put_back_is_heard_again(tmp_path: Path):
 def test_reading_the_fake_journal_is_like_reading_a_real_one():
     entry = chain.seal("j", 1, "", "stored", clock.now(), {})
     assert chain.first_broken([entry]) is None
+
+
+def test_what_the_plugin_held_is_a_row_of_the_hold_once(tmp_path: Path):
+    sha256, orthanc_id = "ab" * 32, "a-b-c-d-e"
+    told = {
+        "sha256": sha256, "size": 10, "why": "conflict", "state": "comparing", "reason": "other bytes",
+        "reference": f"instance {orthanc_id}", "sender": "DICOM", "sop_uid": "1.5", "study_uid": UID,
+        "series_uid": "1.4", "patient_id": "P1", "orthanc_id": orthanc_id, "other_sha256": "cd" * 32,
+    }  # fmt: skip
+    with a_gateway(tmp_path, settings()) as alone:
+        alone.plugin.add("held", **told)
+        alone.plugin.add("held", **told)
+        missing = {"why": "no-identity", "state": "waiting", "reason": "no UID", "reference": "arrival"}
+        alone.plugin.add("held", sha256="ef" * 32, size=3, sender="HTTP", **missing)
+        eventually(lambda: alone.count(Held) == 2)
+        (conflict,) = alone.all(Held, Held.why == "conflict")
+        assert {name: getattr(conflict, name) for name in told} == told
+        assert conflict.times == 2
+        (waiting,) = alone.all(Held, Held.why == "no-identity")
+        assert (waiting.state, waiting.sop_uid, waiting.patient_id) == ("waiting", None, "")
+
+
+def test_a_second_copy_waits_for_a_person_once_for_two_studies(tmp_path: Path):
+    both = {
+        "study_uid": UID, "study_orthanc_id": "new", "other_study_uid": "1.9", "other_study_orthanc_id": "old",
+        "other_orthanc_id": "o-1", "reason": "twice",
+    }  # fmt: skip
+    with a_gateway(tmp_path, settings()) as alone:
+        for n in range(3):
+            alone.plugin.add("conflict", sop_uid=f"1.5.{n}", orthanc_id=f"n-{n}", **both)
+        alone.plugin.add(
+            "conflict", **{**both, "other_study_uid": UID, "other_study_orthanc_id": "third"}, sop_uid="1.6"
+        )
+        eventually(lambda: alone.count(ExceptionItem, ExceptionItem.kind == "second-copy") == 2)
+        item, alike = alone.all(ExceptionItem, ExceptionItem.kind == "second-copy")
+        assert (item.room, item.study_uid) == ("archive", UID)
+        assert all(uid in item.what for uid in (UID, "1.9", "new", "old"))
+        assert [action["href"] for action in item.actions] == [f"/studies/{UID}", "/studies/1.9"]
+        assert [action["href"] for action in alike.actions] == [f"/studies/{UID}"]

@@ -19,6 +19,7 @@ import pytest
 import requests
 from pydicom.data import get_testdata_file
 
+from tests.integration.migration_lab import STATUS_ROUTE
 from tests.unit.ris_service.seeding import HTML, OURS, Clock, seeded
 from zambezi import clock, keys, reports
 from zambezi.config.settings import Zambezi
@@ -83,11 +84,15 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def start_orthanc(found: Running, password: str) -> None:
+    """An Orthanc without our plugin, whose place a script takes that knows all announcements."""
     ports = found.environment.ports
+    script = found.home / "status.py"
+    script.write_text(STATUS_ROUTE)
     settings = {
         "StorageDirectory": str(found.home / "orthanc"), "IndexDirectory": str(found.home / "orthanc"),
         "HttpPort": ports.orthanc_http, "DicomPort": ports.dicom, "RegisteredUsers": {"ris": password},
         "AuthenticationEnabled": True, "RemoteAccessAllowed": False, "OverwriteInstances": False,
+        "Plugins": ["/usr/share/orthanc/plugins/libOrthancPython.so"], "PythonScript": str(script),
     }  # fmt: skip
     file = found.home / "orthanc.json"
     file.write_text(json.dumps(settings))

@@ -16,7 +16,8 @@ from pydantic.alias_generators import to_pascal
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 #: As `openssl x509 -noout -fingerprint -sha1` prints it, with or without colons.
 Fingerprint = Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){19}[0-9A-Fa-f]{2}$")]
-Cause = Literal["modality", "migration", "ourselves"]
+#: zambezi.causes; `ourselves` stands for report, correction and restore.
+Cause = Literal["modality", "migration", "report", "correction", "restore", "ourselves"]
 
 
 class NamesUnknown(ValueError):
@@ -80,7 +81,9 @@ class When(Section):
 class Route(Section):
     name: Name = Field(description="The rule's name; it stands in every route's reason.")
     when: When = Field(When(), description="Which instances; all where nothing is given.")
-    causes: tuple[Cause, ...] = Field(("modality",), description="Stores of which cause the rule acts on.")
+    causes: tuple[Cause, ...] = Field(
+        ("modality",), description="Stores of which cause it acts on; `ourselves`: report, correction, restore."
+    )
     send_to: tuple[Name, ...] = Field(min_length=1, description="Names from Destinations.")
 
 
@@ -114,7 +117,10 @@ class Hl7Peer(Section):
 class Hl7Trigger(Section):
     name: Name = Field(description="The rule's name; it stands in the reason of every message.")
     on: Literal["study-completed", "report-signed"] = Field(description="What must have happened.")
-    causes: tuple[Cause, ...] = Field(("modality",), description="Stores of which cause the trigger acts on.")
+    causes: tuple[Cause, ...] = Field(
+        ("modality",),
+        description="Stores of which cause it acts on; `ourselves`: report, correction, restore.",
+    )
     send_to: Name = Field(description="A name from Hl7.Peers.")
     message: Literal["ORM^O01", "ORU^R01"] = Field(description="ORM^O01: images are there. ORU^R01: the report.")
     pdf: bool = Field(True, description="ORU^R01 carries the report as PDF, too (OBX of type ED).")

@@ -21,6 +21,12 @@ def raise_(session: Session, name: Name) -> int:
     return session.execute(statement.returning(Generation.number)).scalar_one()
 
 
+def raise_orders(session: Session) -> None:
+    """An order changed: the worklist with it, and the studies that open orders announce."""
+    raise_(session, "worklist")
+    raise_(session, "announced")
+
+
 def current(session: Session, name: Name) -> int:
     """The generation there is; 0 before the first change."""
     return session.scalars(select(Generation.number).where(Generation.name == name)).first() or 0

@@ -15,6 +15,7 @@ class FakeOrthanc:
     last: int = 0
     minute: int = 0
     asked_contents: int = 0
+    same_sop: bool = False  # every instance has the same SOP Instance UID
 
     def store(self, orthanc_id: str, study: str = "S1", modality: str = "CT") -> None:
         self.held[orthanc_id] = (study, f"{study}-{modality}", modality)
@@ -49,7 +50,8 @@ class FakeOrthanc:
         for one in orthanc_ids:
             if one in self.held:
                 found[one] = {
-                    "ID": one, "ParentSeries": self.held[one][1], "MainDicomTags": {"SOPInstanceUID": f"1.{one[1:]}"},
+                    "ID": one, "ParentSeries": self.held[one][1],
+                    "MainDicomTags": {"SOPInstanceUID": "1.1" if self.same_sop else f"1.{one[1:]}"},
                     "Metadata": {"RemoteAET": "CT1", "ReceptionDate": "20260301T083000"}, "FileSize": 10,
                 }  # fmt: skip
             for study, series, modality in self.held.values():

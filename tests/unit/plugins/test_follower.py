@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
+from plugins.arrivals import Arrivals
+from plugins.completeness import Completeness
 from plugins.follower import Follower
 from plugins.journal import Journal
+from plugins.noted import Noted
+from plugins.pushed import Announced
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
 from plugins.rules import Rules
 from plugins.spool import Spool
 from tests.unit.plugins.fake_orthanc import FakeOrthanc
+from zambezi.causes import Because
 from zambezi.chain import first_broken
 from zambezi.config import Configuration, Zambezi
 
@@ -35,7 +40,7 @@ class Bench:
     folder: Path
     section: dict[str, Any] = field(default_factory=dict)
     orthanc: FakeOrthanc = field(default_factory=FakeOrthanc)
-    announced: dict[str, str] = field(default_factory=dict)
+    announced: Announced = field(default_factory=Announced)
     index_id: str = "index-1"
     now: datetime = START
 
@@ -45,10 +50,14 @@ class Bench:
     def restart(self, recovering: bool = False) -> None:
         self.journal = Journal(self.folder / "journal.db")
         spools = Spool(self.folder / "queries.log"), Spool(self.folder / "incidents.log")
-        self.recorder = Recorder(self.journal, FixedRules(self.section), *spools, Refusals())
+        rules = FixedRules(self.section)
+        self.recorder = Recorder(self.journal, rules)
+        self.arrivals = Arrivals(self.journal, self.folder / "hold", lambda: self.announced, recovering)
         self.follower = Follower(
-            self.orthanc, self.journal, self.recorder, self.index_id, lambda: self.announced, lambda: None, recovering
-        )
+            self.orthanc, self.journal, self.recorder, Completeness(self.journal, rules),
+            Noted(self.journal, *spools, Refusals()), self.arrivals, self.index_id,
+            lambda: self.announced, lambda: None, recovering,
+        )  # fmt: skip
 
     def follow(self, seconds: float = 0) -> None:
         self.now += timedelta(seconds=seconds)
@@ -248,12 +257,29 @@ def test_an_instance_gone_before_its_facts_were_read_is_told(bench: Bench) -> No
 
 def test_announced_studies_have_their_cause_and_set_off_nothing_else(tmp_path: Path) -> None:
     section = {"Destinations": {"B": {}}, "Routing": [{"Name": "all", "SendTo": ["B"]}]}
-    bench = Bench(tmp_path, section, announced={"3.1": "migration"})
+    bench = Bench(tmp_path, section, announced=Announced({"3.1": Because("migration", "legacy")}))
     bench.orthanc.store("i1", "S1")
     bench.follow()
     bench.follow(31)
     assert [one["cause"] for one in bench.told("study-completed")] == ["migration"]
     assert bench.told("routed") == []
+
+
+def test_the_same_uid_in_another_study_is_a_conflict_told_by_the_later_one(bench: Bench) -> None:
+    bench.orthanc.same_sop = True
+    bench.orthanc.store("i1", "S1")
+    bench.follow()
+    bench.orthanc.store("i2", "S2")
+    bench.orthanc.store("i3", "S3")
+    bench.follow()
+    told = [(one["orthanc_id"], one["other_orthanc_id"], one["other_study_uid"]) for one in bench.told("conflict")]
+    assert told == [("i2", "i1", "3.1"), ("i3", "i1", "3.1"), ("i3", "i2", "3.2")]
+    bench.orthanc.delete("i1")
+    bench.follower.check_deleted("i1")
+    bench.follow()
+    bench.orthanc.store("i4", "S4")
+    bench.follow()
+    assert [one["other_orthanc_id"] for one in bench.told("conflict")[3:]] == ["i2", "i3"]
 
 
 def test_what_is_recorded_is_not_asked_for_again(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -109,3 +110,30 @@ def test_dying_before_a_commit_leaves_nothing_and_after_it_everything(tmp_path: 
     )
     assert ended.returncode == 137
     assert len(Journal(tmp_path / "journal.db").entries_after(0, "", 10)) == left
+
+
+def test_a_file_of_the_first_version_gets_the_columns_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "journal.db"
+    made = sqlite3.connect(file)
+    made.executescript(FIRST_VERSION)
+    made.commit()
+    made.close()
+    for _ in range(2):
+        journal = Journal(file)
+        rows = journal.query(
+            "SELECT orthanc_id, cause, reference, sha256, present FROM instances WHERE sop_uid = '1.5'"
+        )
+        assert rows == [("a", "modality", "", None, 1)]
+        journal.close()
+
+
+#: `instances` as the first version made it, with a row.
+FIRST_VERSION = """
+CREATE TABLE instances (
+  orthanc_id TEXT PRIMARY KEY, study_orthanc_id TEXT NOT NULL, series_orthanc_id TEXT NOT NULL,
+  study_uid TEXT NOT NULL, series_uid TEXT NOT NULL, sop_uid TEXT NOT NULL, modality TEXT NOT NULL,
+  cause TEXT NOT NULL, remote_aet TEXT NOT NULL, called_aet TEXT NOT NULL,
+  index_id TEXT NOT NULL, change_seq INTEGER NOT NULL, generation INTEGER,
+  present INTEGER NOT NULL DEFAULT 1, unsure INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+INSERT INTO instances VALUES ('a', 's', 's', '1.2', '1.3', '1.5', 'CT', 'modality', '', '', 'i', 1, NULL, 1, 0);
+"""

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from plugins import pushed
-from plugins.pushed import Pushed, SnapshotRefused
+from plugins.pushed import Announced, Pushed, SnapshotRefused
 from plugins.worklist import WorklistAnswer
+from zambezi.causes import Because
 
 DICOM = bytes(128) + b"DICM" + b"item"
 
@@ -21,14 +22,23 @@ def entry(*aets: str, dicom: bytes = DICOM) -> dict[str, Any]:
 
 def test_the_newest_generation_counts_also_after_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "plugin" / "announced.json"
-    announced: Pushed[dict[str, str]] = Pushed(file, {}, pushed.announced)
-    assert announced.put({"generation": 3, "studies": {"1.2": "migration"}}) == 3
+    announced = Pushed(file, Announced(), pushed.announced)
+    told = {"1.2": {"cause": "migration", "reference": "legacy"}}
+    assert announced.put({"generation": 3, "studies": told, "instances": {"1.3": {"cause": "restore"}}}) == 3
     assert announced.put({"generation": 2, "studies": {}}) == 3
     assert announced.put({"generation": 3, "studies": {}}) == 3
-    again: Pushed[dict[str, str]] = Pushed(file, {}, pushed.announced)
-    assert (again.generation, again.content) == (3, {"1.2": "migration"})
+    again = Pushed(file, Announced(), pushed.announced)
+    kept = Announced({"1.2": Because("migration", "legacy")}, {"1.3": Because("restore")})
+    assert (again.generation, again.content) == (3, kept)
     assert again.put({"generation": 4, "studies": {}}) == 4
-    assert again.content == {}
+    assert again.content == Announced()
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "announced.json"
+    file.write_text('{"generation": 3, "studies": {"1.2": "migration"}}')
+    announced = Pushed(file, Announced(), pushed.announced)
+    assert announced.content == Announced({"1.2": Because("migration")})
 
 
 @pytest.mark.parametrize(
@@ -38,7 +48,8 @@ def test_the_newest_generation_counts_also_after_a_restart(tmp_path: Path) -> No
         (pushed.announced, {"studies": {}}),
         (pushed.announced, {"generation": "4", "studies": {}}),
         (pushed.announced, {"generation": 4}),
-        (pushed.announced, {"generation": 4, "studies": {"1.2": "modality"}}),
+        (pushed.announced, {"generation": 4, "studies": {"1.2": "ourselves"}}),
+        (pushed.announced, {"generation": 4, "studies": {}, "instances": {"1.2": {"reference": "x"}}}),
         (pushed.revocations, {"generation": 4, "sessions": []}),
         (pushed.worklist, {"generation": 4}),
         (pushed.worklist, {"generation": 4, "entries": [{"aets": ["A"]}]}),

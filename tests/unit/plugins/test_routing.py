@@ -50,12 +50,12 @@ def test_what_went_before_does_not_go_again() -> None:
 
 
 def test_a_rule_acts_on_modalities_unless_it_names_another_cause() -> None:
-    study = [one(1), one(2, cause="migration"), one(3, cause="ourselves")]
+    study = [one(1), one(2, cause="migration"), one(3, cause="restore")]
     plain = rules({"Name": "r", "SendTo": ["B"]})
     assert decided(study, plain, "migration") == []
-    assert decided(study, plain, "ourselves") == []
+    assert decided(study, plain, "restore") == []
     named = rules({"Name": "r", "Causes": ["ourselves"], "SendTo": ["B"]})
-    assert [i.orthanc_id for r in decided(study, named, "ourselves") for i in r.instances] == ["o3"]
+    assert [i.orthanc_id for r in decided(study, named, "restore") for i in r.instances] == ["o3"]
     assert decided(study, named, "modality") == []
 
 

@@ -13,7 +13,7 @@ from ris_service import archive_pdf, report_pdf
 from tests.unit.ris_service.seeding import CHEST, FOREIGN, KNEE, OLD, Hospital, csrf
 from zambezi import audit, clock, reports
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import Delivery, Order, Report, Study
+from zambezi.database.tables import AnnouncedInstance, Delivery, Order, Report, Study
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 
 JSON = {"Accept": "application/json"}
@@ -221,15 +221,15 @@ def test_the_archive_gets_an_encapsulated_pdf_of_the_same_study(hospital):
 class FakeArchive:
     """An Orthanc with one CT image, or a failing one."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
-        self.failure, self.stored = failure, []
+    def __init__(self, failure: Exception | None = None, knows: int = 1000) -> None:
+        self.failure, self.stored, self.knows = failure, [], knows
 
     def get(self, path: str, **_params: str):
         if self.failure:
             raise self.failure
         return {
             f"/studies/orthanc-{CHEST}": {"Series": ["s"]}, "/series/s": {"Instances": ["i"]},
-            "/instances/i/simplified-tags": ATTRIBUTES,
+            "/instances/i/simplified-tags": ATTRIBUTES, "/zambezi/status": {"announced_generation": self.knows},
         }[path]  # fmt: skip
 
     def store(self, dicom: bytes) -> dict[str, str]:
@@ -237,7 +237,7 @@ class FakeArchive:
         return {"Status": "AlreadyStored" if len(self.stored) > 1 else "Success"}
 
 
-def test_storing_is_noted_once_it_is_done_and_repeated_until_then(hospital):
+def test_storing_is_noted_once_it_is_done_and_repeated_until_then(hospital, monkeypatch):
     report = signed(hospital)
     with hospital.sessions.begin() as session:
         assert report.id in reports.unstored(session)
@@ -249,6 +249,15 @@ def test_storing_is_noted_once_it_is_done_and_repeated_until_then(hospital):
     ):
         with pytest.raises((OrthancUnreachable, OrthancRefused, archive_pdf.NotThere)):
             archive_pdf.store_one(hospital.sessions, FakeArchive(failure), report.id, zone, now)
+    # The archive must know beforehand why this instance comes: nothing is sent to one that doesn't.
+    monkeypatch.setattr(archive_pdf, "ANNOUNCE_S", 0)
+    ignorant = FakeArchive(knows=0)
+    with pytest.raises(archive_pdf.NotAnnounced):
+        archive_pdf.store_one(hospital.sessions, ignorant, report.id, zone, now)
+    assert ignorant.stored == []
+    with hospital.sessions.begin() as session:
+        announced = session.get_one(AnnouncedInstance, report.sop_uid)
+        assert (announced.cause, announced.reference) == ("report", f"report {CHEST} version 1")
     archive = FakeArchive()
     archive_pdf.store_one(hospital.sessions, archive, report.id, zone, now)
     archive_pdf.store_one(hospital.sessions, archive, report.id, zone, now)

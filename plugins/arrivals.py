@@ -1,0 +1,258 @@
+"""What comes in, looked at before Orthanc takes it: another content under a known identity goes to the hold first.
+
+Orthanc keeps what it has under an identity (Patient ID, Study, Series, SOP Instance UID) and tells the sender
+of other content Success, without a word to anybody. So each instance is looked at as it comes: its identity and the
+SHA-256 of its bytes, against what the journal has recorded and against what came but isn't recorded yet.
+Where Orthanc would, or might, drop it, its bytes are in the hold and a `held` entry is committed before
+Orthanc goes on. `judge` is pure. Nothing is discarded, ever.
+
+Orthanc serialises this callback: whatever it costs, every sender pays. It answers from memory and the plugin's own
+file; no network, no call back into Orthanc.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from plugins import header
+from plugins.facts import Instance
+from plugins.header import Header, HeaderFault
+from plugins.journal import PROCESS, Journal
+from plugins.pushed import Announced
+from zambezi import causes, crash, hold
+
+log = logging.getLogger("zambezi.arrivals")
+
+#: Whatever came so long ago was stored and is recorded by now, or never will be.
+SETTLED_S = 600
+#: So many instances that came and aren't recorded yet are known; beyond, following is far behind.
+COMING = 500_000
+#: Between our look and Orthanc's commit no instance is for so long.
+IN_FLIGHT_S = 30
+#: So many of their bytes are at hand, for the case that another content follows before the first one is stored.
+KEPT_BYTES = 64_000_000
+
+_COPIES = "SELECT orthanc_id, sha256 FROM instances WHERE sop_uid = ? AND present = 1"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An instance with the SOP Instance UID of the newcomer; its digest is None where it isn't known."""
+
+    orthanc_id: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done with a newcomer besides letting Orthanc take it: nothing (`why` is empty), or to hold it."""
+
+    why: str = ""
+    state: str = ""
+    reason: str = ""
+    other_sha256: str | None = None
+
+
+def judge(newcomer: Header, sha256: str, copies: Sequence[Copy], is_ours: bool, knows_all: bool) -> Verdict:
+    """Whether Orthanc may drop the newcomer, and it must be held. `copies` are all that have its SOP Instance UID.
+
+    `is_ours`: we store it ourselves in place of what was there before (correction, restore), and announced it.
+    `knows_all`: whatever is in the archive is recorded or was seen coming.
+    """
+    names = (("SOP", newcomer.sop_uid), ("Study", newcomer.study_uid), ("Series", newcomer.series_uid))
+    missing = [f"{name} Instance UID" for name, uid in names if not uid]
+    if missing:
+        return Verdict("no-identity", "waiting", f"it has no {' and no '.join(missing)}: Orthanc refuses it")
+    if is_ours:
+        return Verdict()
+    # Of an identity that Orthanc may read in another way, any copy may be the same instance.
+    same = [one for one in copies if one.orthanc_id == newcomer.orthanc_id or not newcomer.is_certain]
+    if not same:
+        # Under another patient, study or series Orthanc makes a second copy: the recorder tells of it.
+        if knows_all:
+            return Verdict()
+        return Verdict("conflict", "comparing", "it came before all that the archive holds was recorded")
+    if all(one.sha256 == sha256 for one in same):
+        return Verdict()
+    others = [one.sha256 for one in same if one.sha256 not in (None, sha256)]
+    if others:
+        return Verdict("conflict", "comparing", "the archive has the same instance with other bytes", others[0])
+    return Verdict("conflict", "comparing", "the archive has the same instance, and its bytes' digest isn't known")
+
+
+@dataclass
+class _Coming:
+    """An instance that came and isn't recorded yet."""
+
+    sha256: str | None  # None where Orthanc may have stored other bytes
+    size: int
+    at: float
+    is_held: bool  # its bytes are in the hold, whatever Orthanc does with them
+
+
+class Arrivals:
+    """Asked by Orthanc's threads for each instance, and told by the follower what is recorded."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        folder: Path,
+        announced: Callable[[], Announced],
+        recovering: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._folder = folder
+        self._announced = announced
+        self._recovering = recovering
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._reader = journal.reader()
+        self._knows_all = False
+        #: By SOP Instance UID and Orthanc id, in the order in which they came.
+        self._coming: dict[tuple[str, str], _Coming] = {}
+        self._of_sop: dict[str, set[str]] = {}
+        self._bytes: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._bytes_size = 0
+
+    def look(self, content: bytes, by_dicom: bool, now: datetime) -> bool:
+        """Whether Orthanc may take it; False: it must refuse it, for what it might drop could not be held."""
+        try:
+            return self._look(content, by_dicom, now)
+        except Exception as error:  # edge: whatever is wrong with us or with the bytes, they are kept whole
+            reason = str(error) if isinstance(error, HeaderFault) else f"looking at it failed: {type(error).__name__}"
+            if not isinstance(error, HeaderFault):
+                log.exception("an arrival could not be looked at")
+            verdict = Verdict("unreadable", "waiting", reason)
+            return self._hold(content, None, verdict, by_dicom, now)
+
+    def _look(self, content: bytes, by_dicom: bool, now: datetime) -> bool:
+        newcomer = header.read(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        key = newcomer.sop_uid, newcomer.orthanc_id
+        with self._lock:
+            earlier = self._coming.get(key)
+            # First what is coming, then what is recorded: in between an instance is in both, never in neither.
+            coming = [Copy(one, self._coming[key[0], one].sha256) for one in self._of_sop.get(key[0], ())]
+            recorded = [Copy(*row) for row in self._reader.execute(_COPIES, (newcomer.sop_uid,))]
+            is_ours = self._is_ours(newcomer.sop_uid, by_dicom)
+            verdict = Verdict()
+            if not self._recovering:  # operations.recovery compares and holds by itself: it knows whose file it was
+                verdict = judge(newcomer, sha256, coming + recorded, is_ours, self._knows_all)
+            rival = self._bytes.get(key)
+            is_recorded = any(one.orthanc_id == newcomer.orthanc_id for one in recorded)
+            if verdict.why != "no-identity" and (is_ours or not is_recorded):
+                self._expect(key, sha256, content, verdict)
+        if not verdict.why:
+            return True
+        held = self._hold(content, newcomer, verdict, by_dicom, now)
+        if not held or earlier is None or earlier.is_held or earlier.sha256 == sha256:
+            return held
+        # Which of the two Orthanc stores first, nobody knows: the earlier one must be safe before the newcomer goes on.
+        if rival is None:
+            return self._monotonic() - earlier.at > IN_FLIGHT_S
+        other = Verdict("conflict", "comparing", "other bytes of the same instance came at the same time", sha256)
+        if not self._hold(rival, newcomer, other, by_dicom, now):
+            return False
+        with self._lock:
+            earlier.is_held = True
+            self._drop_bytes(key)
+        return True
+
+    def _is_ours(self, sop_uid: str, by_dicom: bool) -> bool:
+        because = self._announced().instances.get(sop_uid)
+        return not by_dicom and because is not None and because.cause in (causes.CORRECTION, causes.RESTORE)
+
+    def _expect(self, key: tuple[str, str], sha256: str, content: bytes, verdict: Verdict) -> None:
+        """It may be what Orthanc stores under this identity; where another may be, too, the digest isn't known."""
+        there = self._coming.get(key)
+        if there is None:
+            at = self._monotonic()
+            self._coming[key] = _Coming(None if verdict.why else sha256, len(content), at, bool(verdict.why))
+            self._of_sop.setdefault(key[0], set()).add(key[1])
+            if not verdict.why:
+                self._bytes[key] = content
+                self._bytes_size += len(content)
+        elif there.sha256 != sha256:
+            there.sha256 = None
+        while self._bytes_size > KEPT_BYTES:
+            self._drop_bytes(next(iter(self._bytes)))
+        if len(self._coming) > COMING:
+            self._forget(next(iter(self._coming)))
+            self._knows_all = False
+
+    def _hold(self, content: bytes, newcomer: Header | None, verdict: Verdict, by_dicom: bool, now: datetime) -> bool:
+        """Keep the bytes and record it; whether both are on disk."""
+        try:
+            sha256 = hold.put(self._folder, content)
+            crash.point(PROCESS)
+            with self._journal.transaction() as transaction:
+                transaction.append("held", now, **_facts(content, sha256, newcomer, verdict, by_dicom))
+        except Exception:  # edge: no room, no disk, no journal; Orthanc must not tell the sender Success
+            log.exception("what came could not be held: it is refused")
+            return False
+        return True
+
+    # -- what the follower tells and asks
+
+    def digest(self, sop_uid: str, orthanc_id: str, size: int) -> str | None:
+        """The digest of the bytes that Orthanc stored, if it is known which they were."""
+        with self._lock:
+            coming = self._coming.get((sop_uid, orthanc_id))
+            return coming.sha256 if coming and coming.size == size else None
+
+    def recorded(self, instances: Iterable[Instance]) -> None:
+        """These are committed to the journal."""
+        with self._lock:
+            for one in instances:
+                self._forget((one.sop_uid, one.orthanc_id))
+
+    def caught_up(self) -> None:
+        """Everything that the archive held a moment ago is recorded."""
+        with self._lock:
+            self._knows_all = True
+            settled = self._monotonic() - SETTLED_S
+            while self._coming and next(iter(self._coming.values())).at < settled:
+                self._forget(next(iter(self._coming)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        if self._coming.pop(key, None) is None:
+            return
+        self._drop_bytes(key)
+        others = self._of_sop[key[0]]
+        others.discard(key[1])
+        if not others:
+            del self._of_sop[key[0]]
+
+    def _drop_bytes(self, key: tuple[str, str]) -> None:
+        content = self._bytes.pop(key, None)
+        if content is not None:
+            self._bytes_size -= len(content)
+
+
+def _facts(content: bytes, sha256: str, newcomer: Header | None, verdict: Verdict, by_dicom: bool) -> dict[str, Any]:
+    """Facts of the `held` entry. The same bytes that come again have the same reference."""
+    way = "DICOM" if by_dicom else "HTTP"
+    told: dict[str, Any] = {
+        "sha256": sha256, "size": len(content), "why": verdict.why, "state": verdict.state, "reason": verdict.reason,
+        "other_sha256": verdict.other_sha256, "reference": "arrival", "sender": way,
+    }  # fmt: skip
+    if newcomer is None:
+        return told
+    told["sender"] = f"{newcomer.sender} by {way}" if newcomer.sender else way
+    told |= {
+        "sop_uid": newcomer.sop_uid[:64] or None, "series_uid": newcomer.series_uid[:64] or None,
+        "study_uid": newcomer.study_uid[:64] or None, "patient_id": newcomer.patient_id[:64],
+    }  # fmt: skip
+    if verdict.why == "conflict":
+        told |= {"orthanc_id": newcomer.orthanc_id, "reference": f"instance {newcomer.orthanc_id}"}
+    return told

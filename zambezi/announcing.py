@@ -1,0 +1,75 @@
+"""Announcing: what will come by another cause than its sender tells is known to the archive before it comes.
+
+Studies (a migration's inventory) and single instances (a report, a correction, what is restored). The gateway
+pushes what is announced to the plugin; whoever announces waits until the plugin has it, and stores then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import or_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from zambezi import causes, clock
+from zambezi.database import generations
+from zambezi.database.tables import AnnouncedInstance, AnnouncedStudy
+from zambezi.orthanc_client import OrthancClient
+
+#: Rows in one statement: SQLite takes 32,766 values.
+_ROWS = 1000
+_EVERY_S = 0.2
+
+
+def announce_studies(session: Session, uids: Iterable[str], cause: str, reference: str, now: datetime) -> int:
+    """What comes under these Study Instance UIDs comes by this cause; the generation that says so.
+
+    Announced anew, a study has the newer cause. ValueError for a cause that doesn't exist.
+    """
+    return _announce(session, AnnouncedStudy, "study_uid", uids, cause, reference, now)
+
+
+def announce_instances(session: Session, sop_uids: Iterable[str], cause: str, reference: str, now: datetime) -> int:
+    """These SOP Instance UIDs come by this cause, whoever brings the files; the generation that says so."""
+    return _announce(session, AnnouncedInstance, "sop_uid", sop_uids, cause, reference, now)
+
+
+def wait_until_known(orthanc: OrthancClient, generation: int, seconds: float) -> bool:
+    """Whether the plugin knows this generation within so many seconds. Raises OrthancError."""
+    until = time.monotonic() + seconds
+    while int(orthanc.get("/zambezi/status")["announced_generation"]) < generation:
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_EVERY_S)
+    return True
+
+
+def _announce(
+    session: Session, table: type[AnnouncedStudy] | type[AnnouncedInstance], key: str, uids: Iterable[str], cause: str,
+    reference: str, now: datetime,
+) -> int:  # fmt: skip
+    if cause not in causes.ALL:
+        raise ValueError(f"no cause {cause!r}; there are {', '.join(causes.ALL)}")
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    said = {"cause": cause, "reference": reference[:200], "created_at": clock.text(now)}
+    changed = False
+    for piece in _pieces(sorted(set(uids))):
+        rows: list[dict[str, Any]] = [{key: uid, **said} for uid in piece]
+        statement = insert(table).values(rows)
+        statement = statement.on_conflict_do_update(
+            index_elements=[key],
+            set_=said,
+            where=or_(table.cause != said["cause"], table.reference != said["reference"]),
+        )
+        # A row that says the same already is not returned: nothing to tell the archive.
+        changed |= bool(session.scalars(statement.returning(getattr(table, key))).all())
+    return generations.raise_(session, "announced") if changed else generations.current(session, "announced")
+
+
+def _pieces(uids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for n in range(0, len(uids), _ROWS):
+        yield uids[n : n + _ROWS]
