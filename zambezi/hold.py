@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -76,6 +77,26 @@ def remove(folder: Path, sha256: str, untouched_since: datetime) -> bool:
         file.unlink()
     _sync(file.parent)
     return True
+
+
+def leave_note(folder: Path, sha256: str, facts: Mapping[str, str]) -> None:
+    """Say, on disk, why a file lies here, where the central database can't be asked; custody makes a row of it."""
+    place = folder / "notes"
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = place / f"{sha256}.{hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]}.json"
+    fresh = file.with_suffix(".new")
+    with fresh.open("w") as out:
+        json.dump({"sha256": sha256, **facts}, out)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(file)
+    _sync(place)
+    _sync(folder)
+
+
+def notes(folder: Path) -> list[Path]:
+    """The notes that nobody has made a row of yet."""
+    return sorted((folder / "notes").glob("*.json"))
 
 
 def files(folder: Path) -> Iterator[Path]:
