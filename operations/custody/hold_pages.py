@@ -48,7 +48,7 @@ STATES = {
     "same": ("✓", _("Same content as the archive's")),
     "releasing": ("◑", _("On its way into the archive")),
     "released": ("✓", _("Released into the archive")),
-    "discard-asked": ("‼", _("A second person must confirm the discard")),
+    "discard-asked": ("‼", _("Second person wanted: discard")),
     "discarded": ("✕", _("Discarded")),
 }
 #: The label under which exceptions lead here (zambezi.holding.OPEN), for the catalogue.

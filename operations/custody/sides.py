@@ -59,9 +59,9 @@ def compare(held: bytes, archived: bytes | None) -> Sides:
         rows.append(
             Row(name, _name(tag, left, right), _value(left, tag), _value(right, tag), name in differing_tags)
         )  # fmt: skip
-    leading = {f"({tag.group:04x},{tag.element:04x})" for tag in map(Tag, FIRST)}
+    leading = {f"({tag.group:04x},{tag.element:04x})": place for place, tag in enumerate(map(Tag, FIRST))}
     differing = [row for row in rows if row.differs]
-    first = [row for row in rows if not row.differs and row.tag in leading]
+    first = sorted((row for row in rows if not row.differs and row.tag in leading), key=lambda row: leading[row.tag])
     other_rows = [row for row in rows if not row.differs and row.tag not in leading]
     room = max(0, MOST - len(differing[:MOST]) - len(first))
     shown = len(differing[:MOST]) + len(first) + len(other_rows[:room])
