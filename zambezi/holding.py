@@ -68,6 +68,7 @@ def hold(
     held = session.get_one(Held, found, populate_existing=True)
     if held.times > 1 and held.state in _OVER:
         held.state, held.reason, held.keep_until, held.next_at, held.attempts = state, reason, until, at, 0
+        held.differs, held.is_intact = [], True
         held.asked_by = held.asked_at = held.decided_by = held.decided_at = held.decision = held.correction_id = None
     elif held.times > 1:
         audit.append(session, writer, "held", now, **_facts(held), times=held.times)
@@ -210,11 +211,14 @@ def checked(session: Session, held: Held, fault: str, now: datetime, writer: str
         _changed(session, held, now, writer, reason="the file is whole again")
 
 
-def due_for_removal(session: Session, now: datetime) -> list[Held]:
-    """Safe copies, released and equal ones whose time is over; not what a legal hold protects."""
-    query = select(Held).where(
-        Held.state.in_(("kept", "released", "same")), Held.keep_until <= clock.text(now)
-    ).order_by(Held.id)  # fmt: skip
+def due_for_removal(session: Session, now: datetime, keep: timedelta) -> list[Held]:
+    """Safe copies, released and equal ones whose time is over; not what a legal hold protects.
+
+    A safe copy without a term of its own is kept for `keep`.
+    """
+    own_term = and_(Held.state.in_(("kept", "released", "same")), Held.keep_until <= clock.text(now))
+    no_term = and_(Held.state == "kept", Held.keep_until.is_(None), Held.held_at <= clock.text(now - keep))
+    query = select(Held).where(or_(own_term, no_term)).order_by(Held.id)
     return [held for held in session.scalars(query.with_for_update()) if not forbidden(session, held)]
 
 

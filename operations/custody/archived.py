@@ -23,9 +23,11 @@ def ids(orthanc: OrthancClient, sop_uid: str | None, first: str | None = None) -
     return sorted(found, key=lambda one: one != first)
 
 
-def fetch(orthanc: OrthancClient, orthanc_id: str) -> Archived | None:
-    """The instance with its bytes; None where it is gone meanwhile."""
+def fetch(orthanc: OrthancClient, orthanc_id: str, largest: int | None = None) -> Archived | None:
+    """The instance with its bytes; None where it is gone meanwhile, or has more bytes than `largest`."""
     try:
+        if largest is not None and int(orthanc.get(f"/instances/{orthanc_id}")["FileSize"]) > largest:
+            return None
         return Archived(orthanc_id, orthanc.file(orthanc_id))
     except OrthancRefused as refused:
         if refused.status == 404:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import or_
 from sqlalchemy.orm import Session
@@ -23,6 +23,8 @@ from zambezi.orthanc_client import OrthancError
 log = logging.getLogger("zambezi.custody")
 
 LEASE = timedelta(minutes=2)
+#: So long after an arrival was held, Orthanc has stored it or never will; where nothing is there, it is looked again.
+ARRIVES_WITHIN, LOOK_AGAIN = timedelta(minutes=2), timedelta(seconds=5)
 #: After trouble with the archive the next attempt, and no wait is longer than the second.
 RETRY_FIRST, RETRY_CAP = timedelta(seconds=5), timedelta(minutes=10)
 
@@ -36,10 +38,17 @@ class Verdict:
     differs: list[str] = field(default_factory=list)
 
 
+def is_too_early(held_at: datetime, now: datetime) -> bool:
+    """Whether the archive's copy may still be on its way: an arrival is held before Orthanc stores anything."""
+    return now - held_at < ARRIVES_WITHIN
+
+
 def verdict(newcomer: bytes, other: bytes | None) -> Verdict:
     """Compare what came with what the archive holds (None: nothing, any more)."""
     if other is None:
-        return Verdict("waiting", "The archive's copy, with which it conflicted, is gone meanwhile: its place is free.")
+        return Verdict("waiting", "The archive's copy, with which it conflicted, is not there: its place is free.")
+    if newcomer == other:
+        return Verdict("same", "The archive holds these very bytes.")
     try:
         came = fingerprint(newcomer)
     except Unreadable as why:
@@ -88,6 +97,9 @@ class Comparing:
             with leases.Keeper(desk.sessions, lease, desk.now, LEASE):
                 fault, found = self._look(row)
             with desk.sessions.begin() as session:
+                if found is None:
+                    leases.finish(session, lease, "comparing", next_at=clock.text(desk.now() + LOOK_AGAIN), attempts=0)
+                    return True
                 held = leases.finish(session, lease, "comparing", attempts=0)
                 if fault:
                     holding.checked(session, held, fault, desk.now(), WRITER)
@@ -100,7 +112,8 @@ class Comparing:
             raise
         return True
 
-    def _look(self, row: Held) -> tuple[str, Verdict]:
+    def _look(self, row: Held) -> tuple[str, Verdict | None]:
+        """What is wrong with the file, and the verdict; None while the archive's copy may still come."""
         try:
             content = hold.get(self._desk.environment.hold_dir, row.sha256)
         except hold.NotHeld as why:
@@ -109,4 +122,5 @@ class Comparing:
             other = archived.fetch(self._desk.orthanc, orthanc_id)
             if other:
                 return "", verdict(content, other.content)
-        return "", verdict(content, None)
+        early = is_too_early(clock.parse(row.held_at), self._desk.now())
+        return "", None if early else verdict(content, None)

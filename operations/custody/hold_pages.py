@@ -29,6 +29,8 @@ pages.navigation = (("hold.index", _("Hold")),)  # type: ignore[attr-defined]  #
 ROWS = 100
 #: The pages' audit chain, and whose reader in Orthanc they are.
 CHAIN = "ris"
+#: Larger objects are neither compared tag by tag nor drawn: a page must not fill the machine's memory.
+LARGEST = 256 * 2**20
 #: A view is recorded once a sign-in; none lasts longer.
 LONGEST_SIGN_IN = timedelta(hours=24)
 
@@ -192,6 +194,8 @@ def _found(held_id: int) -> Found:
     with parts.sessions.begin() as database:
         held = database.get(Held, held_id) or abort(404)
     content, trouble = None, ""
+    if held.size > LARGEST:
+        return Found(held, None, None, f"it is too large for a page: {held.size:,} bytes")
     try:
         content = hold.get(parts.environment.hold_dir, held.sha256)
     except hold.NotHeld as why:
@@ -199,7 +203,7 @@ def _found(held_id: int) -> Found:
     orthanc = OrthancClient(parts.environment, parts.keys, CHAIN, timeout_s=20)
     try:
         for orthanc_id in archived.ids(orthanc, held.sop_uid, held.orthanc_id):
-            other = archived.fetch(orthanc, orthanc_id)
+            other = archived.fetch(orthanc, orthanc_id, LARGEST)
             if other:
                 return Found(held, content, other, trouble)
     except OrthancError:

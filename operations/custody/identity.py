@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -22,9 +23,19 @@ class Identity:
     patient_id: str = ""
 
     @property
+    def orthanc_id(self) -> str | None:
+        """The id that Orthanc gives to such an instance (Orthanc Book, "Orthanc identifiers"); None where it can't be
+        told: Orthanc refuses an object without its UIDs, and reads other letters by their character set."""
+        parts = (self.patient_id, self.study_uid or "", self.series_uid or "", self.sop_uid or "")
+        if not all(parts[1:]) or not all(part.isascii() for part in parts):
+            return None
+        digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
+        return "-".join(digest[n : n + 8] for n in range(0, 40, 8))
+
+    @property
     def columns(self) -> dict[str, Any]:
         """As the hold's rows have them."""
-        return asdict(self)
+        return {**asdict(self), "orthanc_id": self.orthanc_id}
 
 
 def identify(content: bytes) -> Identity:

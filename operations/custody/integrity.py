@@ -97,10 +97,10 @@ def adopt(sessions: Sessions, folder: Path, now: datetime, writer: str = WRITER)
     return len(notes)
 
 
-def retain(sessions: Sessions, now: datetime, writer: str = WRITER) -> int:
+def retain(sessions: Sessions, now: datetime, keep: timedelta, writer: str = WRITER) -> int:
     """Let go of what was kept long enough, but for what a legal hold protects; how many rows."""
     with sessions.begin() as session:
-        due = holding.due_for_removal(session, now)
+        due = holding.due_for_removal(session, now, keep)
         for held in due:
             holding.let_go(session, held, now, writer)
     return len(due)
@@ -149,7 +149,7 @@ class Upkeep:
         if adopt(desk.sessions, folder, now):
             return True
         if self._next is None or now >= self._next:
-            let = retain(desk.sessions, now)
+            let = retain(desk.sessions, now, timedelta(days=desk.settings.hold.keep_days))
             gone = take_away(desk.sessions, folder, now, lambda: is_told(desk.sessions, desk.orthanc))
             if let or gone:
                 log.info("the hold: %s rows past their time, %s files taken away", let, gone)

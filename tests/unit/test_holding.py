@@ -16,6 +16,7 @@ from zambezi.database.tables import AuditEntry, Base, Correction, ExceptionItem,
 from zambezi.holding import HoldRefused
 
 NOW = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
+YEAR = timedelta(days=365)
 WRITER = "custody"
 IDENTITY = {"sop_uid": "1.2.9", "series_uid": "1.2.8", "study_uid": "1.2.7", "patient_id": "P1"}
 
@@ -119,7 +120,7 @@ def test_a_legal_hold_stands_above_both_persons_and_above_retention(session, abo
     session.add(standing)
     with pytest.raises(HoldRefused, match="legal hold 1 of director: court order"):
         holding.ask_discard(session, row, "ana", "no use", NOW, WRITER)
-    assert holding.due_for_removal(session, NOW + timedelta(days=1)) == []
+    assert holding.due_for_removal(session, NOW + timedelta(days=1), YEAR) == []
     standing.lifted_at = clock.text(NOW)
     holding.ask_discard(session, row, "ana", "no use", NOW, WRITER)
     standing.lifted_at = None
@@ -156,12 +157,20 @@ def test_what_was_released_is_kept_for_thirty_days_and_then_let_go(session):
     holding.ask_release(session, row, "ana", "", NOW, WRITER)
     holding.released(session, row, "stored", NOW, WRITER)
     assert open_items(session) == {}
-    assert holding.due_for_removal(session, NOW + timedelta(days=29)) == []
+    assert holding.due_for_removal(session, NOW + timedelta(days=29), YEAR) == []
     later = NOW + timedelta(days=30)
-    assert holding.due_for_removal(session, later) == [row]
+    assert holding.due_for_removal(session, later, YEAR) == [row]
     holding.let_go(session, row, later, WRITER)
     assert (row.state, holding.is_needed(session, row.sha256)) == ("released", False)
-    assert holding.due_for_removal(session, later) == []
+    assert holding.due_for_removal(session, later, YEAR) == []
+
+
+def test_a_safe_copy_without_a_term_of_its_own_is_kept_for_the_configured_one(session):
+    row = held(session, why="corrected", state="kept")
+    waiting = held(session)
+    assert holding.due_for_removal(session, NOW + timedelta(days=364), YEAR) == []
+    assert holding.due_for_removal(session, NOW + YEAR, YEAR) == [row]
+    assert waiting.state == "waiting", "what waits for a person has no term at all"
 
 
 def test_a_newcomer_takes_the_others_place_by_a_correction(session):
@@ -189,7 +198,7 @@ def test_an_equal_copy_needs_no_person_and_its_file_may_go(session):
         holding.ask_discard(session, row, "ana", "x", NOW, WRITER)
     holding.compared(session, row, "same", "same content in another encoding", [], NOW, WRITER)
     assert open_items(session) == {}
-    assert holding.due_for_removal(session, NOW) == [row]
+    assert holding.due_for_removal(session, NOW, YEAR) == [row]
 
 
 def test_a_damaged_file_is_said_once_until_it_is_whole_again(session):

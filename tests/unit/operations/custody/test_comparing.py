@@ -49,11 +49,31 @@ def test_other_content_waits_for_a_person_with_the_tags_that_differ(room):
         (sample("CT_small.dcm"), b"\0" * 300, "The archive's own copy can't be taken apart"),
         (sample("CT_small.dcm"), None, "its place is free"),
     ],
+    ids=["newcomer", "archive", "gone"],
 )
 def test_what_can_not_be_compared_waits_for_a_person(newcomer, other, said):
     found = verdict(newcomer, other)
     assert found.state == "waiting"
     assert said in found.reason
+
+
+def test_what_is_still_on_its_way_into_the_archive_is_waited_for(room):
+    """An arrival is held before Orthanc stores anything."""
+    row = room.hold(sample("CT_small.dcm"))
+    assert Comparing(room.desk()).round()
+    assert room.row(row).state == "comparing"
+    assert not Comparing(room.desk()).round(), "not at once again"
+    room.archive.put(sample("CT_small.dcm"))
+    room.pass_by(seconds=10)
+    assert Comparing(room.desk()).round()
+    assert (room.row(row).state, room.row(row).reason) == ("same", "The archive holds these very bytes.")
+
+
+def test_a_copy_that_never_came_leaves_a_free_place_for_a_person_to_decide(room):
+    row = room.hold(sample("CT_small.dcm"))
+    room.pass_by(minutes=3)
+    assert Comparing(room.desk()).round()
+    assert (room.row(row).state, "its place is free" in room.row(row).reason) == ("waiting", True)
 
 
 def test_pydicoms_own_conflicts_are_told_from_their_own_re_encodings():
@@ -86,8 +106,10 @@ def test_an_archive_that_is_away_is_asked_again_later(room):
     assert (held.state, held.lease_until) == ("comparing", None)
     room.archive.is_away = False
     assert not Comparing(room.desk()).round(), "not at once"
+    room.archive.put(sample("CT_small.dcm"))
     room.pass_by(minutes=1)
     assert Comparing(room.desk()).round()
+    assert room.row(row).state == "same"
 
 
 def test_two_workers_never_compare_the_same(room):

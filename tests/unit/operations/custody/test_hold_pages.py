@@ -158,6 +158,18 @@ def test_the_page_stands_with_the_archive_away_and_with_the_file_gone(house):
     assert person(house).get("/hold/99", headers=HTML).status_code == 404
 
 
+def test_what_is_too_large_is_not_taken_into_memory(house, monkeypatch):
+    archive = house.app.config["ARCHIVE"]
+    archive.files = {next(iter(archive.files)): CT + bytes(5000)}
+    monkeypatch.setattr(hold_pages, "LARGEST", len(CT) + 4000)
+    assert person(house).get("/hold/1/picture/held").status_code == 200
+    assert person(house).get("/hold/1/picture/archived").status_code == 404
+    assert "file" not in archive.asked
+    monkeypatch.setattr(hold_pages, "LARGEST", len(CAME) - 1)
+    page = person(house).get("/hold/1", headers=HTML).text
+    assert "too large for a page" in page and "Came^Later" not in page
+
+
 def test_one_asks_to_discard_and_another_confirms(house):
     ana, rui = person(house), person(house, "rui")
     assert press(ana, "/hold/1", "discard", reason="").status_code == 409

@@ -13,6 +13,7 @@ from tests.unit.operations.custody.archive import Room, sample
 from zambezi import clock, hold, holding
 from zambezi.database.tables import ChainHead, ExceptionItem, Held, LegalHold
 
+YEAR = timedelta(days=365)
 CT, MR = sample("CT_small.dcm"), sample("MR_small.dcm")
 
 
@@ -102,9 +103,9 @@ def test_a_discarded_objects_missing_file_is_no_fault(room):
 
 def test_retention_lets_go_of_safe_copies_whose_time_is_over_and_the_file_follows(room):
     row = room.hold(CT, why="deleted", state="kept", keep_until=room.now + timedelta(days=365))
-    assert integrity.retain(room.sessions, room.now + timedelta(days=364)) == 0
+    assert integrity.retain(room.sessions, room.now + timedelta(days=364), YEAR) == 0
     room.pass_by(days=365)
-    assert integrity.retain(room.sessions, room.now) == 1
+    assert integrity.retain(room.sessions, room.now, YEAR) == 1
     assert room.row(row).state == "discarded"
     aged(room, room.row(row).sha256)
     assert take_away(room) == 1
@@ -117,7 +118,7 @@ def test_a_legal_hold_stands_above_retention(room):
             LegalHold(study_uid=room.row(row).study_uid, reason="court", set_by="x", set_at=clock.text(room.now))
         )
     room.pass_by(days=1000)
-    assert integrity.retain(room.sessions, room.now) == 0
+    assert integrity.retain(room.sessions, room.now, YEAR) == 0
     aged(room, room.row(row).sha256)
     assert take_away(room) == 0
 
