@@ -118,9 +118,12 @@ class Comparing:
             content = hold.get(self._desk.environment.hold_dir, row.sha256)
         except hold.NotHeld as why:
             return str(why), Verdict("waiting", f"It could not be compared: {why}")
-        for orthanc_id in archived.ids(self._desk.orthanc, row.sop_uid, row.orthanc_id):
+        early = is_too_early(clock.parse(row.held_at), self._desk.now())
+        ids = archived.ids(self._desk.orthanc, row.sop_uid, row.orthanc_id)
+        if early and row.orthanc_id not in (None, *ids):
+            return "", None
+        for orthanc_id in ids:
             other = archived.fetch(self._desk.orthanc, orthanc_id)
             if other:
                 return "", verdict(content, other.content)
-        early = is_too_early(clock.parse(row.held_at), self._desk.now())
         return "", None if early else verdict(content, None)

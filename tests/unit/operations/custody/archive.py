@@ -39,7 +39,7 @@ def changed(content: bytes, **tags: str) -> bytes:
 
 
 class Archive:
-    """Stands for Orthanc at its REST seam; ids are the SOP Instance UID and a number."""
+    """Stands for Orthanc at its REST seam."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -54,8 +54,9 @@ class Archive:
         if self.is_away:
             raise OrthancUnreachable(f"{what}: ConnectionError")
 
-    def put(self, content: bytes, suffix: str = "a") -> str:
-        orthanc_id = f"{dcmread(BytesIO(content), force=True).SOPInstanceUID}-{suffix}"
+    def put(self, content: bytes) -> str:
+        orthanc_id = identify(content).orthanc_id
+        assert orthanc_id
         self.files[orthanc_id] = content
         return orthanc_id
 
@@ -67,7 +68,7 @@ class Archive:
 
     def find(self, _level: str, query: dict[str, str], expand: bool = False) -> list[str]:
         self._answer("find")
-        return [one for one in self.files if one.rpartition("-")[0] == query["SOPInstanceUID"]]
+        return [one for one, content in self.files.items() if identify(content).sop_uid == query["SOPInstanceUID"]]
 
     def file(self, orthanc_id: str) -> bytes:
         self._answer("file")

@@ -32,6 +32,9 @@ def test_other_content_waits_for_a_person_with_the_tags_that_differ(room):
     row = room.hold(came)
     room.archive.put(sample("CT_small.dcm"))
     assert Comparing(room.desk()).round()
+    assert room.row(row).state == "comparing", "under its own patient it may still come"
+    room.pass_by(minutes=3)
+    assert Comparing(room.desk()).round()
     held = room.row(row)
     assert held.state == "waiting"
     assert {"(0010,0020)", "(0008,1030)"} <= set(held.differs)
