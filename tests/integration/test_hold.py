@@ -147,7 +147,7 @@ def test_both_pictures_stand_beside_each_other_and_the_second_person_confirms(ho
     ours = sample("CT_small.dcm")
     archive.store(ours)
     came = dcmread(BytesIO(ours))
-    came.PatientID, came.PatientName, came.InstanceNumber = "P4711", "Macuácua^João", "12"
+    came.PatientName, came.StudyDescription, came.InstanceNumber = "Macuácua^João", "Coluna", "12"
     came.SpecificCharacterSet = "ISO_IR 192"
     pixels = came.PixelData
     wide = came.Columns * 2
