@@ -6,7 +6,6 @@ on its way to a row of its own, the file goes. A crash between the two leaves a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from sqlalchemy import select
 
 from operations.custody.identity import identify
 from operations.custody.worker import WRITER, Desk
-from zambezi import clock, hold, holding
+from zambezi import clock, digests, hold, holding
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import ChainHead, Held
 from zambezi.orthanc_client import OrthancClient
@@ -71,8 +70,7 @@ def look(sessions: Sessions, folder: Path, now: datetime, writer: str = WRITER) 
 def fault_of(file: Path, sha256: str) -> str:
     """Empty, or what is wrong with the file."""
     try:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+        found = digests.raw(file)
     except FileNotFoundError:
         return "the file is missing"
     except OSError as error:

@@ -6,7 +6,6 @@ take another's place goes by a correction; its row follows what becomes of that.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +13,7 @@ from datetime import timedelta
 from operations.custody import archived, comparing
 from operations.custody.identity import identify
 from operations.custody.worker import WRITER, Desk
-from zambezi import announcing, clock, hold, holding, leases
+from zambezi import announcing, clock, digests, hold, holding, leases
 from zambezi.database.tables import Correction, Held
 from zambezi.digest import Unreadable, fingerprint
 from zambezi.orthanc_client import OrthancError, OrthancRefused
@@ -148,7 +147,7 @@ class Releasing:
             if refused.is_transient or refused.status >= 507:  # starting, or its disk is full
                 raise
             raise NotReleased(f"the archive can't take it: HTTP {refused.status}; export the file instead") from refused
-        if orthanc.md5(orthanc_id) == hashlib.md5(content, usedforsecurity=False).hexdigest():
+        if orthanc.md5(orthanc_id) == digests.orthanc_md5(content):
             return orthanc_id
         there = archived.fetch(orthanc, orthanc_id)
         if there is None or not is_same(content, there.content):
