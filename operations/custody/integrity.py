@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from operations.custody.identity import identify
 from operations.custody.worker import WRITER, Desk
 from zambezi import clock, digests, hold, holding
+from zambezi.database import generations
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import ChainHead, Held
+from zambezi.database.tables import AnnouncedInstance, ChainHead, Held
 from zambezi.orthanc_client import OrthancClient
 
 log = logging.getLogger("zambezi.custody")
@@ -125,6 +126,28 @@ def take_away(sessions: Sessions, folder: Path, now: datetime, is_told: Callable
     return gone
 
 
+def forget_announcements(sessions: Sessions, now: datetime) -> int:
+    """Take back the announcements of what was released a while ago; how many.
+
+    While one stands, other content under that SOP Instance UID counts as ours, and nobody would be asked about it.
+    """
+    busy = select(Held.sop_uid).where(Held.state == "releasing", Held.sop_uid.is_not(None))
+    with sessions.begin() as session:
+        gone = session.execute(
+            delete(AnnouncedInstance)
+            .where(
+                AnnouncedInstance.cause == "restore",
+                AnnouncedInstance.reference.like("hold %"),
+                AnnouncedInstance.created_at <= clock.text(now - GRACE),
+                AnnouncedInstance.sop_uid.not_in(busy),
+            )
+            .returning(AnnouncedInstance.sop_uid)
+        ).all()
+        if gone:
+            generations.raise_(session, "announced")
+    return len(gone)
+
+
 def is_told(sessions: Sessions, orthanc: OrthancClient) -> bool:
     """Whether the central database has the plugin's whole journal, and the journal all that was stored."""
     status = orthanc.get("/zambezi/status")
@@ -147,6 +170,7 @@ class Upkeep:
         if adopt(desk.sessions, folder, now):
             return True
         if self._next is None or now >= self._next:
+            forget_announcements(desk.sessions, now)
             let = retain(desk.sessions, now, timedelta(days=desk.settings.hold.keep_days))
             gone = take_away(desk.sessions, folder, now, lambda: is_told(desk.sessions, desk.orthanc))
             if let or gone:

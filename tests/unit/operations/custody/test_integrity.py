@@ -11,7 +11,8 @@ from sqlalchemy import select
 from operations.custody import integrity
 from tests.unit.operations.custody.archive import Room, sample
 from zambezi import clock, hold, holding
-from zambezi.database.tables import ChainHead, ExceptionItem, Held, LegalHold
+from zambezi.database import generations
+from zambezi.database.tables import AnnouncedInstance, ChainHead, ExceptionItem, Held, LegalHold
 
 YEAR = timedelta(days=365)
 CT, MR = sample("CT_small.dcm"), sample("MR_small.dcm")
@@ -191,6 +192,28 @@ def test_whether_the_database_knows_the_whole_journal(room, central, lag, told):
         with room.sessions.begin() as session:
             session.add(ChainHead(journal="orthanc", seq=central, hash="x"))
     assert integrity.is_told(room.sessions, room.archive) is told
+
+
+def test_an_announcement_is_taken_back_once_its_release_is_long_over(room):
+    """While it stands, other content under the same UID would pass for ours."""
+    busy = room.hold(MR, why="quarantine", state="waiting", reference="rule 1")
+    sop = str(room.row(busy).sop_uid)
+    with room.sessions.begin() as session:
+        holding.ask_release(session, session.get_one(Held, busy), "ana", "", room.now, "ris")
+        for sop_uid, cause, reference in (
+            ("1.2.1", "restore", "hold 1"), ("1.2.2", "correction", "correction 1"), ("1.2.3", "restore", "deletion 4"),
+            (sop, "restore", f"hold {busy}"),
+        ):  # fmt: skip
+            at = clock.text(room.now)
+            session.add(AnnouncedInstance(sop_uid=sop_uid, cause=cause, reference=reference, created_at=at))
+    assert integrity.forget_announcements(room.sessions, room.now) == 0, "the archive may still be recording it"
+    room.pass_by(hours=1)
+    assert integrity.forget_announcements(room.sessions, room.now) == 1
+    assert integrity.forget_announcements(room.sessions, room.now) == 0
+    with room.sessions.begin() as session:
+        assert session.get(AnnouncedInstance, "1.2.1") is None
+        assert session.get(AnnouncedInstance, sop), "it is only on its way"
+        assert generations.current(session, "announced") == 1, "the plugin hears of it, and of nothing else"
 
 
 def test_upkeep_lets_go_and_takes_away_by_itself(room):
