@@ -8,7 +8,6 @@ holds the same bytes, or the hold does.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 from zambezi import clock, digests
+from zambezi import hold as files
 from zambezi.config import Configuration
 from zambezi.config.load import SECRETS_FILE
 from zambezi.environment import Environment
@@ -136,37 +136,35 @@ def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool
     except OrthancRefused as refused:
         if refused.is_transient or refused.status >= 507:
             raise RecoveryFault(f"Orthanc doesn't take {file.name}: {refused}; is the disk full?") from refused
-        why = f"Orthanc can't read it: HTTP {refused.status}"
+        why, reason = "unreadable", f"Orthanc can't read it: HTTP {refused.status}"
     except OrthancUnreachable as error:
         raise RecoveryFault(f"Orthanc stopped answering during recovery ({error}); see its log") from error
     else:
         if held == digests.orthanc_md5(content):
             file.unlink()
             return True
-        why = f"the archive has other bytes for the same instance {stored['ID']}"
-    hold(environment, content, why, file.name, clock.now())
+        why, reason = "conflict", f"the archive has other bytes for the same instance {stored['ID']}"
+    hold(environment, content, why, reason, file.name, clock.now())
     file.unlink()
     return False
 
 
-def hold(environment: Environment, content: bytes, why: str, name: str, now: datetime) -> Path:
-    """Keep a file whole in the hold, for a person to decide; on disk and verified when this returns."""
-    digest = hashlib.sha256(content).hexdigest()
-    file = environment.hold_dir / f"{digest}.dcm"
-    environment.hold_dir.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        fresh = file.with_suffix(".new")
-        with fresh.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(file)
-    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-        raise RecoveryFault(f"{file} was not written as it should be; check the disk")
-    _append(environment.hold_dir / "README.jsonl", {"sha256": digest, "why": why, "file": name, "at": clock.text(now)})
-    _sync(environment.hold_dir)
-    _incident(environment, now, f"a file that the index had lost is in the hold: {why}", hold=digest)
-    return file
+def hold(environment: Environment, content: bytes, why: str, reason: str, name: str, now: datetime) -> Path:
+    """Keep a file whole in the hold, for a person to decide; on disk and verified when this returns.
+
+    The central database may be away while the archive starts: a note says why it lies there, custody makes a row of it.
+    """
+    folder = environment.hold_dir
+    sha256 = files.put(folder, content)
+    try:
+        files.get(folder, sha256)
+    except files.NotHeld as error:
+        raise RecoveryFault(f"{error}: it was not written as it should be; check the disk") from error
+    files.leave_note(
+        folder, sha256, {"why": why, "reason": reason, "reference": f"recovery {name}", "at": clock.text(now)}
+    )
+    _incident(environment, now, f"a file that the index had lost is in the hold: {reason}", hold=sha256)
+    return files.path(folder, sha256)
 
 
 def is_taken(port: int) -> bool:
@@ -248,11 +246,3 @@ def _append(file: Path, line: Mapping[str, str]) -> None:
         out.write(json.dumps(line) + "\n")
         out.flush()
         os.fsync(out.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,8 @@
 """The process `operations`: looks after the house by the clock (APScheduler).
 
 Every few seconds a sign of life with the queues' depths; every minute the disk; every night the whole audit
-trail. What a person must know becomes an item that waits for a decision, and an `incident` in the audit trail.
+trail and every file of the hold. What a person must know becomes an item that waits for a decision, and an `incident`
+in the audit trail.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import auditing, status
-from operations.custody import worker
+from operations.custody import integrity, worker
 from zambezi import audit, clock, config, keys
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionItem
@@ -130,6 +131,13 @@ class Caretaker:
         self._findings.details["audit verified"] = clock.text(now)
         self._warn(audit_concerns(verdict), now)
 
+    def check_hold(self) -> None:
+        """Look at every file of the hold; a damaged one becomes an item of its own."""
+        now = clock.now()
+        looked = integrity.look(self._writing, self._environment.hold_dir, now)
+        self._findings.details["hold checked"] = f"{clock.text(now)}: {looked}"
+        log.info("the hold: %s", looked)
+
     def _warn(self, concerns: list[Concern], now: datetime) -> None:
         for concern in concerns:
             with self._writing.begin() as session:
@@ -170,6 +178,7 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.sign_of_life), "interval", seconds=5, next_run_time=clock.now(), **at)
     scheduler.add_job(caretaker.guarded(caretaker.look_at_disk), "interval", minutes=1, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
+    scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

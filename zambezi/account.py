@@ -54,6 +54,18 @@ def become_owner(home: Path) -> None:
         _become(pwd.getpwuid(owner))
 
 
+def at_the_console() -> str:
+    """Who types at the console, as audit entries name them: `console:USER`, whatever account the command goes on as.
+
+    The kernel keeps who signed in (loginuid), through sudo and su; where nobody did, sudo's word or the account.
+    """
+    try:
+        signed_in = int(Path("/proc/self/loginuid").read_text())
+        return f"console:{pwd.getpwuid(signed_in).pw_name}"
+    except (OSError, ValueError, KeyError):  # a container, or a session that no sign-in began (4294967295)
+        return f"console:{os.environ.get('SUDO_USER') or pwd.getpwuid(os.getuid()).pw_name}"
+
+
 def first_blocked(account: pwd.struct_passwd, paths: Iterable[Path]) -> Path | None:
     """The first folder on the way to (and at) one of the paths that the account may not enter."""
     groups = set(os.getgrouplist(account.pw_name, account.pw_gid))

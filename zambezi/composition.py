@@ -20,6 +20,7 @@ PAGE_SETS: tuple[str, ...] = (
     "ris_service.audit_pages:pages",
     "ris_service.user_pages:pages",
     "migration.pages:pages",
+    "operations.custody.hold_pages:pages",
     "operations.pages:pages",
 )
 
@@ -40,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "route": "gateway.commands:route",
     "message": "gateway.commands:message",
     "migrate": "migration.commands:migrate",
+    "hold": "operations.custody.hold_commands:hold",
 }
 
 

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from tests.integration.archive_fixture import Archive, image, until, written
+from zambezi import hold
 from zambezi.orthanc_client import OrthancClient
 
 
@@ -130,11 +131,12 @@ def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None
     lost.parent.mkdir(parents=True)
     lost.write_bytes(broken)
     archive.start()
-    held = list(archive.environment.hold_dir.glob("*.dcm"))
+    held = list(hold.files(archive.environment.hold_dir))
     assert [file.read_bytes() for file in held] == [broken]
     assert not lost.exists()
-    told = json.loads((archive.environment.hold_dir / "README.jsonl").read_text())
-    assert told["sha256"] == held[0].stem
+    (note,) = hold.notes(archive.environment.hold_dir)
+    told = json.loads(note.read_text())
+    assert (told["sha256"], told["why"]) == (held[0].stem, "unreadable")
     incident = until(lambda: archive.events("incident"))
     assert incident[0]["hold"] == held[0].stem
     archive.stop()
@@ -148,7 +150,7 @@ def test_a_file_that_was_never_written_is_no_loss_and_no_incident(tmp_path: Path
     empty.touch()
     archive.start()
     assert not empty.exists()
-    assert not list(archive.environment.hold_dir.glob("*.dcm"))
+    assert not list(hold.files(archive.environment.hold_dir))
     assert archive.events("incident") == []
     assert archive.log.count("starting Orthanc") == archive.log.count("Orthanc has started"), "no second start for it"
     archive.stop()

@@ -204,6 +204,12 @@ class DicomTls(Section):
     )
 
 
+class Hold(Section):
+    keep_days: float = Field(
+        365, ge=30, le=36500, description="So long the hold keeps the old copy of what was corrected or deleted."
+    )
+
+
 class Zambezi(Section):
     """The whole `Zambezi` section."""
 
@@ -217,6 +223,7 @@ class Zambezi(Section):
     worklist: Worklist = Field(Worklist(), description="What modalities see when they ask for their worklist.")
     session: Session = Field(Session(), description="How long a sign-in lasts, and when an account closes.")
     migration: Migration = Field(Migration(), description="Legacy archives whose studies are brought over.")
+    hold: Hold = Field(Hold(), description="What lies apart until somebody decides, and safe copies.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")
