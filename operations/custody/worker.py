@@ -33,6 +33,7 @@ TROUBLE_S = 5.0
 STEPS: tuple[str, ...] = (
     "operations.custody.integrity:Upkeep",
     "operations.custody.comparing:Comparing",
+    "operations.custody.correcting:Correcting",
     "operations.custody.releasing:Releasing",
 )
 

@@ -18,7 +18,7 @@ from demo.hospital import PASSWORD, Hospital
 from operations.custody.identity import identify
 from tests import invariants
 from tests.integration.test_ris_browser import FLAGS, shot
-from zambezi import clock, hold, holding, keys
+from zambezi import clock, corrections, hold, holding, keys
 from zambezi.database.tables import AnnouncedInstance, AuditEntry, Held
 from zambezi.orthanc_client import OrthancClient
 
@@ -101,6 +101,29 @@ def test_the_archives_own_copy_is_never_overwritten_by_a_release(hospital, archi
     )  # fmt: skip
     (orthanc_id,) = archive.find("Instance", {"SOPInstanceUID": row(hospital, number).sop_uid})
     assert archive.file(orthanc_id) == ours
+
+
+def test_a_newcomer_takes_the_place_of_the_archived_copy_by_a_correction(hospital, archive):
+    ours = sample("MR_small_expb.dcm")
+    archive.store(ours)
+    there = dcmread(BytesIO(ours), stop_before_pixels=True)
+    came = dcmread(BytesIO(sample("MR_small_RLE.dcm")))
+    came.SeriesDescription = "the right one"
+    out = BytesIO()
+    came.save_as(out)
+    number = put(hospital, out.getvalue(), "waiting")
+    (orthanc_id,) = archive.find("Instance", {"SOPInstanceUID": there.SOPInstanceUID})
+    with hospital.database().begin() as session:
+        now, held = clock.now(), session.get_one(Held, number)
+        request = {"instances": [orthanc_id], "replace": number}
+        holding.ask_replace(
+            session, held,
+            lambda: corrections.ask(session, "replace", request, "checked", "ana", now, "custody"),
+            "ana", "checked", now, "custody",
+        )  # fmt: skip
+    assert "took the other's place" in str(becomes(hospital, number, "released").decision)
+    (orthanc_id,) = archive.find("Instance", {"SOPInstanceUID": there.SOPInstanceUID})
+    assert dcmread(BytesIO(archive.file(orthanc_id))).SeriesDescription == "the right one"
 
 
 def test_one_person_at_the_console_can_not_discard_alone(hospital):
