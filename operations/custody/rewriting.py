@@ -1,0 +1,322 @@
+"""A corrected copy of one instance: the named attributes changed, their old values kept inside, all else byte by byte.
+
+What an attribute was goes into the Original Attributes Sequence (0400,0561) (PS3.3 C.12.1.1.9), behind what stood
+there before. That nothing else has changed is shown with the canonical digest (zambezi.digest), which takes both
+files apart in another way. Pure: time and reason are parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydicom import charset
+from pydicom.datadict import keyword_for_tag
+
+from operations.custody import elements
+from operations.custody.elements import Element, File, NotFaithful
+from zambezi import digest, worklist
+from zambezi.correctable import ATTRIBUTES
+
+ORIGINALS = 0x04000561
+_CHARACTER_SET = 0x00080005
+_STUDY_UID, _SERIES_UID, _SOP_UID, _PATIENT_ID = 0x0020000D, 0x0020000E, 0x00080018, 0x00100020
+_ACCESSION_NUMBER, _INSTITUTION = 0x00080050, 0x00080080
+#: Sequences whose items name the order and the study once more: Request Attributes, Referenced Request (of reports).
+_REQUESTS = (0x00400275, 0x0040A370)
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the Original Attributes Sequence says of this change: when, by what (LO), and COERCE or CORRECT."""
+
+    at: datetime
+    system: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One attribute that becomes another, in words for a person; "" where it isn't there."""
+
+    tag: str  # (gggg,eeee)
+    keyword: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The corrected file and what is different in it; nothing is where the file has all that was asked already."""
+
+    content: bytes
+    changed: tuple[Changed, ...]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What Orthanc knows an instance by; the same UIDs under another patient ID are another instance."""
+
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+
+    @property
+    def orthanc_id(self) -> str:
+        return _hashed(self.patient_id, self.study_uid, self.series_uid, self.sop_uid)
+
+    @property
+    def study_orthanc_id(self) -> str:
+        return _hashed(self.patient_id, self.study_uid)
+
+
+def identity(content: bytes) -> Identity:
+    """Of a file; NotFaithful where it has none."""
+    file = elements.read(content)
+    encodings = _terms(file.get(_CHARACTER_SET))
+    found = [_text(file.get(tag), encodings) for tag in (_PATIENT_ID, _STUDY_UID, _SERIES_UID, _SOP_UID)]
+    if not all(found[1:]):
+        raise NotFaithful("it has no Study, Series or SOP Instance UID")
+    return Identity(*found)
+
+
+def values(content: bytes, tags: Iterable[str]) -> dict[str, str]:
+    """The values of attributes (ggggeeee) of a file, in words; those that are there."""
+    file = elements.read(content)
+    terms = _terms(file.get(_CHARACTER_SET))
+    found = {tag: file.get(int(tag, 16)) for tag in tags}
+    return {tag: _text(one, terms) for tag, one in found.items() if one is not None}
+
+
+def rewrite(content: bytes, changes: Mapping[str, str | None], stamp: Stamp) -> Rewritten:
+    """The file with these attributes (ggggeeee) as they are to be; None takes one away.
+
+    NotFaithful, with the reason, where that can't be done without touching anything else.
+    """
+    file = elements.read(content)
+    before = _terms(file.get(_CHARACTER_SET))
+    wanted = {int(tag, 16): value for tag, value in changes.items()}
+    _check_pixels_untouched(wanted)
+    terms = [one for one in (wanted.pop(_CHARACTER_SET) or "").split("\\") if one] if _CHARACTER_SET in wanted else None
+    differing = {tag: value for tag, value in wanted.items() if not _is_so_already(file, tag, value, before, terms)}
+    if terms is None:
+        terms = _terms_for(file, differing, before)
+    new: dict[int, bytes | None] = {tag: _new(tag, value, file, terms) for tag, value in differing.items()}
+    if terms != before:
+        new[_CHARACTER_SET] = _new(_CHARACTER_SET, "\\".join(terms), file, terms) if terms else None
+    for tag in _REQUESTS:
+        requests = file.get(tag)
+        changed = _requests(requests, differing, file, terms) if requests is not None else None
+        if changed is not None:
+            new[tag] = changed
+    if not new:
+        return Rewritten(content, ())
+    new[ORIGINALS] = _originals(file, sorted(new), stamp)
+    rewritten = elements.joined(file, new)
+    _prove(content, rewritten, set(new))
+    after = elements.read(rewritten)
+    told = [_told(tag, file, after, before, terms) for tag in sorted(new) if tag != ORIGINALS]
+    return Rewritten(rewritten, tuple(told))
+
+
+def _check_pixels_untouched(wanted: Iterable[int]) -> None:
+    strange = [tag for tag in wanted if f"{tag:08X}" not in ATTRIBUTES]
+    if strange:
+        raise NotFaithful(f"{elements.name(strange[0])} is no attribute that may be corrected")
+
+
+def _is_so_already(file: File, tag: int, value: str | None, before: Sequence[str], terms: Sequence[str] | None) -> bool:
+    one = file.get(tag)
+    if value is None or one is None:
+        return value is None and one is None
+    if terms is not None and terms != before and not one.value.isascii():
+        return False
+    return _text(one, before) == value
+
+
+def _new(tag: int, value: str | None, file: File, terms: Sequence[str]) -> bytes | None:
+    if value is None:
+        return None
+    vr = ATTRIBUTES[f"{tag:08X}"].vr
+    encoded = _encoded(value, vr, terms)
+    if encoded is None:
+        raise NotFaithful(f"{_keyword(tag)}: the character set {_said(terms)} can't hold the value")
+    return elements.written(tag, vr, _padded(encoded, vr), file.coding)
+
+
+def _padded(value: bytes, vr: str) -> bytes:
+    return value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+
+
+def _terms_for(file: File, wanted: Mapping[int, str | None], before: list[str]) -> list[str]:
+    """The character set in which the file can hold the new values: its own, else another if no other text minds."""
+    texts = [value for tag, value in wanted.items() if value and ATTRIBUTES[f"{tag:08X}"].vr in _TEXT]
+    if all(_encoded(value, "LO", before) is not None for value in texts):
+        return before
+    other = _foreign_text([one for one in file.elements if one.tag not in wanted])
+    if other is not None:
+        raise NotFaithful(
+            f"its character set {_said(before)} can't hold one of the new values, and {elements.name(other)} has "
+            "letters that would have to be written anew; write the value without these letters, or correct "
+            "SpecificCharacterSet if it is wrong"
+        )
+    return [worklist.character_set(texts)]
+
+
+def _foreign_text(found: Iterable[Element]) -> int | None:
+    """The first text that isn't plain ASCII, and so would be another one in another character set."""
+    for one in found:
+        if one.known_vr == "SQ":
+            for inside in elements.items(one):
+                if not any(nested.tag == _CHARACTER_SET for nested in inside):
+                    nested_tag = _foreign_text(inside)
+                    if nested_tag is not None:
+                        return nested_tag
+        elif one.known_vr in _TEXT and not (one.value.isascii() and b"\x1b" not in one.value):
+            return one.tag
+    return None
+
+
+def _requests(sequence: Element, wanted: Mapping[int, str | None], file: File, terms: Sequence[str]) -> bytes | None:
+    """The sequence with the order's number and the study's UID as they are to be, where they stand; None: as it is."""
+    own = file.get(_STUDY_UID)
+    study = own.value.rstrip(b"\0 ") if own else b""
+    changed = False
+    made: list[bytes] = []
+    for inside in elements.items(sequence):
+        parts: list[bytes] = []
+        for one in inside:
+            is_ours = one.tag == _ACCESSION_NUMBER or (one.tag == _STUDY_UID and one.value.rstrip(b"\0 ") == study)
+            if not (is_ours and one.tag in wanted):
+                parts.append(one.whole)
+                continue
+            value = wanted[one.tag]
+            vr = ATTRIBUTES[f"{one.tag:08X}"].vr
+            encoded = _encoded(value, vr, terms) if value is not None else None
+            part = b"" if encoded is None else elements.written(one.tag, vr, _padded(encoded, vr), one.coding)
+            changed = changed or part != one.whole
+            parts.append(part)
+        made.append(elements.item(b"".join(parts), sequence.inner_coding))
+    if not changed:
+        return None
+    return elements.written(sequence.tag, sequence.vr or "SQ", b"".join(made), file.coding)
+
+
+def _originals(file: File, tags: Sequence[int], stamp: Stamp) -> bytes:
+    """The Original Attributes Sequence with one more item: what these elements were, byte by byte."""
+    earlier = file.get(ORIGINALS)
+    if earlier is not None and earlier.vr == "UN":
+        raise NotFaithful("its Original Attributes Sequence is written with VR UN, and can't be added to as it is")
+    coding = file.coding
+    was = b"".join(one.whole for one in file.elements if one.tag in tags)
+    institution = file.get(_INSTITUTION)
+    source = institution.value if institution is not None and len(institution.value) <= 64 else b""
+    moment = f"{stamp.at.astimezone(UTC):%Y%m%d%H%M%S.%f}+0000"
+    content = b"".join(
+        (
+            elements.written(0x04000550, "SQ", elements.item(was, coding), coding),
+            elements.written(0x04000562, "DT", _padded(moment.encode(), "DT"), coding),
+            elements.written(0x04000563, "LO", _padded(stamp.system.encode("ascii"), "LO"), coding),
+            elements.written(0x04000564, "LO", source, coding),
+            elements.written(0x04000565, "CS", _padded(stamp.reason.encode("ascii"), "CS"), coding),
+        )
+    )
+    value = (earlier.value if earlier is not None else b"") + elements.item(content, coding)
+    return elements.written(ORIGINALS, "SQ", value, coding)
+
+
+def _prove(old: bytes, new: bytes, named: set[int]) -> None:
+    """The two files differ in the named elements alone; else NotFaithful. The digest reads them in its own way."""
+    try:
+        one, other = digest.fingerprint(old), digest.fingerprint(new)
+    except digest.Unreadable as error:
+        raise NotFaithful(str(error)) from error
+    found = set(digest.differences(one, other))
+    strange = found - {elements.name(tag) for tag in named}
+    if strange:
+        raise NotFaithful(f"{', '.join(sorted(strange))} would change, too")
+    if elements.name(ORIGINALS) not in found:
+        raise NotFaithful("the old values could not be kept in the corrected copy")
+
+
+def _told(tag: int, file: File, after: File, before: Sequence[str], terms: Sequence[str]) -> Changed:
+    if tag in _REQUESTS:
+        return Changed(elements.name(tag), _keyword(tag), _numbers(file, tag, before), _numbers(after, tag, terms))
+    return Changed(elements.name(tag), _keyword(tag), _text(file.get(tag), before), _text(after.get(tag), terms))
+
+
+def _numbers(file: File, tag: int, terms: Sequence[str]) -> str:
+    sequence = file.get(tag)
+    inside = elements.items(sequence) if sequence is not None else []
+    return ", ".join(_text(one, terms) for item in inside for one in item if one.tag in (_ACCESSION_NUMBER, _STUDY_UID))
+
+
+def _keyword(tag: int) -> str:
+    return keyword_for_tag(tag) or elements.name(tag)
+
+
+def _said(terms: Sequence[str]) -> str:
+    return "\\".join(terms) or "ISO_IR 6 (plain ASCII)"
+
+
+def _terms(element: Element | None) -> list[str]:
+    if element is None:
+        return []
+    written = element.value.decode("latin-1").rstrip("\0 ")
+    return [one.strip() for one in written.split("\\")] if written else []
+
+
+def _codecs(terms: Sequence[str]) -> list[str] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an unknown term is no reason to guess: None says so
+        try:
+            return charset.convert_encodings(list(terms))
+        except LookupError:
+            return None
+
+
+def _text(element: Element | None, terms: Sequence[str]) -> str:
+    """The value as text; what can't be read is taken for Latin-1, as Orthanc does (DefaultEncoding)."""
+    if element is None:
+        return ""
+    value = element.value.rstrip(b"\0 ")
+    codecs = _codecs(terms) if terms else None
+    if (value.isascii() and b"\x1b" not in value) or codecs is None:
+        return value.decode("latin-1").strip()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if element.known_vr == "PN":
+            groups = [charset.decode_bytes(group, codecs, {0x5E}) for group in value.split(b"=")]
+            return "=".join(groups).strip()
+        return charset.decode_bytes(value, codecs, {0x5C}).strip()
+
+
+def _encoded(value: str, vr: str, terms: Sequence[str]) -> bytes | None:
+    """The value in the file's character set; None where that can't hold it."""
+    if value.isascii():
+        return value.encode()
+    codecs = _codecs(terms)
+    if not [term for term in terms if term not in ("", "ISO_IR 6", "ISO 2022 IR 6")] or codecs is None:
+        return None
+    if vr not in _TEXT:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if len(terms) == 1:
+                return value.encode(codecs[0])
+            encoded = charset.encode_string(value, codecs)
+            return encoded if charset.decode_bytes(encoded, codecs, {0x5C, 0x5E}) == value else None
+        except (UnicodeError, LookupError):
+            return None
+
+
+def _hashed(*parts: str) -> str:
+    # Orthanc's DicomInstanceHasher: SHA-1 of the identifiers joined by bars, in five groups.
+    found = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
+    return "-".join(found[n : n + 8] for n in range(0, 40, 8))
