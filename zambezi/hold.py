@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 
@@ -23,14 +28,17 @@ def path(folder: Path, sha256: str) -> Path:
 def put(folder: Path, content: bytes) -> str:
     """Keep these bytes; they are on disk, under their SHA-256 (which is returned), when this returns. Raises OSError.
 
-    Keeping the same bytes twice keeps them once.
+    Keeping the same bytes twice keeps them once; the file's time then says when they were put last.
     """
     sha256 = hashlib.sha256(content).hexdigest()
     file = path(folder, sha256)
-    if file.exists() and file.stat().st_size == len(content):
-        return sha256
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+    with _alone(folder):
+        if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+            os.utime(file)
+            _sync(file.parent)
+            return sha256
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         out.write(content)
@@ -53,9 +61,38 @@ def get(folder: Path, sha256: str) -> bytes:
     return content
 
 
-def remove(folder: Path, sha256: str) -> None:
-    """Take the file away; only zambezi.holding says when that may be."""
-    path(folder, sha256).unlink(missing_ok=True)
+def remove(folder: Path, sha256: str, untouched_since: datetime) -> bool:
+    """Take the file away, unless it was put (again) after that moment; whether it is gone.
+
+    Only zambezi.holding says when that may be. Who puts bytes that are there already makes the file young again: a
+    row of theirs, which is still to come, will find it.
+    """
+    file = path(folder, sha256)
+    with _alone(folder):
+        if not file.exists():
+            return True
+        if file.stat().st_mtime > untouched_since.timestamp():
+            return False
+        file.unlink()
+    _sync(file.parent)
+    return True
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """Every object's file, in the order of digests; what is just being written isn't one yet."""
+    yield from sorted(folder.glob("[0-9a-f][0-9a-f]/*.dcm"))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody looks whether a file is there while somebody takes it away."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

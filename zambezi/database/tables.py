@@ -341,6 +341,7 @@ class Held(Leased, Base):
     decided_by: Mapped[str | None] = mapped_column(String(80))
     decided_at: Mapped[str | None] = mapped_column(Moment)
     decision: Mapped[str | None] = mapped_column(Text)
+    correction_id: Mapped[int | None] = mapped_column(ForeignKey("correction.id"))  # that puts it in another's place
 
 
 class Correction(Leased, Base):

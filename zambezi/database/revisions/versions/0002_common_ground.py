@@ -85,49 +85,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_deletion_study_uid"), ["study_uid"], unique=False)
 
     op.create_table(
-        "held",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("size", sa.Integer(), nullable=False),
-        sa.Column("why", sa.String(length=16), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("reference", sa.String(length=200), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("sop_uid", sa.String(length=64), nullable=True),
-        sa.Column("series_uid", sa.String(length=64), nullable=True),
-        sa.Column("study_uid", sa.String(length=64), nullable=True),
-        sa.Column("patient_id", sa.String(length=64), nullable=False),
-        sa.Column("orthanc_id", sa.String(length=44), nullable=True),
-        sa.Column("other_sha256", sa.String(length=64), nullable=True),
-        sa.Column("differs", sa.JSON(), nullable=False),
-        sa.Column("sender", sa.String(length=200), nullable=False),
-        sa.Column("times", sa.Integer(), nullable=False),
-        sa.Column("held_at", sa.String(length=27), nullable=False),
-        sa.Column("keep_until", sa.String(length=27), nullable=True),
-        sa.Column("checked_at", sa.String(length=27), nullable=True),
-        sa.Column("is_intact", sa.Boolean(), nullable=False),
-        sa.Column("asked_by", sa.String(length=80), nullable=True),
-        sa.Column("asked_at", sa.String(length=27), nullable=True),
-        sa.Column("decided_by", sa.String(length=80), nullable=True),
-        sa.Column("decided_at", sa.String(length=27), nullable=True),
-        sa.Column("decision", sa.Text(), nullable=True),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("next_at", sa.String(length=27), nullable=False),
-        sa.Column("lease_owner", sa.String(length=80), nullable=True),
-        sa.Column("lease_until", sa.String(length=27), nullable=True),
-        sa.Column("fence", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_held")),
-        sa.UniqueConstraint("sha256", "why", "reference", name=op.f("uq_held_sha256")),
-    )
-    with op.batch_alter_table("held", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_held_held_at"), ["held_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_held_sha256"), ["sha256"], unique=False)
-        batch_op.create_index(batch_op.f("ix_held_sop_uid"), ["sop_uid"], unique=False)
-        batch_op.create_index(batch_op.f("ix_held_state"), ["state"], unique=False)
-        batch_op.create_index(batch_op.f("ix_held_study_uid"), ["study_uid"], unique=False)
-        batch_op.create_index(batch_op.f("ix_held_why"), ["why"], unique=False)
-
-    op.create_table(
         "legal_hold",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("study_uid", sa.String(length=64), nullable=True),
@@ -175,6 +132,51 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["deletion_id"], ["deletion.id"], name=op.f("fk_deletion_item_deletion_id")),
         sa.PrimaryKeyConstraint("deletion_id", "orthanc_id", name=op.f("pk_deletion_item")),
     )
+    op.create_table(
+        "held",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("why", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("reference", sa.String(length=200), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("sop_uid", sa.String(length=64), nullable=True),
+        sa.Column("series_uid", sa.String(length=64), nullable=True),
+        sa.Column("study_uid", sa.String(length=64), nullable=True),
+        sa.Column("patient_id", sa.String(length=64), nullable=False),
+        sa.Column("orthanc_id", sa.String(length=44), nullable=True),
+        sa.Column("other_sha256", sa.String(length=64), nullable=True),
+        sa.Column("differs", sa.JSON(), nullable=False),
+        sa.Column("sender", sa.String(length=200), nullable=False),
+        sa.Column("times", sa.Integer(), nullable=False),
+        sa.Column("held_at", sa.String(length=27), nullable=False),
+        sa.Column("keep_until", sa.String(length=27), nullable=True),
+        sa.Column("checked_at", sa.String(length=27), nullable=True),
+        sa.Column("is_intact", sa.Boolean(), nullable=False),
+        sa.Column("asked_by", sa.String(length=80), nullable=True),
+        sa.Column("asked_at", sa.String(length=27), nullable=True),
+        sa.Column("decided_by", sa.String(length=80), nullable=True),
+        sa.Column("decided_at", sa.String(length=27), nullable=True),
+        sa.Column("decision", sa.Text(), nullable=True),
+        sa.Column("correction_id", sa.Integer(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.String(length=27), nullable=False),
+        sa.Column("lease_owner", sa.String(length=80), nullable=True),
+        sa.Column("lease_until", sa.String(length=27), nullable=True),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["correction_id"], ["correction.id"], name=op.f("fk_held_correction_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_held")),
+        sa.UniqueConstraint("sha256", "why", "reference", name=op.f("uq_held_sha256")),
+    )
+    with op.batch_alter_table("held", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_held_held_at"), ["held_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_held_sha256"), ["sha256"], unique=False)
+        batch_op.create_index(batch_op.f("ix_held_sop_uid"), ["sop_uid"], unique=False)
+        batch_op.create_index(batch_op.f("ix_held_state"), ["state"], unique=False)
+        batch_op.create_index(batch_op.f("ix_held_study_uid"), ["study_uid"], unique=False)
+        batch_op.create_index(batch_op.f("ix_held_why"), ["why"], unique=False)
+
     with op.batch_alter_table("exception_item", schema=None) as batch_op:
         batch_op.add_column(sa.Column("kind", sa.String(length=40), nullable=False, server_default=""))
         batch_op.add_column(sa.Column("study_uid", sa.String(length=64), nullable=True))
@@ -208,6 +210,15 @@ def downgrade() -> None:
         batch_op.drop_column("study_uid")
         batch_op.drop_column("kind")
 
+    with op.batch_alter_table("held", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_held_why"))
+        batch_op.drop_index(batch_op.f("ix_held_study_uid"))
+        batch_op.drop_index(batch_op.f("ix_held_state"))
+        batch_op.drop_index(batch_op.f("ix_held_sop_uid"))
+        batch_op.drop_index(batch_op.f("ix_held_sha256"))
+        batch_op.drop_index(batch_op.f("ix_held_held_at"))
+
+    op.drop_table("held")
     op.drop_table("deletion_item")
     with op.batch_alter_table("correction_item", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_correction_item_old_study_uid"))
@@ -219,15 +230,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_legal_hold_patient_id"))
 
     op.drop_table("legal_hold")
-    with op.batch_alter_table("held", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_held_why"))
-        batch_op.drop_index(batch_op.f("ix_held_study_uid"))
-        batch_op.drop_index(batch_op.f("ix_held_state"))
-        batch_op.drop_index(batch_op.f("ix_held_sop_uid"))
-        batch_op.drop_index(batch_op.f("ix_held_sha256"))
-        batch_op.drop_index(batch_op.f("ix_held_held_at"))
-
-    op.drop_table("held")
     with op.batch_alter_table("deletion", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_deletion_study_uid"))
         batch_op.drop_index(batch_op.f("ix_deletion_state"))
