@@ -52,6 +52,7 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/instances"),
         ("POST", r"/tools/(find|bulk-content)"),
         ("DELETE", r"/instances/[0-9a-f-]{44}"),
+        ("POST", r"/studies/[0-9a-f-]{44}/reconstruct"),  # the index reads its tags anew; changes no image
     ),
 }
 

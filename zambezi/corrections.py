@@ -73,7 +73,7 @@ def ask(
     CorrectionRefused says every fault and what is allowed.
     """
     if not reason.strip():
-        raise CorrectionRefused("say why: the reason stands in the corrected images and in the audit trail")
+        raise CorrectionRefused("say why: the reason stands in the audit trail")
     resolved = resolve(session, kind, request, undo_of)
     at = clock.text(now)
     row = Correction(
@@ -120,8 +120,11 @@ def resolve(session: Session, kind: str, request: Mapping[str, Any], undo_of: in
     return resolved
 
 
-def why_not_undone(session: Session, undo_of: int | None) -> str:
-    """Empty, or why this correction can't be undone: it isn't done, or a later one changed the same instances."""
+def why_not_undone(session: Session, undo_of: int | None, by: int | None = None) -> str:
+    """Empty, or why this correction can't be undone: it isn't done, or a later one changed the same instances.
+
+    `by` is the correction that is about to undo it, where there is one already.
+    """
     before = session.get(Correction, undo_of) if undo_of is not None else None
     if before is None:
         return f"there is no correction {undo_of} to undo"
@@ -129,6 +132,12 @@ def why_not_undone(session: Session, undo_of: int | None) -> str:
         return f"correction {before.id} is {before.state}: only what is done can be undone" + (
             "; cancel it instead" if before.state in CANCELLABLE else ""
         )
+    undoing = select(Correction.id).where(
+        Correction.undo_of == before.id, Correction.state.in_(OPEN), Correction.id != (by or 0)
+    )
+    under_way = session.scalars(undoing).first()
+    if under_way is not None:
+        return f"correction {under_way} is undoing it already"
     items = items_of(session, before.id)
     if not items:
         return f"correction {before.id} changed nothing: there is nothing to undo"
@@ -139,7 +148,7 @@ def why_not_undone(session: Session, undo_of: int | None) -> str:
         later = session.execute(
             select(Correction.id, Correction.state, CorrectionItem.new_orthanc_id, CorrectionItem.new_sha256)
             .join(CorrectionItem, CorrectionItem.correction_id == Correction.id)
-            .where(touched, Correction.id != before.id, Correction.state.in_(("done", *OPEN)))
+            .where(touched, Correction.id.not_in((before.id, by or 0)), Correction.state.in_(("done", *OPEN)))
             .where(or_(Correction.done_at.is_(None), Correction.done_at > (before.done_at or "")))
             .order_by(Correction.done_at.is_(None).desc(), Correction.done_at.desc(), Correction.id.desc())
             .limit(1)
@@ -159,13 +168,13 @@ def items_of(session: Session, correction_id: int) -> Sequence[CorrectionItem]:
     return session.scalars(query.order_by(CorrectionItem.old_study_uid, CorrectionItem.old_orthanc_id)).all()
 
 
-def in_the_way(session: Session, correction_id: int, orthanc_ids: Sequence[str]) -> int | None:
-    """Another correction that is at these instances just now (what they are, or what they become)."""
+def in_the_way(session: Session, correction_id: int, orthanc_ids: Sequence[str], states: Sequence[str]) -> int | None:
+    """Another correction in one of these states that is at these instances (what they are, or what they become)."""
     wanted = set(orthanc_ids)
     under_way = session.execute(
         select(Correction.id, CorrectionItem.old_orthanc_id, CorrectionItem.new_orthanc_id)
         .join(CorrectionItem, CorrectionItem.correction_id == Correction.id)
-        .where(Correction.id != correction_id, Correction.state.in_(("preparing", "switching")))
+        .where(Correction.id != correction_id, Correction.state.in_(states))
         .order_by(Correction.id)
     )
     return next((row[0] for row in under_way if row[1] in wanted or row[2] in wanted), None)

@@ -75,6 +75,11 @@ class Identity:
         return _hashed(self.patient_id, self.study_uid)
 
 
+def patient_orthanc_id(patient_id: str) -> str:
+    """What Orthanc knows a patient by."""
+    return _hashed(patient_id)
+
+
 def identity(content: bytes) -> Identity:
     """Of a file; NotFaithful where it has none."""
     file = elements.read(content)

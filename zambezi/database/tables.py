@@ -373,6 +373,8 @@ class CorrectionItem(Base):
     old_series_uid: Mapped[str] = mapped_column(Uid)
     new_study_uid: Mapped[str] = mapped_column(Uid, index=True)
     new_series_uid: Mapped[str] = mapped_column(Uid)
+    old_study: Mapped[str] = mapped_column(String(44), default="")  # Orthanc's ids of the studies
+    new_study: Mapped[str] = mapped_column(String(44), default="")
     new_orthanc_id: Mapped[str | None] = mapped_column(String(44))
     old_sha256: Mapped[str | None] = mapped_column(String(64))
     new_sha256: Mapped[str | None] = mapped_column(String(64))

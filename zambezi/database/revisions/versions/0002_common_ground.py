@@ -110,6 +110,8 @@ def upgrade() -> None:
         sa.Column("old_series_uid", sa.String(length=64), nullable=False),
         sa.Column("new_study_uid", sa.String(length=64), nullable=False),
         sa.Column("new_series_uid", sa.String(length=64), nullable=False),
+        sa.Column("old_study", sa.String(length=44), nullable=False),
+        sa.Column("new_study", sa.String(length=44), nullable=False),
         sa.Column("new_orthanc_id", sa.String(length=44), nullable=True),
         sa.Column("old_sha256", sa.String(length=64), nullable=True),
         sa.Column("new_sha256", sa.String(length=64), nullable=True),
