@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
     "key": "operations.key_commands:key",
+    "correct": "operations.custody.correction_commands:correct",
     "user": "ris_service.commands:user",
     "token": "ris_service.commands:token",
     "order": "ris_service.commands:order",

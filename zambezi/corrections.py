@@ -66,7 +66,8 @@ def ask(
 
     `request`: what it is about, one of
         instances [orthanc_id, ...]; study, or studies a list: {"study_uid", "orthanc_id"};
-        series {"series_uid", "orthanc_id"}; patients {"from", "into"} (ids; merge takes all studies of `from`);
+        series {"series_uid", "orthanc_id"}, or a list of them;
+        patients {"from", "into"} (ids): a merge takes all studies of `from`, or the `studies` that it names there;
         replace: id of what is held and takes its archived copy's place (instances: that copy, where it isn't clear);
     and what it becomes: set {tag: value, None removes}, order (id), patients {"into"}, and for a move
         set 0020000D and, for another series, 0020000E; into {"orthanc_id"} where two patients have that study.

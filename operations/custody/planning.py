@@ -149,7 +149,7 @@ def _named(orthanc: OrthancClient, asked: Mapping[str, Any]) -> list[str]:
     if "instances" in asked:
         return list(dict.fromkeys(asked["instances"]))
     if "series" in asked:
-        return _of_series(orthanc, asked["series"]["orthanc_id"])
+        return [one for each in corrections.listed(asked["series"]) for one in _of_series(orthanc, each["orthanc_id"])]
     studies = corrections.listed(asked.get("studies") or asked["study"])
     return [one for study in studies for one in _of_study(orthanc, study["orthanc_id"])]
 

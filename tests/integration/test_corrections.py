@@ -4,215 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
-import os
-import signal
-import threading
+import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from click.testing import CliRunner
 from sqlalchemy import select
 
-from gateway.pushes import Pushes
+from operations.custody import correction_commands, previewing
 from operations.custody.correcting import Correcting
-from operations.custody.worker import WRITER, Desk
-from tests.integration.archive_fixture import Archive, image, until
-from zambezi import audit, clock, corrections, hold, keys
-from zambezi.config.settings import Zambezi
-from zambezi.database.engine import Sessions, connect, sessions
+from operations.custody.previewing import Preview
+from tests.integration.archive_fixture import image
+from tests.integration.correcting import LEASE, Room, a_room, desk, holds_only_new, read
+from zambezi import clock, corrections, hold
+from zambezi.corrections import CorrectionRefused
 from zambezi.database.tables import (
     AuditEntry,
-    Base,
     Correction,
     Delivery,
     ExceptionItem,
     Held,
-    Patient,
+    LegalHold,
+    Order,
+    Report,
+    Study,
 )
-from zambezi.environment import Environment
-from zambezi.orthanc_client import OrthancClient, OrthancError
 
-#: So short that a dead worker's work is taken over at once; renewed while its worker lives.
-LEASE = timedelta(seconds=0.6)
 #: No correction here has more places to die at; the tests say so if one has.
 MOST = 90
 
 
-def desk(environment: Environment, orthanc: OrthancClient | None = None) -> Desk:
-    """What the step works with, in this process."""
-    made = sessions(connect(environment.database_url, WRITER), WRITER)
-    client = orthanc or OrthancClient(environment, keys.load(environment.keys_file), WRITER)
-    return Desk(environment, Zambezi(), made, client, clock.now, f"test/{os.getpid()}")
-
-
-class Deadly(OrthancClient):
-    """Kills Orthanc before or after the n-th request that changes something."""
-
-    def __init__(self, environment: Environment, pid: int, n: int, after: bool) -> None:
-        super().__init__(environment, keys.load(environment.keys_file), WRITER)
-        self._pid, self._left, self._after = pid, n, after
-
-    def request(self, method: str, path: str, timeout_s: float | None = None, **how: Any) -> Any:
-        if method == "GET":
-            return super().request(method, path, timeout_s, **how)
-        self._left -= 1
-        if self._left == 0 and not self._after:
-            os.kill(self._pid, signal.SIGKILL)
-            time.sleep(0.1)
-        answer = super().request(method, path, timeout_s, **how)
-        if self._left == 0:
-            os.kill(self._pid, signal.SIGKILL)
-        return answer
-
-
-def work(variables: Mapping[str, str], rounds: int, deadly: tuple[int, int, bool] | None = None) -> None:
-    """A worker in a process of its own, until nothing is due for a lease's time, or so many rounds."""
-    os.environ.update(variables)
-    environment = Environment.read(variables)
-    client = Deadly(environment, *deadly) if deadly else None
-    step = Correcting(desk(environment, client), lease=LEASE)
-    idle_since = time.monotonic()
-    while rounds and time.monotonic() - idle_since < 2 * LEASE.total_seconds():
-        if step.round():
-            rounds -= 1
-            idle_since = time.monotonic()
-        time.sleep(0.05)
-
-
-@dataclass
-class Room:
-    """An archive, its database, and somebody who pushes what is announced."""
-
-    archive: Archive
-    sessions: Sessions
-    crash_dir: Path
-    orthanc: OrthancClient = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.orthanc = self.archive.as_service("custody")
-        self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload([__name__])
-
-    def store(self, *images: Dataset) -> list[str]:
-        """The Orthanc ids of the images, stored as a modality would."""
-        assert self.archive.send(*images) == [0] * len(images)
-        return [self.orthanc.find("Instance", {"SOPInstanceUID": one.SOPInstanceUID})[0] for one in images]
-
-    def study(self, instances: int = 2, **tags: Any) -> list[Dataset]:
-        uid = generate_uid()
-        return [image(uid, **{"AccessionNumber": "A1", "StudyDescription": "TC", **tags}) for _ in range(instances)]
-
-    def named(self, images: list[Dataset]) -> dict[str, str]:
-        found = self.orthanc.find("Study", {"StudyInstanceUID": images[0].StudyInstanceUID}, expand=True)
-        mine = [one for one in found if one["PatientMainDicomTags"]["PatientID"] == images[0].PatientID]
-        return {"study_uid": str(images[0].StudyInstanceUID), "orthanc_id": mine[0]["ID"]}
-
-    def ask(self, kind: str, request: dict[str, Any], undo_of: int | None = None) -> int:
-        with self.sessions.begin() as session:
-            now = clock.now()
-            return corrections.ask(session, kind, request, "a test", "ana", now, "ris", undo_of=undo_of).id
-
-    def carry_out(self, correction: int, state: str = "done") -> Correction:
-        """Let the step work in this process until the correction is in that state."""
-        step = Correcting(desk(self.archive.environment), lease=LEASE)
-
-        def is_over() -> Correction | None:
-            step.round()
-            with self.sessions.begin() as session:
-                row = session.get_one(Correction, correction)
-            return row if row.state == state else None
-
-        return until(is_over, 20)
-
-    def correct(self, kind: str, request: dict[str, Any], undo_of: int | None = None) -> Correction:
-        return self.carry_out(self.ask(kind, request, undo_of))
-
-    def run(self, rounds: int = 100, crash_at: int = 0, deadly: tuple[int, int, bool] | None = None) -> int | None:
-        """A worker in a process of its own; its exit code."""
-        if crash_at:
-            (self.crash_dir / WRITER).write_text(str(crash_at))
-        variables = {**self.archive.variables, "ZAMBEZI_CRASH_DIR": str(self.crash_dir)}
-        worker = self.processes.Process(target=work, args=(variables, rounds, deadly))
-        worker.start()
-        worker.join(90)
-        assert worker.exitcode is not None, "the worker hangs"
-        (self.crash_dir / WRITER).unlink(missing_ok=True)
-        return worker.exitcode
-
-    def files(self, images: list[Dataset]) -> dict[str, list[bytes]]:
-        """What the archive holds under each SOP Instance UID, wherever it is."""
-        uids = [str(one.SOPInstanceUID) for one in images]
-        return {
-            uid: [self.orthanc.file(one) for one in self.orthanc.find("Instance", {"SOPInstanceUID": uid})]
-            for uid in uids
-        }
-
-    def row(self, correction: int) -> Correction:
-        with self.sessions.begin() as session:
-            return session.get_one(Correction, correction)
-
-    def patient(self, patient_id: str) -> int:
-        with self.sessions.begin() as session:
-            at = clock.text(clock.now())
-            row = Patient(
-                patient_id=patient_id, issuer="HCZ", family_name="Macuácua", given_name="Inês", birth_date="19800131",
-                sex="F", created_at=at, updated_at=at,
-            )  # fmt: skip
-            session.add(row)
-            session.flush()
-            return row.id
-
-
-def read(content: bytes) -> Dataset:
-    return dcmread(io.BytesIO(content))
-
-
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    archive = Archive(tmp_path_factory.mktemp("archive")).start()
-    engine = connect(archive.environment.database_url, "test")
-    Base.metadata.create_all(engine)
-    made = sessions(engine, "test")
-    over = threading.Event()
-
-    def push() -> None:
-        pushes = Pushes(made, Zambezi(), archive.as_service("gateway"))
-        while not over.wait(0.1):
-            try:
-                pushes.push_what_is_newer(clock.now())
-            except OrthancError:
-                continue
-
-    pusher = threading.Thread(target=push)
-    pusher.start()
-    yield Room(archive, made, tmp_path_factory.mktemp("crash"))
-    over.set()
-    pusher.join()
-    archive.stop()
-
-
-def holds_only_new(room: Room, images: list[Dataset], correction: int, **tags: str) -> None:
-    """Each instance is there exactly once, corrected; its old bytes and its chain of entries are whole."""
-    for uid, found in room.files(images).items():
-        assert len(found) == 1, f"{uid} is there {len(found)} times"
-        one = read(found[0])
-        assert {name: str(one.get(name, "")) for name in tags} == tags
-        assert one.PixelData == images[0].PixelData
-    with room.sessions.begin() as session:
-        items = corrections.items_of(session, correction)
-        assert {item.state for item in items} == {"done"}
-        for item in items:
-            hold.get(room.archive.environment.hold_dir, item.old_sha256 or "")
-        assert audit.verify(session) == []
-    assert {item.sop_uid for item in items} == {str(one.SOPInstanceUID) for one in images}
+    with a_room(tmp_path_factory.mktemp("corrections")) as made:
+        yield made
 
 
 def test_an_edit_keeps_the_identity_and_the_archive_answers_with_the_new_values(room: Room):
@@ -396,6 +224,113 @@ def test_its_entries_name_digests_and_no_patient(room: Room):
         item = corrections.items_of(session, row.id)[0]
     assert any(item.old_sha256 in one and item.new_sha256 in one and '"switching"' in one for one in payloads)
     assert not any("Segredo" in one for one in payloads)
+
+
+def seen(room: Room, kind: str, request: dict[str, Any], **how: Any) -> Preview:
+    where = room.archive.environment.hold_dir
+    return previewing.preview(room.sessions, room.orthanc, where, kind, request, now=clock.now(), **how)
+
+
+def test_a_preview_shows_every_change_and_whom_it_concerns_and_changes_nothing(room: Room):
+    images = room.study(3, PatientID="W1", Modality="CT")
+    ids = room.store(*images)
+    before, uid, at = room.files(images), str(images[0].StudyInstanceUID), clock.text(clock.now())
+    into, study = room.patient("W2"), room.named(images)
+    with room.sessions.begin() as session:
+        order = Order(
+            patient_key=into, accession_number="W77", study_uid="1.2.77", procedure_id="1", step_id="1", modality="MR",
+            scheduled_at=at, created_at=at, updated_at=at,
+        )  # fmt: skip
+        session.add_all(
+            [
+                order,
+                Study(**study, cause="modality", modalities="CT", first_at=at, last_at=at),
+                Report(study_uid=uid, author="r", created_at=at, updated_at=at),
+                LegalHold(patient_id="W1", reason="r", set_by="ana", set_at=at),
+                Delivery(
+                    id="w", kind="dicom", rule="r", destination="PACS2", because="b", study_uid=uid, state="delivered",
+                    instances=[[ids[0], "", str(images[0].SOPInstanceUID)]], next_at=at, created_at=at, updated_at=at,
+                ),
+            ]
+        )  # fmt: skip
+    found = seen(room, "reassign", {"study": study, "order": order.id})
+    told = {one.name: (one.level, one.tag, one.old, one.new, one.instances) for one in found.changes}
+    assert told["PatientID"] == ("patient", "00100020", "W1", "W2", 3)
+    assert told["AccessionNumber"] == ("study", "00080050", "A1", "W77", 3)
+    assert told["PatientName"][3] == "Macuácua^Inês"
+    assert "StudyDescription" not in told
+    assert [(one.patient_id, one.new_patient_id, one.series, one.instances) for one in found.studies] == [
+        ("W1", "W2", 1, 3)
+    ]
+    assert (found.order, found.instances, found.looked_at, found.is_possible) == ("W77", 3, 3, True)
+    assert [str(one) for one in found.receivers] == ["PACS2 (1)"]
+    assert [(one.version, one.state) for one in found.reports] == [(1, "draft")]
+    words = " ".join(found.warnings)
+    assert "order W77 is for MR, the images are CT" in words
+    assert "may still be receiving images" in words
+    assert "legal hold" in words
+    json.dumps(found.as_json)
+    assert room.files(images) == before
+
+
+def test_a_preview_says_what_will_not_be_possible(room: Room):
+    mine, yours = room.study(1, PatientID="K1"), room.study(1, PatientID="K2")
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        setattr(yours[0], keyword, mine[0][keyword].value)
+    yours[0].file_meta.MediaStorageSOPInstanceUID = mine[0].SOPInstanceUID
+    room.store(*mine)
+    room.store(*yours)
+    found = seen(room, "reassign", {"study": room.named(mine), "set": {"00100020": "K2"}})
+    assert not found.is_possible
+    assert "in the archive already" in found.warnings[0]
+    cyrillic = {"study": room.named(mine), "set": {"00100010": "Иванова"}}
+    assert seen(room, "edit", cyrillic).is_possible, "the file's other texts are plain ASCII"
+    with pytest.raises(CorrectionRefused, match="can't be corrected"):
+        seen(room, "edit", {"study": room.named(mine), "set": {"00080018": "1.2"}})
+
+
+def test_a_page_looks_at_some_of_many_instances(room: Room):
+    images = room.study(7, PatientID="Q1")
+    room.store(*images)
+    request = {"study": room.named(images), "set": {"00081030": "anders"}}
+    some, every = seen(room, "edit", request, at_most=3), seen(room, "edit", request, at_most=None)
+    assert (some.instances, some.looked_at, every.looked_at) == (7, 3, 7)
+    assert any("3 of 7 instances were looked at" in one for one in some.warnings)
+    assert every.changes[0].instances == 7
+
+
+def test_the_console_shows_asks_and_takes_back(room: Room, monkeypatch: pytest.MonkeyPatch):
+    for name, value in room.archive.variables.items():
+        monkeypatch.setenv(name, value)
+    images = room.study(2, PatientID="L1")
+    room.store(*images)
+    before = room.files(images)
+
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(correction_commands.correct, words)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    what = ("edit", "--study", str(images[0].StudyInstanceUID), "--set", "StudyDescription=Tórax")
+    shown = run(*what)
+    assert "StudyDescription: 'TC' -> 'Tórax' (2)" in shown
+    assert "Nothing was changed." in shown
+    refused = CliRunner().invoke(correction_commands.correct, [*what, "--yes"])
+    assert (refused.exit_code, refused.output.strip()) == (
+        1, "Error: say why: the reason stands in the audit trail"
+    )  # fmt: skip
+    asked = json.loads(run(*what, "--yes", "--reason", "wrong text", "--json"))
+    assert asked["asked_by"].startswith("console:")
+    room.carry_out(asked["id"])
+    assert "2 instances corrected" in run("show", str(asked["id"]))
+    assert f"{asked['id']}  " in run("list", "--state", "done")
+    assert "-> 'TC' (2)" in run("undo", str(asked["id"]))
+    undo = json.loads(run("undo", str(asked["id"]), "--yes", "--reason", "it was right", "--json"))
+    assert room.files(images) != before
+    room.carry_out(undo["id"])
+    assert room.files(images) == before
+    wrong = CliRunner().invoke(correction_commands.correct, ["edit", "--study", "1.2", "--set", "PatientID=X"])
+    assert "Error: study 1.2 is not in the archive" in wrong.output
 
 
 @pytest.mark.parametrize(("kind", "changes"), [("reassign", {"00100020": "Z2"}), ("edit", {"00081030": "anders"})])
