@@ -93,6 +93,11 @@ def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
         ("nobody", "GET", "/system", False),
         ("", "GET", "/system", False),
         ("GATEWAY", "GET", "/system", False),
+        ("custody", "DELETE", "/instances/" + "-".join(["0123abcd"] * 5), True),
+        ("custody", "DELETE", "/studies/" + "-".join(["0123abcd"] * 5), False),
+        ("custody", "POST", "/studies/" + "-".join(["0123abcd"] * 5) + "/reconstruct", True),
+        ("custody", "POST", "/studies/" + "-".join(["0123abcd"] * 5) + "/modify", False),
+        ("gateway", "DELETE", "/instances/" + "-".join(["0123abcd"] * 5), False),
     ],
 )
 def test_a_service_may_do_what_is_listed(service: str, method: str, path: str, allowed: bool) -> None:
