@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from zambezi import audit, clock, correctable, exceptions, worklist
@@ -187,6 +187,7 @@ def cancel(session: Session, correction_id: int, who: str, now: datetime, writer
     if row.state not in CANCELLABLE:
         allowed = f"it is {row.state}: only {', '.join(CANCELLABLE)} can be cancelled"
         raise CorrectionRefused(f"correction {row.id}: {allowed}" + ("; undo it" if row.state == "done" else ""))
+    session.execute(delete(CorrectionItem).where(CorrectionItem.correction_id == row.id))
     _decide(session, row, "cancelled", who, now, writer)
 
 

@@ -446,7 +446,8 @@ def _waiting(attempts: int) -> timedelta:
 
 
 def _park(session: Session, lease: Lease, why: Exception, now: datetime) -> None:
-    """A person must look; nothing has changed."""
+    """A person must look; nothing has changed, so the instances are free for others."""
+    session.execute(delete(CorrectionItem).where(CorrectionItem.correction_id == lease.id))
     row = leases.finish(session, lease, "parked", outcome=str(why), updated_at=clock.text(now))
     exceptions.wait(
         session, corrections.ROOM, str(row.id), now=now, kind="parked",

@@ -186,6 +186,12 @@ def _told(session: Session, kind: str, request: Mapping[str, Any], seen: _Seen, 
         warnings.append(f"{more} other studies of the same patient ID keep the old values: correct them, too")
     if len(seen.looked_at) < len(seen.targets) and not seen.faults:
         warnings.append(f"{len(seen.looked_at)} of {len(seen.targets)} instances were looked at; the others are alike")
+    if kind == "edit" and not {"study", "studies"} & set(request):
+        above = {ATTRIBUTES[tag].level for tag, *_ in seen.changes if tag in ATTRIBUTES} & {"patient", "study"}
+        if above:
+            warnings.append(
+                "attributes of patient or study change in a part of a study only: its other images keep them"
+            )
     if seen.looked_at and not seen.becomes:
         warnings.append("nothing would change: every image has these values already")
     reports = session.scalars(select(Report).where(Report.study_uid.in_(uids)).order_by(Report.id)).all()

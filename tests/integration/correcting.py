@@ -18,6 +18,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from sqlalchemy import select
 
 from gateway.pushes import Pushes
 from operations.custody.correcting import Correcting
@@ -62,16 +63,18 @@ class Deadly(OrthancClient):
 
 
 def work(variables: Mapping[str, str], rounds: int, deadly: tuple[int, int, bool] | None = None) -> None:
-    """A worker in a process of its own, until nothing is due for a lease's time, or so many rounds."""
+    """A worker in a process of its own, until nothing is left to do, or so many rounds that did something."""
     os.environ.update(variables)
     environment = Environment.read(variables)
-    client = Deadly(environment, *deadly) if deadly else None
-    step = Correcting(desk(environment, client), lease=LEASE)
-    idle_since = time.monotonic()
-    while rounds and time.monotonic() - idle_since < 2 * LEASE.total_seconds():
+    made = desk(environment, Deadly(environment, *deadly) if deadly else None)
+    step = Correcting(made, lease=LEASE)
+    while rounds:
         if step.round():
             rounds -= 1
-            idle_since = time.monotonic()
+            continue
+        with made.sessions.begin() as session:
+            if session.scalars(select(Correction.id).where(Correction.state.in_(corrections.OPEN))).first() is None:
+                return
         time.sleep(0.05)
 
 
