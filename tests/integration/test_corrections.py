@@ -7,15 +7,18 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from operations.custody import correction_commands, previewing
+from operations.custody import correction_commands, previewing, switching
 from operations.custody.correcting import Correcting
+from operations.custody.correction_work import NotYet
 from operations.custody.previewing import Preview
 from tests.integration.archive_fixture import image
 from tests.integration.correcting import LEASE, Room, a_room, desk, holds_only_new, read
@@ -24,6 +27,8 @@ from zambezi.corrections import CorrectionRefused
 from zambezi.database.tables import (
     AuditEntry,
     Correction,
+    Deletion,
+    DeletionItem,
     Delivery,
     ExceptionItem,
     Held,
@@ -32,6 +37,7 @@ from zambezi.database.tables import (
     Report,
     Study,
 )
+from zambezi.orthanc_client import OrthancClient, OrthancRefused
 
 #: No correction here has more places to die at; the tests say so if one has.
 MOST = 90
@@ -331,6 +337,88 @@ def test_the_console_shows_asks_and_takes_back(room: Room, monkeypatch: pytest.M
     assert room.files(images) == before
     wrong = CliRunner().invoke(correction_commands.correct, ["edit", "--study", "1.2", "--set", "PatientID=X"])
     assert "Error: study 1.2 is not in the archive" in wrong.output
+
+
+class Full(OrthancClient):
+    """An archive whose disk is full, as long as it is said to be."""
+
+    is_full = True
+
+    def store(self, dicom: bytes) -> dict[str, Any]:
+        if self.is_full:
+            raise OrthancRefused("POST", "/instances", 507, "no room")
+        return super().store(dicom)
+
+
+def test_a_correction_that_was_begun_is_never_given_up_and_a_person_is_told(room: Room):
+    images = room.study(1, PatientID="F1")
+    room.store(*images)
+    asked = room.ask("edit", {"study": room.named(images), "set": {"00081030": "anders"}})
+    full = Full(room.archive.environment, room.archive.keys, "custody")
+    later = timedelta()
+    made = replace(desk(room.archive.environment, full), now=lambda: clock.now() + later)
+    step = Correcting(made, lease=LEASE)
+    for _ in range(9):
+        assert step.round()
+        assert room.row(asked).state == "switching"
+        later += timedelta(minutes=11)
+    with room.sessions.begin() as session:
+        item = session.scalars(select(ExceptionItem).where(ExceptionItem.reference == str(asked))).one()
+        assert (item.kind, item.decided_at) == ("stuck", None)
+        assert "507" in item.what
+        with pytest.raises(CorrectionRefused, match="switching"):
+            corrections.cancel(session, asked, "ana", clock.now(), "ris")
+    full.is_full = False
+    assert step.round()
+    holds_only_new(room, images, asked, StudyDescription="anders")
+    with room.sessions.begin() as session:
+        assert session.get_one(ExceptionItem, item.id).decision == "done"
+
+
+def test_what_came_in_between_goes_to_the_hold_for_a_person(room: Room, monkeypatch: pytest.MonkeyPatch):
+    images = room.study(1, PatientID="S1")
+    orthanc_id = room.store(*images)[0]
+    asked = room.ask("edit", {"study": room.named(images), "set": {"00081030": "anders"}})
+    step = Correcting(desk(room.archive.environment), lease=LEASE)
+    with monkeypatch.context() as patch:
+        patch.setattr(switching, "switch", Mock(side_effect=NotYet("not now", counts=False)))
+        step.round()
+    assert room.row(asked).state == "switching"
+    room.orthanc.request("DELETE", f"/instances/{orthanc_id}")
+    images[0].StudyDescription = "fremd"
+    room.store(*images)
+    stranger = hashlib.sha256(room.orthanc.file(orthanc_id)).hexdigest()
+    room.carry_out(asked)
+    holds_only_new(room, images, asked, StudyDescription="anders")
+    with room.sessions.begin() as session:
+        held = session.scalars(select(Held).where(Held.sha256 == stranger)).one()
+        assert (held.why, held.state, held.reference) == ("conflict", "waiting", f"correction {asked}")
+    assert read(hold.get(room.archive.environment.hold_dir, stranger)).StudyDescription == "fremd"
+
+
+def test_what_is_just_being_deleted_is_waited_for(room: Room):
+    images = room.study(1, PatientID="G1")
+    orthanc_id = room.store(*images)[0]
+    study, at = room.named(images), clock.text(clock.now())
+    with room.sessions.begin() as session:
+        deletion = Deletion(
+            study_uid=study["study_uid"], study_orthanc_id=study["orthanc_id"], code="other", reason="r",
+            state="deleting", asked_by="ana", asked_at=at, updated_at=at, next_at=at,
+        )  # fmt: skip
+        session.add(deletion)
+        session.flush()
+        session.add(
+            DeletionItem(
+                deletion_id=deletion.id, orthanc_id=orthanc_id, sop_uid=str(images[0].SOPInstanceUID), series_uid="1"
+            )
+        )  # fmt: skip
+    asked = room.ask("edit", {"study": study, "set": {"00081030": "anders"}})
+    row = room.carry_out(asked, "retrying")
+    assert f"deletion {deletion.id}" in row.outcome
+    with room.sessions.begin() as session:
+        session.get_one(Deletion, deletion.id).state = "withdrawn"
+    room.carry_out(asked)
+    holds_only_new(room, images, asked, StudyDescription="anders")
 
 
 @pytest.mark.parametrize(("kind", "changes"), [("reassign", {"00100020": "Z2"}), ("edit", {"00081030": "anders"})])

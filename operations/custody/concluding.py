@@ -1,0 +1,115 @@
+"""The end of a correction: order, reports and receivers follow, in one transaction with its state."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from operations.custody import receivers
+from operations.custody.correction_work import Work
+from operations.custody.worker import WRITER
+from zambezi import corrections, crash, exceptions
+from zambezi.correctable import ACCESSION_NUMBER, PATIENT_ID
+from zambezi.database.tables import Held, Study
+from zambezi.orthanc_client import OrthancRefused
+
+log = logging.getLogger("zambezi.correcting")
+
+#: Facts of a Study row, by the tag that holds them in the archive's answer, and their longest.
+_STUDY_FACTS = {
+    "patient_id": ("PatientID", 64), "patient_name": ("PatientName", 200), "birth_date": ("PatientBirthDate", 8),
+    "sex": ("PatientSex", 16), "accession_number": ("AccessionNumber", 64), "study_date": ("StudyDate", 8),
+    "study_time": ("StudyTime", 16), "description": ("StudyDescription", 200),
+}  # fmt: skip
+_TAGS = {
+    "PatientID": PATIENT_ID, "PatientName": "00100010", "PatientBirthDate": "00100030", "PatientSex": "00100040",
+    "AccessionNumber": ACCESSION_NUMBER, "StudyDate": "00080020", "StudyTime": "00080030",
+    "StudyDescription": "00081030",
+}  # fmt: skip
+
+
+def finish(work: Work) -> None:
+    """What follows from it, in one transaction with the end."""
+    with work.desk.sessions.begin() as session:
+        items = corrections.items_of(session, work.row.id)
+    pairs = sorted({(one.old_study_uid, one.old_study, one.new_study_uid, one.new_study) for one in items})
+    facts = {new: _facts_of(work, new) for new in {pair[3] for pair in pairs}}
+    left = {old: _left_in(work, old) for _, old, _, new in pairs if old != new}
+    with work.desk.sessions.begin() as session:
+        said = [f"{len(items)} instances corrected; the old copies are in the hold"]
+        for old_uid, old, new_uid, new in pairs:
+            parts = [pair for pair in pairs if pair[1] == old]
+            whole = not left.get(old) and len(parts) == 1
+            _follow(work, session, old_uid, old, new_uid, new, facts[new], whole)
+        said += receivers.send_corrected(session, work.row.id, items, work.desk.now(), WRITER)
+        staying = sum(left.values())
+        if staying and work.row.kind not in ("move", "edit", "replace", "undo"):
+            said.append(f"{staying} instances that came meanwhile are still in the old study")
+            _tell_of_late_ones(work, session, staying)
+        session.execute(
+            update(Held)
+            .where(Held.reference == f"{work.reference}, new copy", Held.state == "kept")
+            .values(keep_until=work.at)
+        )
+        work.end(session, "; ".join(said))
+    log.info("correction %s is done: %s instances", work.row.id, len(items))
+
+
+def _facts_of(work: Work, study: str) -> dict[str, str]:
+    """What the archive says of a study, once its answers rest on the new images.
+
+    Where an instance was exchanged for itself, Orthanc still answers with what the first image of patient, study
+    and series said when it came: it is made to read them anew.
+    """
+    crash.point(WRITER)
+    try:
+        work.desk.orthanc.request("POST", f"/studies/{study}/reconstruct", json={}, timeout_s=600)
+        found = work.desk.orthanc.get(f"/studies/{study}")
+    except OrthancRefused as refused:
+        if refused.status == 404:  # deleted since: nothing to say of it
+            return {}
+        raise
+    return {**found["PatientMainDicomTags"], **found["MainDicomTags"]}
+
+
+def _left_in(work: Work, study: str) -> int:
+    """How many instances the old study still has."""
+    try:
+        return int(work.desk.orthanc.get(f"/studies/{study}/statistics")["CountInstances"])
+    except OrthancRefused as refused:
+        if refused.status == 404:
+            return 0
+        raise
+
+
+def _follow(
+    work: Work, session: Session, old_uid: str, old: str, new_uid: str, new: str, facts: dict[str, str], whole: bool
+) -> None:
+    """The tables say of the study what its images say now; order, reports and steps go with it."""
+    if not facts:
+        return
+    known = session.get(Study, (new_uid, new))
+    if known is not None:
+        for column, (keyword, longest) in _STUDY_FACTS.items():
+            setattr(known, column, facts.get(keyword, "")[:longest])
+        session.flush()
+    if find_spec("zambezi.patients") is None:
+        return
+    import_module("zambezi.patients").relink(
+        session, old_study_uid=old_uid, old_orthanc_id=old, new_study_uid=new_uid, new_orthanc_id=new,
+        patient_id=facts.get("PatientID", ""), accession_number=facts.get("AccessionNumber", ""),
+        order_id=work.row.request.get("order"), now=work.desk.now(), writer=WRITER, whole=whole,
+        changes={tag: facts.get(keyword, "") for keyword, tag in _TAGS.items()},
+    )  # fmt: skip
+
+
+def _tell_of_late_ones(work: Work, session: Session, staying: int) -> None:
+    exceptions.wait(
+        session, corrections.ROOM, f"{work.row.id} late", now=work.desk.now(), kind="came-late",
+        what=f"{staying} instances came into the old study while {work.reference} was carried out",
+        suggestion="Look at them, and correct them too if they belong to it.",
+    )  # fmt: skip

@@ -1,0 +1,72 @@
+"""One correction under a lease: what its phases share."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, update
+from sqlalchemy.orm import Session
+
+from operations.custody.worker import WRITER, Desk
+from zambezi import audit, clock, corrections, exceptions, leases
+from zambezi.database.tables import Correction, CorrectionItem
+from zambezi.leases import Keeper, Lease
+from zambezi.orthanc_client import OrthancRefused
+
+
+class NotYet(Exception):
+    """It can't go on just now, and will by itself; `counts`: whether that is an attempt."""
+
+    def __init__(self, why: str, counts: bool = True) -> None:
+        super().__init__(why)
+        self.counts = counts
+
+
+class Work:
+    """A correction that this worker has claimed."""
+
+    def __init__(self, desk: Desk, row: Correction, lease: Lease, keeper: Keeper) -> None:
+        self.desk, self.row, self.lease, self.keeper = desk, row, lease, keeper
+        self.reference = f"correction {row.id}"
+        self.cause = "restore" if row.kind == "undo" else "correction"
+
+    @property
+    def at(self) -> str:
+        """This moment, as the tables hold it."""
+        return clock.text(self.desk.now())
+
+    def item(self, old_orthanc_id: str) -> ColumnElement[bool]:
+        """The row of this instance."""
+        return and_(CorrectionItem.correction_id == self.row.id, CorrectionItem.old_orthanc_id == old_orthanc_id)
+
+    def audit(self, session: Session, **facts: Any) -> None:
+        """An entry about this correction in our chain."""
+        audit.append(
+            session, WRITER, "correction-changed", self.desk.now(), correction=self.row.id, kind=self.row.kind,
+            who=self.row.asked_by, **facts,
+        )  # fmt: skip
+
+    def look(self, orthanc_id: str) -> str | None:
+        """The digest of what the archive holds there; None for nothing."""
+        try:
+            return hashlib.sha256(self.desk.orthanc.file(orthanc_id)).hexdigest()
+        except OrthancRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def mark(self, item: CorrectionItem, state: str) -> None:
+        """Commit how far an instance is, if the correction is still ours."""
+        with self.desk.sessions.begin() as session:
+            leases.write(session, self.lease, {"updated_at": self.at})
+            session.execute(update(CorrectionItem).where(self.item(item.old_orthanc_id)).values(state=state))
+
+    def end(self, session: Session, outcome: str) -> None:
+        """It is done."""
+        at = self.at
+        leases.finish(session, self.lease, "done", outcome=outcome, updated_at=at, done_at=at)
+        exceptions.decide(
+            session, corrections.ROOM, str(self.row.id), who="zambezi", decision="done", now=self.desk.now()
+        )
+        self.audit(session, state="done", reason=outcome)
