@@ -31,8 +31,10 @@ from zambezi.orthanc_client import OrthancError
 log = logging.getLogger("zambezi.correcting")
 
 LEASE = timedelta(seconds=60)
-#: The first and the longest wait after a fault that goes away by itself, and after how many a person is told.
-FIRST_WAIT, LONGEST_WAIT, PATIENCE = timedelta(seconds=5), timedelta(minutes=10), 8
+#: The first and the longest wait after a fault that goes away by itself.
+FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=5), timedelta(minutes=10)
+#: After so many attempts to prepare a person must look; of one that was begun a person is told every so often.
+ATTEMPTS, TOLD_EVERY = 30, 8
 #: So long a correction of the same instances is waited for at a time.
 QUEUED = timedelta(seconds=5)
 
@@ -56,7 +58,7 @@ class Correcting:
         row, lease = claimed
         try:
             with Keeper(self._desk.sessions, lease, self._desk.now, self._lease) as keeper:
-                if row.state == "preparing" and row.attempts > 2 * PATIENCE:
+                if row.state == "preparing" and row.attempts > ATTEMPTS:
                     raise CannotBeDone(
                         f"{row.attempts} workers ended in the middle of it; the log of operations says why"
                     )
@@ -110,9 +112,9 @@ def _wait(session: Session, lease: Lease, why: Exception, now: datetime) -> None
     later = clock.text(now + (_waiting(row.attempts) if counts else QUEUED))
     if row.state == "switching":
         leases.write(session, lease, {"lease_owner": None, "lease_until": later})
-        if row.attempts % PATIENCE == 0:
+        if row.attempts % TOLD_EVERY == 0:
             _tell_of_trouble(session, row, str(why), now)
-    elif counts and row.attempts >= PATIENCE:
+    elif counts and row.attempts >= ATTEMPTS:
         _park(session, lease, CannotBeDone(f"{row.attempts} attempts failed, the last one: {why}"), now)
     else:
         leases.finish(session, lease, "retrying", next_at=later, attempts=row.attempts - (0 if counts else 1))

@@ -17,7 +17,8 @@ from operations.custody.worker import WRITER
 from zambezi import announcing, clock, corrections, crash, hold, holding, leases
 from zambezi.database.tables import CorrectionItem, Deletion, DeletionItem
 
-FOLLOWED_S, KNOWN_S = 60.0, 60.0
+#: So long the neighbours are waited for at a time: other work of custody waits, too.
+FOLLOWED_S, KNOWN_S = 15.0, 30.0
 #: Instances in one audit entry.
 PART = 500
 

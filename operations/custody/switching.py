@@ -12,7 +12,7 @@ from zambezi import corrections, crash, hold, holding, leases
 from zambezi.database.tables import CorrectionItem
 from zambezi.orthanc_client import OrthancRefused
 
-FOLLOWED_S = 60.0
+FOLLOWED_S = 15.0
 
 
 def switch(work: Work) -> None:

@@ -75,6 +75,14 @@ def test_a_study_is_reassigned_and_undone_to_the_same_bytes(room: Room):
     holds_only_new(room, images, again.id, PatientID="R2")
 
 
+@pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192"])
+def test_a_patient_id_with_letters_of_its_own_is_found_and_changed(room: Room, character_set: str):
+    images = room.study(1, SpecificCharacterSet=character_set, PatientID=f"Ção {character_set[-3:]}")
+    room.store(*images)
+    row = room.correct("edit", {"study": room.named(images), "set": {"00100020": f"ÇÃO {character_set[-3:]}"}})
+    holds_only_new(room, images, row.id, PatientID=f"ÇÃO {character_set[-3:]}")
+
+
 def test_a_merge_takes_all_studies_and_a_split_takes_one_away(room: Room):
     one, other = room.study(2, PatientID="M1"), room.study(1, PatientID="M1")
     room.store(*one, *other)

@@ -52,7 +52,9 @@ SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian,
 CHANGES: dict[str, str | None] = {"00100010": "Sitoe^Rui", "00100020": "P7", "00080050": "A77", "00081030": None}
 
 
-def made(syntax: str = ExplicitVRLittleEndian, charset: str | None = "ISO_IR 100", **tags: object) -> bytes:
+def made(
+    syntax: str = ExplicitVRLittleEndian, charset: str | None = "ISO_IR 100", undefined: bool = False, **tags: object
+) -> bytes:
     one = Dataset()
     if charset is not None:
         one.SpecificCharacterSet = charset
@@ -71,6 +73,8 @@ def made(syntax: str = ExplicitVRLittleEndian, charset: str | None = "ISO_IR 100
     one["PixelData"].VR = "OW"
     for keyword, value in tags.items():
         setattr(one, keyword, value)
+    for element in one.iterall() if undefined else ():
+        element.is_undefined_length = element.VR == "SQ"
     one.file_meta = FileMetaDataset()
     one.file_meta.TransferSyntaxUID = syntax
     one.file_meta.MediaStorageSOPClassUID, one.file_meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3.4"
@@ -121,6 +125,20 @@ def test_the_old_values_are_kept_behind_earlier_ones(syntax: str):
     assert one.AttributeModificationDateTime == "20260301083000.000000+0000"
     assert other.ModifiedAttributesSequence[0].PatientID == "P7"
     assert other.ReasonForTheAttributeModification == "COERCE"
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
+def test_sequences_of_undefined_length_are_added_to_and_changed_inside(syntax: str):
+    was, earlier = Dataset(), Dataset()
+    was.PatientID = "P0"
+    earlier.ModifiedAttributesSequence = Sequence([was])
+    earlier.ReasonForTheAttributeModification = "COERCE"
+    old = made(syntax, undefined=True, OriginalAttributesSequence=Sequence([earlier]))
+    new = rewriting.rewrite(old, {"00100020": "P7", "00080050": "A77"}, STAMP)
+    read = dcmread(io.BytesIO(new.content))
+    assert [one.ModifiedAttributesSequence[0].PatientID for one in read.OriginalAttributesSequence] == ["P0", "P1"]
+    assert read.RequestAttributesSequence[0].AccessionNumber == "A77"
+    assert differing(old, new.content) == {"(0010,0020)", "(0008,0050)", "(0040,0275)", ORIGINALS}
 
 
 def test_a_moved_instance_names_its_study_in_its_request_too():
