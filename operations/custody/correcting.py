@@ -5,7 +5,8 @@ preparing   all that Orthanc has is recorded; of every instance the old and the 
 switching   from here only forward. An instance that gets another identity (patient ID, study or series UID) is stored
             anew, read back, and the old one is deleted; one that keeps its identity is deleted, stored and read back
             (Orthanc overwrites nothing, and must not). How far it is, is what Orthanc really holds: after a death
-            the same steps find it and go on.
+            the same steps find it and go on. It is done when a look at everything, once the index is on disk, too,
+            finds nothing left to do: a power cut takes back what was younger.
 done        receivers that hold the old copies are sent the corrected ones, order and reports follow.
 """
 
@@ -33,6 +34,8 @@ log = logging.getLogger("zambezi.correcting")
 LEASE = timedelta(seconds=60)
 #: The first and the longest wait after a fault that goes away by itself.
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=5), timedelta(minutes=10)
+#: On SQLite Orthanc's index is on disk only after ten seconds: what was changed is looked at again after these.
+SETTLE = timedelta(seconds=12)
 #: After so many attempts to prepare a person must look; of one that was begun a person is told every so often.
 ATTEMPTS, TOLD_EVERY = 30, 8
 #: So long a correction of the same instances is waited for at a time.
@@ -42,9 +45,10 @@ QUEUED = timedelta(seconds=5)
 class Correcting:
     """The step of the custody worker."""
 
-    def __init__(self, desk: Desk, lease: timedelta = LEASE) -> None:
+    def __init__(self, desk: Desk, lease: timedelta = LEASE, settle: timedelta = SETTLE) -> None:
         self._desk = desk
         self._lease = lease
+        self._settle_time = settle
 
     def round(self) -> bool:
         """Carry out one correction, or go on with one; False where none is due."""
@@ -65,8 +69,10 @@ class Correcting:
                 work = Work(self._desk, row, lease, keeper)
                 if row.state == "preparing" and not gathering.prepare(work):
                     return True
-                switching.switch(work)
-                concluding.finish(work)
+                if switching.switch(work):
+                    self._settle(self._look_again, lease, NotYet("changed; looked at once more before it is done"))
+                else:
+                    concluding.finish(work)
         except Fenced as why:
             log.info("%s", why)
         except CannotBeDone as why:
@@ -75,6 +81,11 @@ class Correcting:
             log.warning("correction %s: %s", row.id, why)
             self._settle(_wait, lease, why)
         return True
+
+    def _look_again(self, session: Session, lease: Lease, why: Exception, now: datetime) -> None:
+        until = clock.text(now + self._settle_time)
+        said = {"outcome": str(why), "updated_at": clock.text(now)}
+        leases.write(session, lease, {**said, "lease_owner": None, "lease_until": until})
 
     def _settle(self, act: Callable[[Session, Lease, Exception, datetime], None], lease: Lease, why: Exception) -> None:
         try:

@@ -14,6 +14,11 @@ from zambezi.database.tables import Correction, CorrectionItem
 from zambezi.leases import Keeper, Lease
 from zambezi.orthanc_client import OrthancRefused
 
+#: What `Work.look` says of an instance that the archive has in its index, but whose file is gone.
+UNREADABLE = "unreadable"
+#: How Orthanc (1.10.1 to 1.13.0) says that the file is gone, with HTTP status 500.
+_NO_FILE = ("does not point to a regular file", "Inexistent file")
+
 
 class NotYet(Exception):
     """It can't go on just now, and will by itself; `counts`: whether that is an attempt."""
@@ -48,13 +53,23 @@ class Work:
         )  # fmt: skip
 
     def look(self, orthanc_id: str) -> str | None:
-        """The digest of what the archive holds there; None for nothing."""
+        """The digest of what the archive holds there; None for nothing, UNREADABLE for a row without its file."""
         try:
             return hashlib.sha256(self.desk.orthanc.file(orthanc_id)).hexdigest()
+        except OrthancRefused as refused:
+            if refused.status == 404 or any(words in str(refused) for words in _NO_FILE):
+                return self._row_without_file(orthanc_id)
+            raise
+
+    def _row_without_file(self, orthanc_id: str) -> str | None:
+        # After a power cut the index may say what was so ten seconds before: a deleted instance is there, its file not.
+        try:
+            self.desk.orthanc.get(f"/instances/{orthanc_id}")
         except OrthancRefused as refused:
             if refused.status == 404:
                 return None
             raise
+        return UNREADABLE
 
     def mark(self, item: CorrectionItem, state: str) -> None:
         """Commit how far an instance is, if the correction is still ours."""

@@ -5,7 +5,7 @@ What has been done is what the archive holds: whoever begins here again, after w
 
 from __future__ import annotations
 
-from operations.custody.correction_work import NotYet, Work
+from operations.custody.correction_work import UNREADABLE, NotYet, Work
 from operations.custody.following import wait_until_followed
 from operations.custody.worker import WRITER
 from zambezi import corrections, crash, hold, holding, leases
@@ -15,43 +15,48 @@ from zambezi.orthanc_client import OrthancRefused
 FOLLOWED_S = 15.0
 
 
-def switch(work: Work) -> None:
-    """Bring every instance from old to new, whatever was done before."""
+def switch(work: Work) -> bool:
+    """Bring every instance from old to new, whatever was done before; whether there was still something to do."""
     with work.desk.sessions.begin() as session:
-        left = [one for one in corrections.items_of(session, work.row.id) if one.state != "done"]
-    for item in left:
-        if item.old_orthanc_id == item.new_orthanc_id:
-            _exchange(work, item)
-        else:
-            _transfer(work, item)
+        items = corrections.items_of(session, work.row.id)
+    changed = 0
+    for one in items:
+        changed += _exchange(work, one) if one.old_orthanc_id == one.new_orthanc_id else _transfer(work, one)
+    return changed > 0
 
 
-def _exchange(work: Work, item: CorrectionItem) -> None:
+def _exchange(work: Work, item: CorrectionItem) -> bool:
     """The instance keeps its identity: the old one goes, the new one comes."""
     there = work.look(item.old_orthanc_id)
-    if there is not None and there != item.new_sha256:
-        _remove(work, item, item.old_orthanc_id, there, item.old_sha256)
-        there = None
-    if there is None:
-        work.mark(item, "removed")
-        _store(work, item)
-    work.mark(item, "done")
-
-
-def _transfer(work: Work, item: CorrectionItem) -> None:
-    """The instance gets another identity: the new one comes, then the old one goes."""
-    new_id = item.new_orthanc_id or ""
-    there = work.look(new_id)
-    if there is not None and there != item.new_sha256:
-        _remove(work, item, new_id, there, None)
-        there = None
-    if there is None:
-        _store(work, item)
-    work.mark(item, "stored")
-    there = work.look(item.old_orthanc_id)
+    if there == item.new_sha256:
+        return _done(work, item, False)
     if there is not None:
         _remove(work, item, item.old_orthanc_id, there, item.old_sha256)
-    work.mark(item, "done")
+    work.mark(item, "removed")
+    _store(work, item)
+    return _done(work, item, True)
+
+
+def _transfer(work: Work, item: CorrectionItem) -> bool:
+    """The instance gets another identity: the new one comes, then the old one goes."""
+    new_id = item.new_orthanc_id or ""
+    there, old = work.look(new_id), work.look(item.old_orthanc_id)
+    if (there, old) == (item.new_sha256, None):
+        return _done(work, item, False)
+    if there != item.new_sha256:
+        if there is not None:
+            _remove(work, item, new_id, there, None)
+        _store(work, item)
+    work.mark(item, "stored")
+    if old is not None:
+        _remove(work, item, item.old_orthanc_id, old, item.old_sha256)
+    return _done(work, item, True)
+
+
+def _done(work: Work, item: CorrectionItem, is_change: bool) -> bool:
+    if is_change or item.state != "done":
+        work.mark(item, "done")
+    return is_change
 
 
 def _store(work: Work, item: CorrectionItem) -> None:
@@ -66,7 +71,9 @@ def _store(work: Work, item: CorrectionItem) -> None:
 
 def _remove(work: Work, item: CorrectionItem, orthanc_id: str, there: str, expected: str | None) -> None:
     """Delete what the archive holds there; bytes that nobody has kept yet go to the hold first, for a person."""
-    if there != expected:
+    if there == UNREADABLE:
+        hold.get(work.desk.environment.hold_dir, item.old_sha256 or "")  # a row whose file is gone: nothing to keep
+    elif there != expected:
         _keep_stranger(work, item, orthanc_id)
     else:
         hold.get(work.desk.environment.hold_dir, there)  # whole, and there: NotHeld says if not

@@ -33,6 +33,8 @@ from zambezi.orthanc_client import OrthancClient, OrthancError
 
 #: So short that a dead worker's work is taken over at once; renewed while its worker lives.
 LEASE = timedelta(seconds=0.6)
+#: Where no power is cut, nothing has to be waited for.
+AT_ONCE = timedelta()
 
 
 def desk(environment: Environment, orthanc: OrthancClient | None = None) -> Desk:
@@ -67,7 +69,7 @@ def work(variables: Mapping[str, str], rounds: int, deadly: tuple[int, int, bool
     os.environ.update(variables)
     environment = Environment.read(variables)
     made = desk(environment, Deadly(environment, *deadly) if deadly else None)
-    step = Correcting(made, lease=LEASE)
+    step = Correcting(made, lease=LEASE, settle=AT_ONCE)
     while rounds:
         if step.round():
             rounds -= 1
@@ -113,7 +115,7 @@ class Room:
 
     def carry_out(self, correction: int, state: str = "done") -> Correction:
         """Let the step work in this process until the correction is in that state."""
-        step = Correcting(desk(self.archive.environment), lease=LEASE)
+        step = Correcting(desk(self.archive.environment), lease=LEASE, settle=AT_ONCE)
 
         def is_over() -> Correction | None:
             step.round()

@@ -21,7 +21,7 @@ from operations.custody.correcting import Correcting
 from operations.custody.correction_work import NotYet
 from operations.custody.previewing import Preview
 from tests.integration.archive_fixture import image
-from tests.integration.correcting import LEASE, Room, a_room, desk, holds_only_new, read
+from tests.integration.correcting import AT_ONCE, LEASE, Room, a_room, desk, holds_only_new, read
 from zambezi import clock, corrections, hold
 from zambezi.corrections import CorrectionRefused
 from zambezi.database.tables import (
@@ -186,7 +186,7 @@ def test_of_two_corrections_of_the_same_images_one_comes_after_the_other(room: R
     second = room.ask("edit", {"study": study, "set": {"00200010": "zwei"}})
     room.run(rounds=1, crash_at=8)  # dies with the instances in its hands
     assert room.row(first).state == "preparing"
-    step = Correcting(desk(room.archive.environment), lease=LEASE)
+    step = Correcting(desk(room.archive.environment), lease=LEASE, settle=AT_ONCE)
     with room.sessions.begin() as session:
         session.get_one(Correction, first).lease_until = clock.text(clock.now() + timedelta(seconds=3))
     step.round()
@@ -365,7 +365,7 @@ def test_a_correction_that_was_begun_is_never_given_up_and_a_person_is_told(room
     full = Full(room.archive.environment, room.archive.keys, "custody")
     later = timedelta()
     made = replace(desk(room.archive.environment, full), now=lambda: clock.now() + later)
-    step = Correcting(made, lease=LEASE)
+    step = Correcting(made, lease=LEASE, settle=AT_ONCE)
     for _ in range(9):
         assert step.round()
         assert room.row(asked).state == "switching"
@@ -378,6 +378,8 @@ def test_a_correction_that_was_begun_is_never_given_up_and_a_person_is_told(room
             corrections.cancel(session, asked, "ana", clock.now(), "ris")
     full.is_full = False
     assert step.round()
+    later += timedelta(seconds=1)
+    assert step.round()
     holds_only_new(room, images, asked, StudyDescription="anders")
     with room.sessions.begin() as session:
         assert session.get_one(ExceptionItem, item.id).decision == "done"
@@ -387,7 +389,7 @@ def test_what_came_in_between_goes_to_the_hold_for_a_person(room: Room, monkeypa
     images = room.study(1, PatientID="S1")
     orthanc_id = room.store(*images)[0]
     asked = room.ask("edit", {"study": room.named(images), "set": {"00081030": "anders"}})
-    step = Correcting(desk(room.archive.environment), lease=LEASE)
+    step = Correcting(desk(room.archive.environment), lease=LEASE, settle=AT_ONCE)
     with monkeypatch.context() as patch:
         patch.setattr(switching, "switch", Mock(side_effect=NotYet("not now", counts=False)))
         step.round()
@@ -437,7 +439,7 @@ def test_a_death_at_any_place_ends_in_all_old_or_all_new(room: Room, kind: str, 
         room.store(*images)
         before = room.files(images)
         asked = room.ask(kind, {"study": room.named(images), "set": changes})
-        died = room.run(rounds=1, crash_at=n)
+        died = room.run(crash_at=n)
         if room.row(asked).state in ("due", "preparing", "retrying"):
             assert room.files(images) == before, f"changed before the point of no return (place {n})"
         found = room.files(images)
@@ -465,7 +467,7 @@ def test_an_undo_that_dies_anywhere_gives_the_same_bytes_back(room: Room):
         before = room.files(images)
         row = room.correct("reassign", {"study": room.named(images), "set": {"00100020": "Y"}})
         undo = room.ask("undo", {}, undo_of=row.id)
-        died = room.run(rounds=1, crash_at=n)
+        died = room.run(crash_at=n)
         assert room.run() == 0
         assert room.row(undo).state == "done"
         assert room.files(images) == before
@@ -473,6 +475,24 @@ def test_an_undo_that_dies_anywhere_gives_the_same_bytes_back(room: Room):
             assert n > 15
             return
     pytest.fail(f"there are more than {MOST} places to die at: raise MOST")
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("reassign", {"00100020": "B2"}), ("edit", {"00081030": "anders"})])
+def test_a_power_cut_right_after_the_last_change_takes_nothing_back(room: Room, kind: str, changes: dict[str, str]):
+    images = room.study(2, PatientID=f"B{kind}")
+    room.store(*images)
+    time.sleep(12)  # what is there is on disk, index and all
+    asked = room.ask(kind, {"study": room.named(images), "set": changes})
+    step = Correcting(desk(room.archive.environment), lease=LEASE, settle=timedelta(seconds=3))
+    assert step.round()
+    with room.sessions.begin() as session:
+        assert {item.state for item in corrections.items_of(session, asked)} == {"done"}
+    assert room.row(asked).state == "switching"
+    room.archive.cut_power()
+    room.archive.start()
+    room.carry_out(asked)
+    tags = {"PatientID": "B2"} if kind == "reassign" else {"StudyDescription": "anders"}
+    holds_only_new(room, images, asked, **tags)
 
 
 @pytest.mark.parametrize(("kind", "changes"), [("reassign", {"00100020": "O2"}), ("edit", {"00081030": "anders"})])
@@ -484,7 +504,7 @@ def test_orthanc_may_die_at_every_request_too(room: Room, kind: str, changes: di
         asked = room.ask(kind, {"study": room.named(images), "set": changes})
         process = room.archive.process
         assert process is not None
-        room.run(rounds=1, deadly=(process.pid, n, after))
+        room.run(rounds=2, deadly=(process.pid, n, after))
         time.sleep(0.2)
         if process.poll() is None:
             break
