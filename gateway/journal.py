@@ -20,11 +20,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from zambezi import audit, chain, clock, exceptions, orders, outbox
+from zambezi import audit, chain, clock, exceptions, identifiers, orders, orthanc_ids, outbox, patients
 from zambezi.chain import Sealed
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import AuditEntry, ChainHead, Order, Patient, PerformedStep, Series, Study
+from zambezi.database.tables import AuditEntry, ChainHead, Order, PerformedStep, Series, Study
 from zambezi.hl7 import build
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
 
@@ -305,6 +305,7 @@ class Effects:
         study = self._session.get_one(Study, (facts["study_uid"], facts["study_orthanc_id"]))
         study.completed_at = facts["at"]
         order = self._link(study)
+        patients.follow_merge(self._session, study, now=self._now, writer=WRITER)
         if order is None or facts["cause"] != "modality" or order.status not in orders.OPEN:
             return
         # A modality that reports its progress says itself when it is done (MPPS).
@@ -345,17 +346,18 @@ class Effects:
 
     def _deleted(self, facts: dict[str, Any]) -> None:
         counts = Counter(series_uid for _, series_uid, _ in facts["instances"] if series_uid)
-        self._session.execute(
-            update(Study)
-            .where(Study.study_uid == facts.get("study_uid"), Study.orthanc_id == facts.get("study_orthanc_id"))
-            .values(instances=Study.instances - sum(counts.values()))
-        )
+        study = self._session.get(Study, (facts.get("study_uid") or "", facts.get("study_orthanc_id") or ""))
+        if study is None:
+            return  # a correction has put another study in its place, and its rows are gone
+        study.instances -= sum(counts.values())
+        # The same series UID under another patient ID is another series of Orthanc, with images of its own.
+        is_known = orthanc_ids.study(study.patient_id, study.study_uid) == study.orthanc_id
         for series_uid, count in counts.items():
-            self._session.execute(
-                update(Series)
-                .where(Series.series_uid == series_uid, Series.study_uid == facts["study_uid"])
-                .values(instances=Series.instances - count)
-            )
+            of_series = [Series.series_uid == series_uid, Series.study_uid == study.study_uid]
+            if is_known:
+                mine = orthanc_ids.series(study.patient_id, study.study_uid, series_uid)
+                of_series.append(Series.orthanc_id == mine)
+            self._session.execute(update(Series).where(*of_series).values(instances=Series.instances - count))
 
     def _study(self, study_uid: str) -> Study | None:
         query = select(Study).where(Study.study_uid == study_uid).order_by(Study.last_at.desc())
@@ -367,12 +369,7 @@ class Effects:
             return self._session.get(Order, study.order_id)
         order = self._session.scalars(select(Order).where(Order.study_uid == study.study_uid)).first()
         if order is None and study.accession_number and study.patient_id:
-            same = (
-                select(Order)
-                .join(Patient, Order.patient_key == Patient.id)
-                .where(Order.accession_number == study.accession_number, Patient.patient_id == study.patient_id)
-            )
-            order = self._session.scalars(same).first()
+            order = orders.find_by_accession(self._session, study.accession_number, study.patient_id)
         if order is None:
             return None
         study.order_id = order.id
@@ -381,7 +378,7 @@ class Effects:
             self._session, WRITER, "exam-changed", self._now, study_uid=study.study_uid, order=order.id,
             accession_number=order.accession_number, changed=["linked"],
         )  # fmt: skip
-        if study.patient_id and order.patient.patient_id != study.patient_id:
+        if study.patient_id and not identifiers.is_called(self._session, order.patient, study.patient_id):
             exceptions.wait(
                 self._session, "archive", f"study {study.study_uid}", now=self._now,
                 what=f"the images of order {order.accession_number} carry another patient ID than the order",
