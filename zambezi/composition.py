@@ -20,6 +20,7 @@ PAGE_SETS: tuple[str, ...] = (
     "ris_service.audit_pages:pages",
     "ris_service.user_pages:pages",
     "migration.pages:pages",
+    "operations.custody.correction_pages:pages",
     "operations.pages:pages",
 )
 
