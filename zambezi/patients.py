@@ -75,12 +75,9 @@ def merge(
         return MergeOutcome(prior.id, final.id, is_new=False)
     studies, unclear = images_of(session, prior)
     moved = list(session.scalars(select(Order).where(Order.patient_key == prior.id).order_by(Order.id)))
+    patients = {**named(session, prior, final), "orders": [order.id for order in moved]}
     _move(session, moved, final, now, writer, who, "merged")
     prior.merged_into, prior.updated_at = final.id, clock.text(now)
-    patients = {
-        "from": prior.id, "into": final.id, "orders": [order.id for order in moved],
-        "studies": [{"study_uid": study.study_uid, "orthanc_id": study.orthanc_id} for study in studies],
-    }  # fmt: skip
     why = reason or "two identifiers of one patient were merged"
     try:
         asked = corrections.ask(session, "merge", {"patients": patients}, why, who, now, writer)
@@ -200,6 +197,13 @@ def merge_of(session: Session, prior: Patient) -> Correction | None:
     of_prior = Correction.request["patients"]["from"].as_integer() == prior.id
     query = select(Correction).where(Correction.kind == "merge", of_prior).order_by(Correction.id.desc()).limit(1)
     return session.scalars(query).first()
+
+
+def named(session: Session, prior: Patient, survivor: Patient) -> dict[str, Any]:
+    """The two of a merge and the studies whose images change, as its correction names them."""
+    studies, _unclear = images_of(session, prior)
+    listed = [{"study_uid": study.study_uid, "orthanc_id": study.orthanc_id} for study in studies]
+    return {"from": prior.id, "into": survivor.id, "studies": listed}
 
 
 def images_of(session: Session, prior: Patient) -> tuple[list[Study], list[Study]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from zambezi.relinking import STUDY_FACTS
 
 pages = Blueprint("corrections", __name__, template_folder="templates")
 pages.navigation = (("corrections.index", _("Corrections")),)  # type: ignore[attr-defined]  # read by the application
+
+log = logging.getLogger(__name__)
 
 #: The RIS's own audit chain: what people ask for in the pages stands there.
 CHAIN = "ris"
@@ -104,25 +107,34 @@ def new() -> Any:
 @requires("correction.write")
 def preview() -> Any:
     """Every attribute that would change, before anything does."""
-    with _parts().sessions.begin() as session:
+    parts = _parts()
+    with parts.sessions.begin() as session:
         studies = _studies(session)
         try:
             kind, wanted = _wanted(session, studies)
-            seen = previewing.preview(session, _orthanc(), kind, corrections.resolve(session, kind, wanted))
-        except (NotFilledIn, CorrectionRefused, MergeRefused) as fault:
-            return _form(
-                session, studies[0] if studies else None, request.form.get("kind", ""), str(fault), request.form
-            )
-        except OrthancError:
-            away = gettext("The archive does not answer. Nothing was changed. Try again in a minute.")
-            return _again(session, studies, away)
-        kept = [(name, value) for name, values in request.form.lists() if name != "csrf_token" for value in values]
-        if kind == "move" and "new-uid" not in request.form:
-            kept.append(("new-uid", wanted["set"][correctable.STUDY_UID]))
-        return render_template(
-            "correction_preview.html", seen=seen, kind=kind, kinds=KINDS, kept=kept, levels=LEVELS, labels=LABELS,
-            people=_named(session, wanted), study=studies[0] if studies else None, longest=LONGEST_REASON,
-        )  # fmt: skip
+        except (NotFilledIn, MergeRefused) as fault:
+            return _again(session, studies, str(fault))
+    seen, why_not = None, gettext("The archive does not answer. Nothing was changed. Try again in a minute.")
+    try:  # outside of any transaction: it asks the archive
+        seen = previewing.preview(
+            parts.sessions, _orthanc(), parts.environment.hold_dir, kind, wanted, now=parts.clock()
+        )
+    except CorrectionRefused as refused:
+        why_not = str(refused)
+    except OrthancError as error:
+        log.warning("a correction could not be previewed: %s", type(error).__name__)
+    with parts.sessions.begin() as session:
+        if seen is None:
+            return _again(session, studies, why_not)
+        people = _named(session, wanted)
+    kept = [(name, value) for name, values in request.form.lists() if name != "csrf_token" for value in values]
+    if kind == "move" and "new-uid" not in request.form:
+        kept.append(("new-uid", wanted["set"][correctable.STUDY_UID]))
+    return render_template(
+        "correction_preview.html", seen=seen, kind=kind, kinds=KINDS, kept=kept, levels=LEVELS, labels=LABELS,
+        people=people, study=studies[0] if studies else None, longest=LONGEST_REASON,
+        signed=[report for report in seen.reports if report.state == "final"],
+    )  # fmt: skip
 
 
 @pages.post("/corrections")
@@ -231,8 +243,10 @@ def _wanted(session: Session, studies: Sequence[Study]) -> tuple[str, dict[str, 
     prior, survivor = (session.get(Patient, int(number)) if number.isdigit() else None for number in numbers)
     if prior is None or survivor is None:
         raise NotFilledIn(gettext("Choose both patients: the one that goes and the one that stays."))
-    patients.check_merge(session, prior=prior, survivor=survivor)
-    return "merge", {"patients": {"from": prior.id, "into": survivor.id}}
+    final, is_done = patients.check_merge(session, prior=prior, survivor=survivor)
+    if is_done:
+        raise NotFilledIn(gettext("These two are merged already."))
+    return "merge", {"patients": patients.named(session, prior, final)}
 
 
 def _studies(session: Session) -> list[Study]:

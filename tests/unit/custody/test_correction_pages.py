@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,30 +12,39 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from ris_service.app import create_app
+from tests.gateway_alone import free_port
+from tests.unit.custody.fake_archive import Archive
 from tests.unit.ris_service import seeding
 from tests.unit.ris_service.seeding import CHEST, KNEE, OLD, OURS, Hospital, csrf
-from zambezi import clock, orders, orthanc_ids, patients
-from zambezi.database.tables import Correction, CorrectionItem, Order, Patient, Series, Study
+from zambezi import clock, orders, patients
+from zambezi.database.tables import Correction, CorrectionItem, Delivery, Order, Patient, Series, Study
+from zambezi.environment import Environment
 
 SETS = (*OURS, "operations.custody.correction_pages:pages")
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+def archive() -> Archive:
+    return Archive()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, archive: Archive) -> Hospital:
     made = seeding.seeded(tmp_path_factory.mktemp("original") / "home")
-    with made.sessions.begin() as session:  # ids as the archive gives them
-        for study in session.scalars(select(Study)):
-            study.orthanc_id = orthanc_ids.study(study.patient_id, study.study_uid)
-        for one in session.scalars(select(Series)):
-            one.orthanc_id = orthanc_ids.series("P", one.study_uid, one.series_uid)
+    archive.filled(made.sessions)
     return made
 
 
 @pytest.fixture
-def hospital(tmp_path: Path, original: Hospital) -> Hospital:
+def hospital(tmp_path: Path, original: Hospital, archive: Archive) -> Iterator[Hospital]:
     made = seeding.copied(tmp_path / "home", original)
+    port = free_port()
+    environ = {"ZAMBEZI_HOME": str(tmp_path / "home"), "ZAMBEZI_ORTHANC_HTTP_PORT": str(port)}
+    made.environment = Environment.read(environ)
     made.app = create_app(made.environment, made.settings, made.sessions, made.keys, made.clock, SETS)
-    return made
+    archive.is_away = False
+    with archive.serving(port):
+        yield made
 
 
 @pytest.fixture
@@ -93,6 +103,10 @@ def test_study_and_order_lead_to_their_correction(hospital, client):
 
 
 def test_a_study_goes_to_another_order_after_its_preview(hospital, client):
+    with hospital.sessions.begin() as session:
+        for delivery in session.scalars(select(Delivery).where(Delivery.state == "delivered")):
+            delivery.instances = [["o", f"{CHEST}.1", f"{CHEST}.1.1"]]
+            receiver = delivery.destination
     page = client.get(new(hospital, CHEST, "reassign", q="guambe")).get_data(as_text=True)
     order = hospital.order_ids["P1005"]
     assert f'value="order:{order}"' in page
@@ -100,9 +114,9 @@ def test_a_study_goes_to_another_order_after_its_preview(hospital, client):
     fields = {"kind": "reassign", "studies": place(hospital, CHEST), "to": f"order:{order}"}
     preview = post(client, "/corrections/preview", **fields)
     words = said(preview)
-    assert "P1001 P1005 120" in words
-    assert "Conceição^José António Guambe^Celeste 120" in words
-    assert "ARQUIVO_CENTRAL" in words
+    assert "P1001 P1005 2" in words
+    assert "Conceição^José António Guambe^Celeste 2" in words
+    assert f"{receiver} (1)" in words
     assert asked(hospital) == []
     kept = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', preview.get_data(as_text=True)))
     assert {name: kept[name] for name in fields} == fields
@@ -112,6 +126,15 @@ def test_a_study_goes_to_another_order_after_its_preview(hospital, client):
     assert answer.location == f"/corrections/{made.id}"
     assert (made.kind, made.asked_by, made.reason) == ("reassign", "pacs-administrator", "linha errada da lista")
     assert (made.request["order"], made.request["set"]["00100020"]) == (order, "P1005")
+
+
+def test_with_the_archive_away_the_form_stays_as_it_was_filled_in(hospital, client, archive):
+    archive.is_away = True
+    order = f"order:{hospital.order_ids['P1005']}"
+    fields = {"kind": "reassign", "studies": place(hospital, CHEST), "to": order, "q": "guambe"}
+    answer = post(client, "/corrections/preview", **fields)
+    assert (answer.status_code, "O arquivo não responde" in said(answer)) == (400, True)
+    assert f'value="{order}" required checked' in answer.get_data(as_text=True)
 
 
 def test_only_what_was_changed_in_the_fields_is_set(hospital, client):
