@@ -7,7 +7,7 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -163,6 +163,41 @@ def unmerge(session: Session, *, prior: Patient, now: datetime, writer: str, who
     _audit(session, prior, survivor, now, writer, who, changed=["merge undone"], orders=len(moved), correction=undo)
     uids = tuple(study["study_uid"] for study in was["studies"])
     return MergeOutcome(prior.id, survivor.id, True, tuple(order.id for order in moved), uids, undo)
+
+
+def ask(
+    session: Session, kind: str, request: Mapping[str, Any], *, reason: str, who: str, now: datetime, writer: str,
+    undo_of: int | None = None,
+) -> int:  # fmt: skip
+    """Ask for a correction as a person does, with what goes with it: a merge merges, and its undo parts, the patients.
+
+    The number of the correction; where a merge is parted before its images were changed, the merge's own.
+    CorrectionRefused where it can't be done.
+    """
+    how: dict[str, Any] = {"now": now, "writer": writer, "who": who, "reason": reason}
+    try:
+        if kind == "merge":
+            ends = [session.get_one(Patient, request["patients"][end]) for end in ("from", "into")]
+            made = merge(session, prior=ends[0], survivor=ends[1], **how)
+            if made.correction is None:
+                raise corrections.CorrectionRefused(f"{ends[0].patient_id} is merged into {ends[1].patient_id} already")
+            return made.correction
+        standing = stands(session, undo_of) if undo_of is not None else None
+        if standing is not None:
+            return unmerge(session, prior=standing, **how).correction or undo_of or 0
+    except MergeRefused as refused:
+        raise corrections.CorrectionRefused(str(refused)) from refused
+    return corrections.ask(session, kind, request, reason, who, now, writer, undo_of=undo_of).id
+
+
+def stands(session: Session, correction: int) -> Patient | None:
+    """The patient that this correction merged away, as long as that merge holds and it is the last one."""
+    found = session.get(Correction, correction)
+    if found is None or found.kind != "merge":
+        return None
+    prior = session.get(Patient, found.request["patients"]["from"])
+    is_merged = prior is not None and prior.merged_into is not None
+    return prior if prior is not None and is_merged and merge_of(session, prior) is found else None
 
 
 def follow_merge(session: Session, study: Study, *, now: datetime, writer: str) -> int | None:

@@ -133,7 +133,7 @@ def preview() -> Any:
     return render_template(
         "correction_preview.html", seen=seen, kind=kind, kinds=KINDS, kept=kept, levels=LEVELS, labels=LABELS,
         people=people, study=studies[0] if studies else None, longest=LONGEST_REASON,
-        signed=[report for report in seen.reports if report.state == "final"],
+        dates=correction_forms.DATES, signed=[report for report in seen.reports if report.state == "final"],
     )  # fmt: skip
 
 
@@ -147,14 +147,16 @@ def ask() -> Any:
         try:
             kind, wanted = _wanted(session, studies)
             if not reason:
-                raise NotFilledIn(gettext("Say why: the reason stands in the corrected images and in the audit trail."))
+                raise NotFilledIn(gettext("Say why: the reason stands in the audit trail."))
             with session.begin_nested():  # what is refused leaves nothing behind
-                number = _asked(session, kind, wanted, reason)
+                number = patients.ask(
+                    session, kind, wanted, reason=reason, who=current_user.login, now=_parts().clock(), writer=CHAIN
+                )
         except (NotFilledIn, CorrectionRefused, MergeRefused) as fault:
             return _form(
                 session, studies[0] if studies else None, request.form.get("kind", ""), str(fault), request.form
             )
-    return redirect(f"/corrections/{number}" if number else "/corrections", 303)
+    return redirect(f"/corrections/{number}", 303)
 
 
 @pages.post("/corrections/<int:number>/undo")
@@ -163,19 +165,16 @@ def undo(number: int) -> Any:
     """Bring back what was before; of a merge, part the patients again."""
     parts = _parts()
     reason = request.form.get("reason", "").strip()[:LONGEST_REASON] or abort(400)
-    how: dict[str, Any] = {"now": parts.clock(), "writer": CHAIN}
     try:
         with parts.sessions.begin() as session:
             found = session.get(Correction, number) or abort(404)
-            merged = _merged(session, found)
-            if found.kind == "merge" and merged is None:
+            if found.kind == "merge" and patients.stands(session, number) is None:
                 abort(409)
-            if merged is not None:
-                outcome = patients.unmerge(session, prior=merged[0], who=current_user.login, reason=reason, **how)
-                made = outcome.correction or number
-            else:
-                made = corrections.ask(session, "undo", {}, reason, current_user.login, undo_of=number, **how).id
-    except (CorrectionRefused, MergeRefused) as refused:
+            made = patients.ask(
+                session, "undo", {}, reason=reason, who=current_user.login, now=parts.clock(), writer=CHAIN,
+                undo_of=number,
+            )  # fmt: skip
+    except CorrectionRefused as refused:
         return _page(number, str(refused))
     return redirect(f"/corrections/{made}", 303)
 
@@ -225,15 +224,6 @@ def _decided(decide: Any, number: int) -> Any:
     except CorrectionRefused as refused:
         return _page(number, str(refused))
     return redirect(f"/corrections/{number}", 303)
-
-
-def _asked(session: Session, kind: str, wanted: Mapping[str, Any], reason: str) -> int | None:
-    how: dict[str, Any] = {"now": _parts().clock(), "writer": CHAIN}
-    if kind != "merge":
-        return corrections.ask(session, kind, wanted, reason, current_user.login, **how).id
-    prior, survivor = (session.get_one(Patient, wanted["patients"][end]) for end in ("from", "into"))
-    how |= {"who": current_user.login, "reason": reason}
-    return patients.merge(session, prior=prior, survivor=survivor, **how).correction
 
 
 def _wanted(session: Session, studies: Sequence[Study]) -> tuple[str, dict[str, Any]]:
@@ -349,13 +339,8 @@ def _named(session: Session, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merged(session: Session, found: Correction) -> tuple[Patient, Patient] | None:
     """Whom a merge made one of whom, as long as that stands and this is the correction that did it."""
-    if found.kind != "merge":
-        return None
-    prior = session.get(Patient, found.request["patients"]["from"])
-    if prior is None or prior.merged_into is None:
-        return None
-    latest = patients.merge_of(session, prior)
-    return (prior, session.get_one(Patient, prior.merged_into)) if latest is found else None
+    prior = patients.stands(session, found.id)
+    return (prior, session.get_one(Patient, prior.merged_into)) if prior is not None else None
 
 
 def _may_undo(found: Correction, merged: tuple[Patient, Patient] | None, why_not: str) -> bool:
