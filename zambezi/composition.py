@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "user": "ris_service.commands:user",
     "token": "ris_service.commands:token",
     "order": "ris_service.commands:order",
+    "patient": "ris_service.commands:patient",
     "route": "gateway.commands:route",
     "message": "gateway.commands:message",
     "migrate": "migration.commands:migrate",

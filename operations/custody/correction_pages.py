@@ -11,12 +11,14 @@ from flask import Blueprint, abort, current_app, make_response, redirect, render
 from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 from flask_login import current_user
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from operations.custody import correction_forms, previewing
 from operations.custody.correction_forms import LABELS, NotFilledIn
-from zambezi import correctable, corrections, identifiers, patients, searching
+from zambezi import correctable, corrections, hold, identifiers, patients, searching
 from zambezi.access import requires
 from zambezi.corrections import CorrectionRefused
 from zambezi.database.tables import Correction, CorrectionItem, Delivery, Order, Patient, Series, Study
@@ -201,19 +203,37 @@ def _page(number: int, fault: str = "") -> Any:
         uids = {item.new_study_uid for item in items} | {item.old_study_uid for item in items}
         told = select(Delivery).where(Delivery.study_uid.in_(uids), Delivery.created_at >= found.created_at)
         deliveries = session.scalars(told.order_by(Delivery.created_at)).all()
-        merged = _merged(session, found)
+        merged, changes = _merged(session, found), found.request.get("set", {})
         why_not = "" if found.kind == "merge" else corrections.why_not_undone(session, number)
         page = render_template(
             "correction.html", correction=found, items=items[:LISTED], counts=Counter(item.state for item in items),
-            kinds=KINDS, states=STATES, item_states=ITEM_STATES, labels=_labels(found.request.get("set", {})),
+            kinds=KINDS, states=STATES, item_states=ITEM_STATES, labels=_labels(changes),
+            before=_before(items, changes),
             deliveries=deliveries, undone_by=undone_by, merged=merged, may_undo=_may_undo(found, merged, why_not),
             may_cancel=found.state in corrections.CANCELLABLE and _writes() and not merged, why_not=why_not,
             may_retry=found.state in ("parked", "retrying") and _writes(), fault=fault, longest=LONGEST_REASON,
+            dates=correction_forms.DATES,
         )  # fmt: skip
     answer = make_response(page, 409 if fault else 200)
     if found.state in corrections.OPEN and not fault:
         answer.headers["Refresh"] = REFRESH_S
     return answer
+
+
+def _before(items: Sequence[CorrectionItem], changes: Mapping[str, Any]) -> dict[str, str]:
+    """What the images said before, by tag, as the first old copies in the hold tell; of each study one is read."""
+    hold_dir = _parts().environment.hold_dir
+    first = {item.old_study_uid: item.old_sha256 for item in reversed(items) if item.old_sha256}
+    said: dict[str, set[str]] = {tag: set() for tag in changes}
+    for sha256 in list(first.values())[:FOUND]:
+        file = hold.path(hold_dir, sha256)
+        try:
+            known = dcmread(file, stop_before_pixels=True, specific_tags=[int(tag, 16) for tag in changes])
+        except (OSError, InvalidDicomError):
+            continue  # it is on another machine, or its time in the hold is over: the page says less
+        for tag in changes:
+            said[tag].add(str(known[tag].value or "") if tag in known else "")
+    return {tag: ", ".join(sorted(values)) for tag, values in said.items() if values}
 
 
 def _decided(decide: Any, number: int) -> Any:

@@ -16,7 +16,7 @@ from tests.gateway_alone import free_port
 from tests.unit.custody.fake_archive import Archive
 from tests.unit.ris_service import seeding
 from tests.unit.ris_service.seeding import CHEST, KNEE, OLD, OURS, Hospital, csrf
-from zambezi import clock, orders, patients
+from zambezi import clock, hold, orders, patients
 from zambezi.database.tables import Correction, CorrectionItem, Delivery, Order, Patient, Series, Study
 from zambezi.environment import Environment
 
@@ -199,27 +199,32 @@ def test_patients_are_merged_found_by_both_numbers_and_parted_again(hospital, cl
         assert session.get_one(Correction, made.id).state == "cancelled"
 
 
-def done(hospital: Hospital, number: int) -> None:
+def done(hospital: Hospital, number: int, old: bytes) -> None:
+    sha256 = hold.put(hospital.environment.hold_dir, old)
     with hospital.sessions.begin() as session:
         made = session.get_one(Correction, number)
         made.state, made.done_at = "done", clock.text(hospital.clock())
         session.add(
             CorrectionItem(
-                correction_id=number, old_orthanc_id="o", sop_uid="1.2.3.9", old_study_uid=CHEST, state="done",
+                correction_id=number, old_orthanc_id="o", sop_uid="1.2.3.9",
+                old_sha256=sha256, old_study_uid=CHEST, state="done",
                 old_series_uid="1", new_study_uid=CHEST, new_series_uid="1", new_orthanc_id="n", new_sha256="0",
             )
         )  # fmt: skip
 
 
-def test_a_correction_under_way_follows_itself_and_a_done_one_can_be_taken_back_once(hospital, client):
+def test_a_correction_under_way_follows_itself_and_a_done_one_can_be_taken_back_once(hospital, client, archive):
     fields = {"kind": "reassign", "studies": place(hospital, CHEST), "to": f"order:{hospital.order_ids['P1005']}"}
     post(client, "/corrections", **fields, reason="troca")
     (made,) = asked(hospital)
     under_way = client.get(f"/corrections/{made.id}")
     assert under_way.headers["Refresh"] == "5"
     assert "/undo" not in under_way.get_data(as_text=True)
-    done(hospital, made.id)
+    old = next(content for path, content in archive.files.items() if f"{CHEST}.1.1".encode() in content)
+    done(hospital, made.id, old)
     finished = client.get(f"/corrections/{made.id}")
+    assert "(0010,0010) Conceição^José António Guambe^Celeste" in said(finished)
+    assert "(0010,0030) 12/04/1958 14/02/1966" in said(finished)
     assert "Refresh" not in finished.headers
     assert "1 de 1" in said(finished)
     assert "1 de 1" in said(client.get("/corrections"))
