@@ -51,7 +51,7 @@ def test_a_merge_of_the_his_reaches_order_page_and_images_and_is_taken_back(hosp
     assert prior in page
     assert "Tembe, Graça" in nelson.page(f"/?day=all&q={prior}")
     with hospital.database().begin() as session:
-        (asked,) = [one for one in session.scalars(select(Correction)) if one.asked_by == "his"]
+        (asked,) = [one for one in session.scalars(select(Correction)) if one.asked_by == "HIS"]
 
     invariants.eventually("the images are corrected", lambda: " done " not in said("correct", "list"))
     assert archived(hospital, order.study_uid) == [(survivor, "Tembe^Graça")]
