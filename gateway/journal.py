@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -349,7 +349,8 @@ class Effects:
         study = self._session.get(Study, (facts.get("study_uid") or "", facts.get("study_orthanc_id") or ""))
         if study is None:
             return  # a correction has put another study in its place, and its rows are gone
-        study.instances -= sum(counts.values())
+        # A correction that was undone before we read of its deletions has made the row anew: it counts from nothing.
+        study.instances = max(0, study.instances - sum(counts.values()))
         # The same series UID under another patient ID is another series of Orthanc, with images of its own.
         is_known = orthanc_ids.study(study.patient_id, study.study_uid) == study.orthanc_id
         for series_uid, count in counts.items():
@@ -357,7 +358,8 @@ class Effects:
             if is_known:
                 mine = orthanc_ids.series(study.patient_id, study.study_uid, series_uid)
                 of_series.append(Series.orthanc_id == mine)
-            self._session.execute(update(Series).where(*of_series).values(instances=Series.instances - count))
+            left = case((Series.instances > count, Series.instances - count), else_=0)
+            self._session.execute(update(Series).where(*of_series).values(instances=left))
 
     def _study(self, study_uid: str) -> Study | None:
         query = select(Study).where(Study.study_uid == study_uid).order_by(Study.last_at.desc())

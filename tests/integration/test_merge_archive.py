@@ -27,8 +27,8 @@ def follow(room: Room) -> None:
     follower = Follower(room.sessions, Zambezi(), room.archive.as_service("gateway"))
     last = int(room.orthanc.get("/changes", last="")["Last"])
     until(lambda: int(room.orthanc.get("/zambezi/status")["follower"]["change"]) >= last, 20)
-    while follower.follow(wait_s=0):
-        continue
+    # Deletions aren't in /changes: the journal has them a moment later.
+    until(lambda: follower.follow(wait_s=0) == 0 and not follower.follow(wait_s=1), 20)
 
 
 def a_patient(room: Room, patient_id: str) -> int:
