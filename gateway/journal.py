@@ -218,6 +218,14 @@ def _place_in_fork(session: Session, fork: str) -> tuple[int, str] | None:
     return facts["original_seq"], facts["original_hash"]
 
 
+def _runs(told: Sequence[tuple[Sealed, dict[str, Any]]]) -> Iterable[Sequence[tuple[Sealed, dict[str, Any]]]]:
+    """The entries in runs that end with a deletion: what is stored again behind it is counted behind it."""
+    ends = [n for n, (_entry, facts) in enumerate(told, 1) if facts["event"] == "deleted"]
+    for begin, end in zip([0, *ends], [*ends, len(told)], strict=True):
+        if begin < end:
+            yield told[begin:end]
+
+
 class Effects:
     """What a batch of entries means in the central database, within one transaction."""
 
@@ -229,8 +237,11 @@ class Effects:
 
     def carry_out(self, entries: Sequence[Sealed]) -> None:
         """Do what each entry calls for; one that can't be carried out waits for a person, the others go on."""
+        for run in _runs([(entry, entry.facts) for entry in entries]):
+            self._run(run)
+
+    def _run(self, told: Sequence[tuple[Sealed, dict[str, Any]]]) -> None:
         # What a study is comes before its images, whose order is looked for by it.
-        told = [(entry, entry.facts) for entry in entries]
         for entry, facts in told:
             if facts["event"] == "study-began":
                 self._try(entry, facts, self._began)
