@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from zambezi import audit, causes, exceptions, holding, orders, outbox
+from zambezi import audit, causes, exceptions, holding, identifiers, orders, orthanc_ids, outbox, patients
 from zambezi.chain import Sealed
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import Order, Patient, PerformedStep, Series, Study
+from zambezi.database.tables import Order, PerformedStep, Series, Study
 from zambezi.hl7 import build
 
 log = logging.getLogger("zambezi.effects")
@@ -76,6 +76,14 @@ def delivery_id(facts: dict[str, Any]) -> str:
     return outbox.delivery_id(facts["journal"], facts["seq"], facts["rule"], to)
 
 
+def _runs(told: Sequence[tuple[Sealed, dict[str, Any]]]) -> Iterable[Sequence[tuple[Sealed, dict[str, Any]]]]:
+    """The entries in runs that end with a deletion: what is stored again behind it is counted behind it."""
+    ends = [n for n, (_entry, facts) in enumerate(told, 1) if facts["event"] == "deleted"]
+    for begin, end in zip([0, *ends], [*ends, len(told)], strict=True):
+        if begin < end:
+            yield told[begin:end]
+
+
 class Effects:
     """What a batch of entries means in the central database, within one transaction."""
 
@@ -87,8 +95,11 @@ class Effects:
 
     def carry_out(self, entries: Sequence[Sealed]) -> None:
         """Do what each entry calls for; one that can't be carried out waits for a person, the others go on."""
+        for run in _runs([(entry, entry.facts) for entry in entries]):
+            self._run(run)
+
+    def _run(self, told: Sequence[tuple[Sealed, dict[str, Any]]]) -> None:
         # What a study is comes before its images, whose order is looked for by it.
-        told = [(entry, entry.facts) for entry in entries]
         for entry, facts in told:
             if facts["event"] == "study-began":
                 self._try(entry, facts, self._began)
@@ -166,6 +177,7 @@ class Effects:
         study = self._session.get_one(Study, (facts["study_uid"], facts["study_orthanc_id"]))
         study.completed_at = facts["at"]
         order = self._link(study)
+        patients.follow_merge(self._session, study, now=self._now, writer=WRITER)
         if order is None or facts["cause"] != causes.MODALITY or order.status not in orders.OPEN:
             return
         # A modality that reports its progress says itself when it is done (MPPS).
@@ -206,17 +218,20 @@ class Effects:
 
     def _deleted(self, facts: dict[str, Any]) -> None:
         counts = Counter(series_uid for _, series_uid, _ in facts["instances"] if series_uid)
-        self._session.execute(
-            update(Study)
-            .where(Study.study_uid == facts.get("study_uid"), Study.orthanc_id == facts.get("study_orthanc_id"))
-            .values(instances=Study.instances - sum(counts.values()))
-        )
+        study = self._session.get(Study, (facts.get("study_uid") or "", facts.get("study_orthanc_id") or ""))
+        if study is None:
+            return  # a correction has put another study in its place, and its rows are gone
+        # A correction that was undone before we read of its deletions has made the row anew: it counts from nothing.
+        study.instances = max(0, study.instances - sum(counts.values()))
+        # The same series UID under another patient ID is another series of Orthanc, with images of its own.
+        is_known = orthanc_ids.study(study.patient_id, study.study_uid) == study.orthanc_id
         for series_uid, count in counts.items():
-            self._session.execute(
-                update(Series)
-                .where(Series.series_uid == series_uid, Series.study_uid == facts["study_uid"])
-                .values(instances=Series.instances - count)
-            )
+            of_series = [Series.series_uid == series_uid, Series.study_uid == study.study_uid]
+            if is_known:
+                mine = orthanc_ids.series(study.patient_id, study.study_uid, series_uid)
+                of_series.append(Series.orthanc_id == mine)
+            left = case((Series.instances > count, Series.instances - count), else_=0)
+            self._session.execute(update(Series).where(*of_series).values(instances=left))
 
     def _held(self, facts: dict[str, Any]) -> None:
         """The plugin put an arrival into the hold, on disk before the sender was answered."""
@@ -251,12 +266,7 @@ class Effects:
             return self._session.get(Order, study.order_id)
         order = self._session.scalars(select(Order).where(Order.study_uid == study.study_uid)).first()
         if order is None and study.accession_number and study.patient_id:
-            same = (
-                select(Order)
-                .join(Patient, Order.patient_key == Patient.id)
-                .where(Order.accession_number == study.accession_number, Patient.patient_id == study.patient_id)
-            )
-            order = self._session.scalars(same).first()
+            order = orders.find_by_accession(self._session, study.accession_number, study.patient_id)
         if order is None:
             return None
         study.order_id = order.id
@@ -265,7 +275,7 @@ class Effects:
             self._session, WRITER, "exam-changed", self._now, study_uid=study.study_uid, order=order.id,
             accession_number=order.accession_number, changed=["linked"],
         )  # fmt: skip
-        if study.patient_id and order.patient.patient_id != study.patient_id:
+        if study.patient_id and not identifiers.is_called(self._session, order.patient, study.patient_id):
             exceptions.wait(
                 self._session, "archive", f"study {study.study_uid}", now=self._now,
                 what=f"the images of order {order.accession_number} carry another patient ID than the order",

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from zambezi import audit, clock, exceptions, orders
-from zambezi.database.tables import Order, Patient, PerformedStep
+from zambezi.database.tables import Order, PerformedStep
 
 WRITER = "gateway"
 
@@ -90,14 +90,8 @@ def find_order(session: Session, attributes: Dataset) -> Order | None:
         found = session.scalars(select(Order).where(Order.study_uid == study_uid)).first()
         if found is not None:
             return found
-    if not accession:
-        return None
-    same = (
-        select(Order)
-        .join(Patient, Order.patient_key == Patient.id)
-        .where(Order.accession_number == accession, Patient.patient_id == str(attributes.get("PatientID", "")))
-    )
-    return session.scalars(same).first()
+    patient_id = str(attributes.get("PatientID", ""))
+    return orders.find_by_accession(session, accession, patient_id) if accession else None
 
 
 def _discontinued(session: Session, order: Order, step: PerformedStep, changes: Dataset, now: datetime) -> None:

@@ -9,11 +9,11 @@ from datetime import timedelta
 import click
 from sqlalchemy import select
 
-from zambezi import audit, clock, config, keys, users
+from zambezi import audit, clock, config, identifiers, keys, patients, users
 from zambezi.access import ROLES
 from zambezi.access.tokens import Token, TokenRefused, begin, read, sign
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import Order, User
+from zambezi.database.tables import Order, Patient, User
 from zambezi.environment import Environment
 
 CHAIN = "ris"
@@ -157,6 +157,31 @@ def list_orders(limit: int) -> None:
                 f"{row.accession_number:<16} {row.status:<13} {at:%Y-%m-%d %H:%M} {row.modality:<4} "
                 f"report {row.report_status:<6} {row.procedure_text}"
             )
+
+
+@click.group()
+def patient() -> None:
+    """Patients. `zambezi correct merge` and `zambezi correct undo` merge and part them."""
+
+
+@patient.command("show")
+@click.argument("patient_id")
+def show_patient(patient_id: str) -> None:
+    """Who has this ID, by every issuer: identifiers, merges, orders. The name stays on the pages."""
+    with _database().begin() as session:
+        rows = session.scalars(select(Patient).where(Patient.patient_id == patient_id).order_by(Patient.issuer)).all()
+        if not rows:
+            raise click.ClickException(f"no patient {patient_id!r} is registered")
+        for row in rows:
+            click.echo(f"{row.patient_id}@{row.issuer}")
+            survivor = identifiers.survivor_of(session, row)
+            merge = patients.merge_of(session, row)
+            if survivor is not row and merge is not None:
+                click.echo(f"  merged into {survivor.patient_id}@{survivor.issuer} by correction {merge.id}")
+            for one in identifiers.former(session, [row.id]).get(row.id, []):
+                click.echo(f"  known before as {one.patient_id}@{one.issuer}")
+            for found in session.scalars(select(Order).where(Order.patient_key == row.id).order_by(Order.id)):
+                click.echo(f"  order {found.accession_number:<16} {found.status:<13} {found.modality}")
 
 
 def _found(found: User | None, login: str) -> User:

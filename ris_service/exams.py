@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ris_service.people import me
+from zambezi import identifiers
 from zambezi.database.tables import Order, Report, Series, Study
 
 
@@ -19,6 +20,7 @@ class Exam:
 
     study: Study
     order: Order | None
+    former: Sequence[str] = ()  # IDs of patients that were merged into the order's
 
     @property
     def patient_name(self) -> str:
@@ -53,8 +55,10 @@ class Exam:
 
     @property
     def is_of_another_patient(self) -> bool:
-        """Whether the images carry another patient ID than the order that they are linked to."""
-        return self.order is not None and self.order.patient.patient_id != self.study.patient_id
+        """Whether the images carry another patient ID than the order that they are linked to, and no former one."""
+        if self.order is None:
+            return False
+        return self.study.patient_id not in (self.order.patient.patient_id, *self.former)
 
 
 def shown_name(family: str, given: str) -> str:
@@ -76,7 +80,8 @@ def of_study(database: Session, study_uid: str) -> list[Exam]:
         .where(Study.study_uid == study_uid)
         .order_by(Study.first_at)
     )
-    return [Exam(study, order) for study, order in rows]
+    former = identifiers.former_ids(database)
+    return [Exam(study, order, former.get(order.patient_key, ()) if order else ()) for study, order in rows]
 
 
 def one(database: Session, study_uid: str) -> Exam:

@@ -9,10 +9,11 @@ from flask_babel import lazy_gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from ris_service import exams, searching
+from ris_service import exams
 from ris_service.exams import Exam
 from ris_service.parts import parts
 from ris_service.people import me
+from zambezi import identifiers, searching
 from zambezi.access import SIGNED_IN, requires
 from zambezi.database.tables import Delivery, Order, Patient, Report, Study
 
@@ -101,14 +102,15 @@ def shared() -> Any:
 def _matching(database: Session, query: str, modality: str) -> list[tuple[str, str]]:
     rows = select(
         Study.study_uid, Study.orthanc_id, Study.modalities, Study.patient_name, Study.patient_id,
-        Study.accession_number, Study.description, Patient.family_name, Patient.given_name,
+        Study.accession_number, Study.description, Patient.family_name, Patient.given_name, Patient.id,
     ).outerjoin(Order, Order.id == Study.order_id).outerjoin(Patient, Patient.id == Order.patient_key)  # fmt: skip
     rows = rows.order_by(Study.last_at.desc()).limit(SEARCH_DEPTH)
+    former = identifiers.former_ids(database) if query else {}
     return [
         (row.study_uid, row.orthanc_id)
         for row in database.execute(rows)
         if (not modality or modality in row.modalities.split("\\"))
-        and (query == row.study_uid or searching.matches(query, *row[3:]))
+        and (query == row.study_uid or searching.matches(query, *row[3:9], *former.get(row.id or 0, ())))
     ]
 
 
@@ -118,7 +120,11 @@ def _exams(database: Session, keys: list[tuple[str, str]]) -> list[Exam]:
         .outerjoin(Order, Order.id == Study.order_id)
         .where(Study.study_uid.in_([uid for uid, _orthanc_id in keys]))
     )
-    found = {(study.study_uid, study.orthanc_id): Exam(study, order) for study, order in rows}
+    former = identifiers.former_ids(database)
+    found = {
+        (study.study_uid, study.orthanc_id): Exam(study, order, former.get(order.patient_key, ()) if order else ())
+        for study, order in rows
+    }
     return [found[key] for key in keys if key in found]
 
 

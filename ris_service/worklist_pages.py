@@ -12,12 +12,11 @@ from flask_babel import lazy_gettext as _
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from ris_service import searching
 from ris_service.exams import shown_name
 from ris_service.languages import gettext
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
-from zambezi import clock, orders
+from zambezi import clock, identifiers, orders, searching
 from zambezi.access import requires
 from zambezi.database.tables import Delivery, Order, Patient, Study
 
@@ -91,6 +90,7 @@ def index() -> Any:
         shown = ids[page * ROWS_A_PAGE : (page + 1) * ROWS_A_PAGE]
         rows = {order.id: order for order in database.scalars(select(Order).where(Order.id.in_(shown)))}
         images = _images(database, shown)
+        former = identifiers.former_ids(database)
         hidden = 0
         if filters.narrows or not ids:
             hidden = len(_matching(database, Filters(day="all", query=filters.query), found.clock())) - len(ids)
@@ -98,7 +98,7 @@ def index() -> Any:
     return render_template(
         "worklist.html", orders=[rows[found_id] for found_id in shown], images=images, filters=filters, hidden=hidden,
         total=len(ids), page=page, more=len(ids) > (page + 1) * ROWS_A_PAGE, days=DAYS, modalities=sorted(modalities),
-        states=orders.TRANSITIONS, shown_name=shown_name, may_write=me().may("order.write"),
+        former=former, states=orders.TRANSITIONS, shown_name=shown_name, may_write=me().may("order.write"),
     )  # fmt: skip
 
 
@@ -112,9 +112,11 @@ def order(order_id: int) -> Any:
         deliveries = database.scalars(
             select(Delivery).where(Delivery.study_uid == found.study_uid).order_by(Delivery.created_at)
         ).all()
+        former = identifiers.former(database, [found.patient_key]).get(found.patient_key, [])
     buttons = BUTTONS[found.status] if me().may("order.write") else ()
     return render_template(
-        "order.html", order=found, studies=studies, buttons=buttons, reasons=REASONS, shown_name=shown_name,
+        "order.html", order=found, former=former, studies=studies, buttons=buttons, reasons=REASONS,
+        shown_name=shown_name,
         may_cancel=me().may("order.write") and found.status in ("scheduled", "arrived"),
         deliveries=deliveries if me().may("delivery.read") else [],
     )  # fmt: skip
@@ -228,6 +230,7 @@ def _fault(form: Form, at: datetime | None) -> str:
 def _similar(database: Session, form: Form) -> list[Patient]:
     wanted = (form.value("family_name"), form.value("given_name"), form.value("birth_date").replace("-", "") or None)
     columns = select(Patient.id, Patient.family_name, Patient.given_name, Patient.birth_date)
+    columns = columns.where(Patient.merged_into.is_(None))
     ids = [row.id for row in database.execute(columns) if searching.same_person(wanted, (row[1], row[2], row[3]))]
     return list(database.scalars(select(Patient).where(Patient.id.in_(ids[:10]))))
 
@@ -281,11 +284,16 @@ def _matching(database: Session, filters: Filters, now: datetime) -> list[int]:
     query = (
         select(
             Order.id, Order.accession_number, Order.procedure_text, Order.placer_number, Patient.family_name,
-            Patient.given_name, Patient.patient_id,
+            Patient.given_name, Patient.patient_id, Order.patient_key,
         )
         .join(Patient, Patient.id == Order.patient_key).where(*wanted).order_by(*by, Order.id).limit(SEARCH_DEPTH)
     )  # fmt: skip
-    return [row.id for row in database.execute(query) if searching.matches(filters.query, *row[1:])]
+    former = identifiers.former_ids(database) if filters.query else {}
+    return [
+        row.id
+        for row in database.execute(query)
+        if searching.matches(filters.query, *row[1:7], *former.get(row.patient_key, ()))
+    ]
 
 
 def _span(day: str, now: datetime) -> tuple[datetime, datetime] | None:

@@ -21,6 +21,7 @@ PAGE_SETS: tuple[str, ...] = (
     "ris_service.user_pages:pages",
     "migration.pages:pages",
     "operations.custody.hold_pages:pages",
+    "operations.custody.correction_pages:pages",
     "operations.pages:pages",
 )
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "user": "ris_service.commands:user",
     "token": "ris_service.commands:token",
     "order": "ris_service.commands:order",
+    "patient": "ris_service.commands:patient",
     "route": "gateway.commands:route",
     "message": "gateway.commands:message",
     "migrate": "migration.commands:migrate",

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from zambezi import audit, clock
+from zambezi import audit, clock, identifiers
 from zambezi.config.settings import Site
 from zambezi.database import generations
 from zambezi.database.tables import Order, Patient
@@ -76,7 +76,9 @@ def register_patient(
 ) -> Patient:  # fmt: skip
     """The patient with this ID of this issuer: made, or brought up to date with what is given.
 
-    None leaves a birth date or sex as it is, "" takes it away (HL7's empty and `""`).
+    None leaves a birth date or sex as it is, "" takes it away (HL7's empty and `""`). An identifier that was merged
+    away gives its survivor, whose name and birth date stay: what a late message says of a patient known as
+    "unknown 12" must not become the name of whom that was.
     """
     if not patient_id or len(patient_id) > 64:
         raise OrderRefused("the patient ID must have 1 to 64 characters")
@@ -86,7 +88,9 @@ def register_patient(
     facts: dict[str, Any] = {"family_name": family_name[:64], "given_name": given_name[:64]}
     facts |= {"birth_date": birth_date or None} if birth_date is not None else {}
     facts |= {"sex": sex or None} if sex is not None else {}
-    patient = find_patient(session, patient_id, issuer)
+    patient = identifiers.find(session, patient_id, issuer)
+    if patient is not None and patient.merged_into is not None:
+        return _redirected(session, patient, now, writer, who)
     if patient is None:
         patient = Patient(
             patient_id=patient_id, issuer=issuer, created_at=clock.text(now), updated_at=clock.text(now), **facts
@@ -105,8 +109,24 @@ def register_patient(
 
 
 def find_patient(session: Session, patient_id: str, issuer: str) -> Patient | None:
-    """The patient with this ID of this issuer."""
-    return session.scalars(select(Patient).where(Patient.patient_id == patient_id, Patient.issuer == issuer)).first()
+    """The patient with this ID of this issuer; of an identifier that was merged away, the survivor."""
+    patient = identifiers.find(session, patient_id, issuer)
+    return patient and identifiers.survivor_of(session, patient)
+
+
+def find_by_accession(session: Session, accession_number: str, patient_id: str) -> Order | None:
+    """The order with this accession number, where it is of the patient with this ID (today's, or one merged away)."""
+    order = session.scalars(select(Order).where(Order.accession_number == accession_number)).first()
+    return order if order is not None and identifiers.is_called(session, order.patient, patient_id) else None
+
+
+def _redirected(session: Session, patient: Patient, now: datetime, writer: str, who: str) -> Patient:
+    survivor = identifiers.survivor_of(session, patient)
+    audit.append(
+        session, writer, "patient-changed", now, patient=patient.id, patient_id=patient.patient_id,
+        issuer=patient.issuer, changed=[], redirected_to=survivor.id, **_by(who),
+    )  # fmt: skip
+    return survivor
 
 
 def place_order(
@@ -197,6 +217,23 @@ def set_status(
     because = {"reason": reason} if reason else {}
     event = "order-changed" if status == "cancelled" else "exam-changed"
     _audit(session, order, event, now, writer, who, before=before, status=status, **because)
+    return True
+
+
+def reopen(session: Session, order: Order, *, now: datetime, writer: str, reason: str) -> bool:
+    """The exam that was noted for this order was another's: it is to be done still. False where it isn't noted.
+
+    The order gets a new Study Instance UID, since the old one is on the other's images.
+    """
+    if order.status not in ("in-progress", "completed", "discontinued"):
+        return False
+    generations.raise_(session, "worklist")
+    before, order.status, order.updated_at = order.status, "scheduled", clock.text(now)
+    old_uid, order.study_uid = order.study_uid, make_uid()
+    _audit(
+        session, order, "exam-changed", now, writer, "", before=before, status="scheduled", reason=reason,
+        old_study_uid=old_uid,
+    )  # fmt: skip
     return True
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib import import_module
-from importlib.util import find_spec
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -14,17 +12,13 @@ from operations.custody.correction_work import Work
 from operations.custody.worker import WRITER
 from zambezi import corrections, crash, exceptions
 from zambezi.correctable import ACCESSION_NUMBER, PATIENT_ID
-from zambezi.database.tables import Held, Study
+from zambezi.database.tables import Held
 from zambezi.orthanc_client import OrthancRefused
+from zambezi.relinking import relink
 
 log = logging.getLogger("zambezi.correcting")
 
-#: Facts of a Study row, by the tag that holds them in the archive's answer, and their longest.
-_STUDY_FACTS = {
-    "patient_id": ("PatientID", 64), "patient_name": ("PatientName", 200), "birth_date": ("PatientBirthDate", 8),
-    "sex": ("PatientSex", 16), "accession_number": ("AccessionNumber", 64), "study_date": ("StudyDate", 8),
-    "study_time": ("StudyTime", 16), "description": ("StudyDescription", 200),
-}  # fmt: skip
+#: What the archive answers of patient and study -> tag.
 _TAGS = {
     "PatientID": PATIENT_ID, "PatientName": "00100010", "PatientBirthDate": "00100030", "PatientSex": "00100040",
     "AccessionNumber": ACCESSION_NUMBER, "StudyDate": "00080020", "StudyTime": "00080030",
@@ -92,14 +86,7 @@ def _follow(
     """The tables say of the study what its images say now; order, reports and steps go with it."""
     if not facts:
         return
-    known = session.get(Study, (new_uid, new))
-    if known is not None:
-        for column, (keyword, longest) in _STUDY_FACTS.items():
-            setattr(known, column, facts.get(keyword, "")[:longest])
-        session.flush()
-    if find_spec("zambezi.patients") is None:
-        return
-    import_module("zambezi.patients").relink(
+    relink(
         session, old_study_uid=old_uid, old_orthanc_id=old, new_study_uid=new_uid, new_orthanc_id=new,
         patient_id=facts.get("PatientID", ""), accession_number=facts.get("AccessionNumber", ""),
         order_id=work.row.request.get("order"), now=work.desk.now(), writer=WRITER, whole=whole,

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from operations.custody import previewing
 from operations.custody.previewing import Preview
 from operations.custody.worker import WRITER
-from zambezi import clock, corrections, keys
+from zambezi import clock, corrections, keys, patients
 from zambezi.correctable import SERIES_UID, STUDY_UID, ValueRefused, tag_of
 from zambezi.corrections import CorrectionRefused
 from zambezi.database.engine import Sessions, connect, sessions
@@ -120,8 +120,9 @@ def merge(prior: str, survivor: str, **how: Any) -> None:
     """All studies of the patient PRIOR become SURVIVOR's (ID, or ID@ISSUER where two issuers have it)."""
     console = Console.open()
     with console.sessions.begin() as session:
-        patients = {"from": _patient(session, prior), "into": _patient(session, survivor)}
-    _ask(console, "merge", {"patients": patients}, **how)
+        goes, stays = (session.get_one(Patient, _patient(session, one)) for one in (prior, survivor))
+        named = patients.named(session, goes, stays)
+    _ask(console, "merge", {"patients": named}, **how)
 
 
 @correct.command()
@@ -239,7 +240,10 @@ def _ask(
         _show(seen, as_json)
         return
     with console.sessions.begin() as session:
-        row = corrections.ask(session, kind, request, reason, _who(), clock.now(), WRITER, undo_of=undo_of)
+        number = patients.ask(
+            session, kind, request, reason=reason, who=_who(), now=clock.now(), writer=WRITER, undo_of=undo_of
+        )
+        row = session.get_one(Correction, number)
     said = f"correction {row.id} is asked for; zambezi correct show {row.id} says how far it is"
     click.echo(json.dumps(_facts(row), indent=2) if as_json else said)
 

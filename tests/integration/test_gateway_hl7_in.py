@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import sqlite3
@@ -15,7 +16,7 @@ import pytest
 from tests.gateway_alone import Alone, Line, a_gateway, eventually
 from tests.unit.hl7.messages import ADT, BAHMNI_CANCEL, ORM
 from zambezi import audit
-from zambezi.database.tables import AuditEntry, ExceptionItem, Message, Order, Patient
+from zambezi.database.tables import AuditEntry, Correction, ExceptionItem, Message, Order, Patient
 
 SETTINGS: dict[str, Any] = {
     "Hl7": {
@@ -109,6 +110,39 @@ def test_a_message_that_comes_again_gets_the_same_answer_and_is_carried_out_once
     other.close()
     assert gateway.count(Message, Message.control_id == "CTL2-again") == 1
     assert gateway.count(Order, Order.placer_number == "PL1-again") == 1
+
+
+def a40(name: str, survivor: str, prior: str, control: str) -> str:
+    text = patient(name).replace("ADT^A04^ADT_A01", "ADT^A40^ADT_A39").replace(f"CTL1-{name}", control)
+    return text.replace(f"4711-{name}", survivor).replace("PV1|1|O", f"MRG|{prior}^^^HIS^MR")
+
+
+def test_a_merge_of_the_his_moves_the_orders_and_the_worklist_and_asks_for_the_images(gateway: Alone, line: Line):
+    line.ask(patient("m", ORM.replace("202603011000", "")))
+    prior = the_patient(gateway, "m").id
+    assert line.ask(a40("m", "P7", "4711-m", "M1")).get("MSA-1") == "AA"
+    assert line.ask(a40("m", "P7", "4711-m", "M2")).get("MSA-1") == "AA"
+    (survivor,) = gateway.all(Patient, Patient.patient_id == "P7")
+    assert the_patient(gateway, "m").merged_into == survivor.id
+    (order,) = gateway.all(Order, Order.placer_number == "PL1-m")
+    assert order.patient_key == survivor.id
+    (asked,) = gateway.all(Correction, Correction.kind == "merge")
+    assert asked.request["patients"]["from"] == prior
+
+    def worklist() -> Any:
+        entries = gateway.plugin.pushed.get("worklist", {}).get("entries", [])
+        return [e for e in entries if e["study_uid"] == order.study_uid and b"P7" in base64.b64decode(e["dicom"])]
+
+    eventually(worklist)
+    refused = line.ask(a40("m", "4711-m", "P7", "M3"))
+    assert (refused.get("MSA-1"), refused.get("ERR-2"), refused.get("ERR-3.1")) == ("AE", "MRG", "205")
+    (waiting,) = gateway.all(Message, Message.control_id == "M3")
+    assert gateway.count(ExceptionItem, ExceptionItem.reference == f"message {waiting.id}") == 1
+    assert line.ask(a40("m", "P7", "P7", "M4")).get("ERR-3.1") == "205"
+    text = patient("m", ORM).replace("PL1-m", "PL3-m").replace("ACC1", "ACC3").replace("CTL2", "CTL3")
+    assert line.ask(text.replace("ZDS|1.2.840.1.7", "ZDS|1.2.840.1.9")).get("MSA-1") == "AA"
+    (late,) = gateway.all(Order, Order.placer_number == "PL3-m")
+    assert late.patient_key == survivor.id
 
 
 def test_a_control_id_used_again_for_another_message_is_carried_out(gateway: Alone, line: Line):

@@ -11,11 +11,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from zambezi import clock, orders
+from zambezi import clock, identifiers, orders, patients
 from zambezi.config.settings import Hl7Peer, Site
 from zambezi.database.tables import Order, Patient
 from zambezi.hl7 import orders as told
 from zambezi.hl7.ack import Trouble
+from zambezi.hl7.merges import CHANGING, MERGING, Merge, merges
 from zambezi.hl7.orders import CannotApply, OrderFacts, PatientFacts
 from zambezi.hl7.read import Reading
 
@@ -35,11 +36,19 @@ def carry_out(
     kind, event = reading.get("MSH-9.1"), reading.get("MSH-9.2")
     if kind not in ("ADT", "ORM"):
         raise NotForUs("200", f"messages of type {kind[:8] or '(none)'} are not carried out here; ADT and ORM are")
-    if kind == "ADT" and event not in told.REGISTERING:
+    if kind == "ADT" and event not in (*told.REGISTERING, *MERGING, *CHANGING):
         known = ", ".join(told.REGISTERING)
-        raise NotForUs("201", f"ADT event {event[:8] or '(none)'} is not carried out here; {known} are")
+        raise NotForUs(
+            "201",
+            f"ADT event {event[:8] or '(none)'} is not carried out here; {known} are, {', '.join(MERGING)} to merge "
+            f"patients and {', '.join(CHANGING)} to change an identifier",
+        )
     if kind == "ORM" and event not in ("O01", ""):
         raise NotForUs("201", f"ORM event {event[:8]} is not carried out here; O01 is")
+    if kind == "ADT" and event not in told.REGISTERING:
+        for number, merge in enumerate(merges(reading, site.issuer), 1):
+            _merge(session, merge, f"ADT^{event}, message {reading.control_id[:40]}", number, now, writer, name)
+        return
     try:
         patient = _register(session, told.patient(reading, site.issuer), now, writer, name)
         if kind == "ORM":
@@ -54,6 +63,28 @@ def _register(session: Session, facts: PatientFacts, now: datetime, writer: str,
         session, patient_id=facts.patient_id, issuer=facts.issuer, family_name=facts.family_name,
         given_name=facts.given_name, birth_date=facts.birth_date, sex=facts.sex, now=now, writer=writer, who=name,
     )  # fmt: skip
+
+
+def _merge(session: Session, wanted: Merge, source: str, number: int, now: datetime, writer: str, name: str) -> None:
+    old, new = wanted.prior, wanted.survivor
+    how: dict[str, Any] = {"now": now, "writer": writer, "who": name, "reason": f"{name} says so ({source})"}
+    prior = identifiers.find(session, old.patient_id, old.issuer)
+    try:
+        if source.startswith("ADT^A47") and prior is not None:
+            patients.change_identifier(session, old=prior, patient_id=new.patient_id, issuer=new.issuer, **how)
+            if wanted.facts is not None:
+                _register(session, wanted.facts, now, writer, name)
+            return
+        if wanted.facts is not None:
+            _register(session, wanted.facts, now, writer, name)
+        # The row of that very identifier, not whom it has become: only so a merge in reverse is seen as one.
+        survivor = identifiers.find(session, new.patient_id, new.issuer)
+        if survivor is None:
+            raise CannotApply("101", "PID-5 names nobody, and the identifier in PID-3 is not known", f"PID^{number}^5")
+        prior = prior or patients.known_or_stub(session, old.patient_id, old.issuer, now)
+        patients.merge(session, prior=prior, survivor=survivor, **how)
+    except patients.MergeRefused as refused:
+        raise CannotApply(refused.code, str(refused), f"MRG^{number}^1") from refused
 
 
 def _order(

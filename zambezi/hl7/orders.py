@@ -75,21 +75,27 @@ class OrderFacts:
 
 def patient(reading: Reading, default_issuer: str) -> PatientFacts:
     """The patient of a message; CannotApply without an ID or a name."""
-    place = _best_identifier(reading)
-    patient_id = reading.get(f"{place}.1").strip()
+    patient_id, issuer = identifier(reading, "PID-3", default_issuer, or_else="PID-2")
     if not patient_id:
         raise CannotApply("101", "the patient has no identifier in PID-3", "PID^1^3")
-    family, given = reading.get("PID-5.1").strip(), _joined(reading, "PID-5.2", "PID-5.3")
+    family, given = name(reading)
     if not family and not given:
         raise CannotApply("101", "the patient has no name in PID-5", "PID^1^5")
-    return PatientFacts(
-        patient_id,
-        reading.get(f"{place}.4.1").strip() or default_issuer,
-        family,
-        given,
-        _birth_date(reading),
-        _sex(reading),
-    )
+    return PatientFacts(patient_id, issuer, family, given, _birth_date(reading), _sex(reading))
+
+
+def identifier(reading: Reading, field: str, default_issuer: str, or_else: str = "") -> tuple[str, str]:
+    """(ID, issuer) of a repeating CX field: the first medical record number, else the first that is filled."""
+    places = [f"{field}[{n}]" for n in range(1, reading.repetitions(field) + 1)]
+    filled = [place for place in places if reading.get(f"{place}.1").strip()]
+    medical_record = [place for place in filled if reading.get(f"{place}.5") in ("MR", "PI", "PT")]
+    place = (medical_record or filled or [or_else or field])[0]
+    return reading.get(f"{place}.1").strip(), reading.get(f"{place}.4.1").strip() or default_issuer
+
+
+def name(reading: Reading) -> tuple[str, str]:
+    """(family name, given names) of PID-5."""
+    return reading.get("PID-5.1").strip(), _joined(reading, "PID-5.2", "PID-5.3")
 
 
 def orders(reading: Reading, fields: Hl7Fields, zone: ZoneInfo) -> list[OrderFacts]:
@@ -149,13 +155,6 @@ def _scheduled(group: Reading, fields: Hl7Fields, zone: ZoneInfo) -> datetime | 
     # The peer's own place first, then those of IHE's Scheduled Workflow, newest first.
     times = (moment(group.get(path), zone) for path in (fields.scheduled_at, "TQ1-7", "OBR-27.4", "OBR-36"))
     return next((time for time in times if time is not None), None)
-
-
-def _best_identifier(reading: Reading) -> str:
-    places = [f"PID-3[{n}]" for n in range(1, reading.repetitions("PID-3") + 1)]
-    filled = [place for place in places if reading.get(f"{place}.1").strip()]
-    medical_record = [place for place in filled if reading.get(f"{place}.5") in ("MR", "PI", "PT")]
-    return (medical_record or filled or ["PID-2"])[0]
 
 
 def _birth_date(reading: Reading) -> str | None:

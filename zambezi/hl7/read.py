@@ -84,7 +84,13 @@ class Reading:
 
     def orders(self) -> list[Reading]:
         """One reading for each ORC (each OBR, where there is no ORC), with what stands before the first of them."""
-        opener = "ORC" if self.has("ORC") else "OBR"
+        return self._split("ORC" if self.has("ORC") else "OBR")
+
+    def patients(self) -> list[Reading]:
+        """One reading for each PID, with what stands before the first of them (a merge message may hold several)."""
+        return self._split("PID")
+
+    def _split(self, opener: str) -> list[Reading]:
         starts = [n for n, segment in enumerate(self.segments) if str(segment[0]) == opener]
         ends = [*starts[1:], len(self.segments)]
         head = self.segments[: starts[0]] if starts else ()

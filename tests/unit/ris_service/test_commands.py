@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from ris_service import commands
 from tests.unit.ris_service.seeding import Hospital
-from zambezi import users
+from zambezi import orders, patients, users
 from zambezi.access.tokens import read
 from zambezi.database.tables import AuditEntry, Revocation, User
 
@@ -111,3 +111,18 @@ def test_the_list_of_orders_names_no_patient(hospital, run):
     with hospital.sessions.begin() as session:
         assert session.scalars(select(User)).first()
     assert "Concei" not in shown
+
+
+def test_a_patient_is_shown_with_its_numbers_and_without_its_name(hospital, run):
+    with hospital.sessions.begin() as session:
+        issuer = hospital.settings.site.issuer
+        prior, survivor = (orders.find_patient(session, number, issuer) for number in ("P1001", "P1004"))
+        merged = patients.merge(
+            session, prior=prior, survivor=survivor, now=hospital.clock(), writer="ris", who="his"
+        ).correction  # fmt: skip
+    said = run(commands.patient, "show", "P1004").output
+    assert f"known before as P1001@{issuer}" in said
+    assert said.count("  order ") == 2
+    assert f"merged into P1004@{issuer} by correction {merged}" in run(commands.patient, "show", "P1001").output
+    assert "Mutasa" not in said
+    assert run(commands.patient, "show", "nobody").exit_code == 1

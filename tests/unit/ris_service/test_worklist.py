@@ -7,9 +7,8 @@ import re
 import pytest
 from sqlalchemy import func, select
 
-from ris_service import searching
 from tests.unit.ris_service.seeding import Hospital, csrf
-from zambezi import audit, orders
+from zambezi import audit, orders, searching
 from zambezi.database import generations
 from zambezi.database.tables import Delivery, ExceptionItem, Order, Patient
 
