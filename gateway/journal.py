@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
+from gateway.unordered import note_unordered
 from zambezi import audit, chain, clock, exceptions, orders, outbox
 from zambezi.chain import Sealed
 from zambezi.config.settings import Zambezi
@@ -356,6 +357,7 @@ class Effects:
                 .where(Series.series_uid == series_uid, Series.study_uid == facts["study_uid"])
                 .values(instances=Series.instances - count)
             )
+        note_unordered(self._session, facts, self._now, WRITER)
 
     def _study(self, study_uid: str) -> Study | None:
         query = select(Study).where(Study.study_uid == study_uid).order_by(Study.last_at.desc())

@@ -30,7 +30,7 @@ IDLE_S = 1.0
 TROUBLE_S = 5.0
 
 #: What custody does, in this order, as dotted names.
-STEPS: tuple[str, ...] = ()
+STEPS: tuple[str, ...] = ("operations.custody.deleting:Deleting",)
 
 
 @dataclass(frozen=True)
