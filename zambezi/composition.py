@@ -21,6 +21,7 @@ PAGE_SETS: tuple[str, ...] = (
     "ris_service.user_pages:pages",
     "migration.pages:pages",
     "operations.pages:pages",
+    "operations.custody.deletion_pages:pages",
 )
 
 #: click commands and groups, by the word that follows `zambezi`.
@@ -40,6 +41,8 @@ COMMANDS: dict[str, str] = {
     "route": "gateway.commands:route",
     "message": "gateway.commands:message",
     "migrate": "migration.commands:migrate",
+    "delete": "operations.custody.deletion_commands:delete",
+    "legal-hold": "operations.custody.deletion_commands:legal_hold",
 }
 
 
