@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from zambezi import audit, deletions, exceptions
+from zambezi import audit, clock, deletions, exceptions
 from zambezi.database.tables import CorrectionItem
 
 #: Orthanc ids that an incident names; how many there were stands in its reason.
@@ -21,7 +21,7 @@ def note_unordered(session: Session, facts: dict[str, Any], now: datetime, write
     corrected = select(CorrectionItem.old_orthanc_id, CorrectionItem.new_orthanc_id).where(
         or_(CorrectionItem.old_orthanc_id.in_(gone), CorrectionItem.new_orthanc_id.in_(gone))
     )
-    gone -= deletions.ordered(session, gone)
+    gone -= deletions.ordered(session, gone, clock.parse(facts["at"]))
     gone -= {one for row in session.execute(corrected) for one in row}
     if not gone:
         return

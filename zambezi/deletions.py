@@ -34,6 +34,8 @@ STOPPED_FROM = ("confirmed", "due", "retrying", "deleting", "parked")
 #: Neither over nor given up: another one for the same images is not needed.
 OPEN = ("asked", *STOPPED_FROM)
 LONGEST_REASON = 1000
+#: The archive's follower may write down a deletion so long after the last image went.
+_NOTICED = timedelta(minutes=1)
 
 
 class Refused(ValueError):
@@ -319,17 +321,23 @@ def receivers(session: Session, study_uid: str, orthanc_ids: Collection[str]) ->
     return sorted({row.destination for row in rows if wanted & {one[0] for one in row.instances}})
 
 
-def ordered(session: Session, orthanc_ids: Collection[str]) -> set[str]:
-    """Which of these instances a deletion of ours removes or has removed; each of its rows answers once.
+def ordered(session: Session, orthanc_ids: Collection[str], at: datetime) -> set[str]:
+    """Which of these instances, of whose deletion the archive's journal told at this time, a deletion of ours removed.
 
-    The archive's journal says that they are gone: from now on that is known, and the next time it would be nobody's.
+    A listed row answers once: what is stored and deleted again later is nobody's. More than once only while its
+    deletion lasts, for one image may have to be deleted twice (a power cut undid it).
     """
+    lasts = or_(Deletion.state.in_(("due", "retrying", "deleting")), Deletion.done_at >= clock.text(at - _NOTICED))
     rows = session.scalars(
         select(DeletionItem)
         .join(Deletion, Deletion.id == DeletionItem.deletion_id)
         .where(
             DeletionItem.orthanc_id.in_(orthanc_ids),
-            or_(DeletionItem.state == "deleted", (DeletionItem.state == "held") & (Deletion.state == "deleting")),
+            or_(
+                DeletionItem.state == "deleted",
+                (DeletionItem.state == "held") & (Deletion.state == "deleting"),
+                (DeletionItem.state == "gone") & lasts,
+            ),
         )
     ).all()
     for row in rows:

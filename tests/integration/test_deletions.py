@@ -358,10 +358,15 @@ def test_what_recovery_brings_back_meanwhile_goes_again(room: Room) -> None:
         items = room.items(number).values()
         if not back and items and {one.state for one in items} == {"deleted"}:
             back.append(True)
+            until(
+                lambda: sum(len(e["instances"]) for e in room.archive.events("deleted", study_uid=study.study_uid)) == 3
+            )
             room.archive.as_service("recovery").store(before[images[0].SOPInstanceUID])
 
     room.orthanc.at = bring_back
     assert (room.work(number).state, back, room.there(study.study_uid)) == ("done", [True], {})
+    until(lambda: room.follow() or {one.state for one in room.items(number).values()} == {"gone"})
+    assert room.all(ExceptionItem, ExceptionItem.study_uid == study.study_uid) == []
 
 
 def test_what_is_not_what_was_copied_is_not_deleted(room: Room) -> None:

@@ -251,11 +251,15 @@ def test_the_archive_s_word_that_an_ordered_image_is_gone_counts_once(session: S
     for name, state in {"a": "deleted", "b": "held", "c": "planned"}.items():
         session.add(DeletionItem(deletion_id=deletion.id, orthanc_id=name, sop_uid=name, series_uid="2", state=state))
     session.flush()
-    assert deletions.ordered(session, {"a", "b", "c", "x"}) == {"a"}, "a copy alone orders nothing"
+    named = {"a", "b", "c", "x"}
+    assert deletions.ordered(session, named, NOW) == {"a"}, "a copy alone orders nothing"
     deletion.state = "deleting"
     session.flush()
-    assert deletions.ordered(session, {"a", "b", "c", "x"}) == {"b"}
-    assert deletions.ordered(session, {"a", "b", "c", "x"}) == set()
+    assert deletions.ordered(session, named, NOW) == {"a", "b"}, "what a power cut undid is deleted twice"
+    deletion.state, deletion.done_at = "done", clock.text(NOW)
+    session.flush()
+    assert deletions.ordered(session, named, NOW + timedelta(seconds=30)) == {"a", "b"}
+    assert deletions.ordered(session, named, NOW + timedelta(minutes=2)) == set()
 
 
 class Decisions(RuleBasedStateMachine):
