@@ -155,7 +155,7 @@ class Deleting:
         """The instances that the deletion is about and that the archive has now, with their metadata."""
         orthanc = self._desk.orthanc
         try:
-            series = orthanc.get(f"/studies/{deletion.study_orthanc_id}/series")
+            series = orthanc.get(f"/studies/{deletion.study_orthanc_id}/series", expand="true")
         except OrthancRefused as refused:
             if refused.status != 404:
                 raise
