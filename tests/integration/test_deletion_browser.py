@@ -15,7 +15,7 @@ from ris_service.service import serve
 from tests.integration.test_ris_browser import browser, page, shot, sign_in
 from tests.unit.ris_service.seeding import CHEST, OURS, Clock, Hospital, seeded
 from zambezi import clock
-from zambezi.database.tables import Deletion
+from zambezi.database.tables import Deletion, DeletionItem
 
 __all__ = ["browser", "page"]
 
@@ -80,3 +80,37 @@ def test_two_people_decide_and_a_legal_hold_stops_them(running: tuple[Hospital, 
     with hospital.sessions.begin() as session:
         found = session.get_one(Deletion, 1)
     assert (found.state, found.code, found.confirmed_by) == ("asked", "quality", None)
+
+
+def test_what_left_the_archive_is_said_on_the_study_and_comes_back_by_a_button(
+    running: tuple[Hospital, str], browser: Browser, page: Page
+):
+    hospital, address = running
+    at = clock.text(hospital.clock())
+    with hospital.sessions.begin() as session:
+        done = Deletion(
+            study_uid=CHEST, study_orthanc_id=f"orthanc-{CHEST}", code="patient-safety", reason="Outro paciente.",
+            state="done", asked_by="pacs-administrator", asked_at=at, confirmed_by="administrator", confirmed_at=at,
+            not_before=at, done_at=at, next_at=at, updated_at=at, outcome="120 images left the archive",
+        )  # fmt: skip
+        session.add(done)
+        session.flush()
+        for n in range(120):
+            gone = {"orthanc_id": str(n), "sop_uid": f"1.{n}", "series_uid": f"{CHEST}.1", "state": "gone"}
+            session.add(DeletionItem(deletion_id=done.id, **gone))
+    sign_in(page, address, "radiologist")
+    page.goto(f"{address}/studies/{CHEST}/report")
+    expect(page.get_by_role("alert")).to_contain_text("120 imagens deste estudo saíram do arquivo")
+    expect(page.get_by_role("link", name="Repor as imagens …")).to_have_count(0)
+    shot(page, "deletion-report")
+    sign_out(page)
+    sign_in(page, address, "pacs-administrator")
+    page.goto(f"{address}/studies/{CHEST}")
+    shot(page, "deletion-study")
+    page.get_by_role("link", name="Repor as imagens …").click()
+    page.get_by_label("Porque voltam").fill("Era mesmo este paciente.")
+    shot(page, "deletion-done")
+    page.keyboard.press("Enter")
+    expect(page.locator(".head")).to_contain_text("A ser reposta")
+    with hospital.sessions.begin() as session:
+        assert session.get_one(Deletion, done.id).restored_by == "pacs-administrator"
