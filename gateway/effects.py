@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
+from gateway.unordered import note_unordered
 from zambezi import audit, causes, exceptions, holding, identifiers, orders, orthanc_ids, outbox, patients
 from zambezi.chain import Sealed
 from zambezi.config.settings import Zambezi
@@ -217,6 +218,7 @@ class Effects:
         )  # fmt: skip
 
     def _deleted(self, facts: dict[str, Any]) -> None:
+        note_unordered(self._session, facts, self._now, WRITER)
         counts = Counter(series_uid for _, series_uid, _ in facts["instances"] if series_uid)
         study = self._session.get(Study, (facts.get("study_uid") or "", facts.get("study_orthanc_id") or ""))
         if study is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import abort
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ris_service.people import me
-from zambezi import identifiers
+from zambezi import deletions, identifiers
 from zambezi.database.tables import Order, Report, Series, Study
 
 
@@ -108,6 +109,16 @@ def signed_reports(database: Session, study_uid: str) -> Sequence[Report]:
     """Signed versions, newest first."""
     query = select(Report).where(Report.study_uid == study_uid, Report.state == "final")
     return database.scalars(query.order_by(Report.version.desc())).all()
+
+
+def leaving(database: Session, study_uid: str) -> dict[str, Any]:
+    """What study_deletions.html shows: deletions of the study's images, how many went, and its legal holds."""
+    found = deletions.of_study(database, study_uid)
+    return {
+        "deletions": found,
+        "gone": deletions.gone_counts(database, [one.id for one in found]),
+        "legal_holds": deletions.standing_holds(database, study_uid),
+    }
 
 
 def priors(database: Session, exam: Exam) -> list[tuple[Exam, Report]]:

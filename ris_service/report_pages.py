@@ -37,6 +37,7 @@ def show(study_uid: str) -> Any:
         priors = exams.priors(database, exam) if me().may("images.view") else []
         prior = next((one for one in priors if one[0].study.study_uid == request.args.get("prior")), None)
         names = _names(database, [draft.author] if draft else [])
+        leaving = exams.leaving(database, study_uid)
         if signed:
             _note_read(database, signed[0])
         if prior:
@@ -44,7 +45,7 @@ def show(study_uid: str) -> Any:
     writes = me().may("report.write") and (draft is not None or latest is None)
     return render_template(
         "report.html", exam=exam, draft=draft, writes=writes, signed=signed, priors=priors, prior=prior, names=names,
-        may_write=me().may("report.write"), may_sign=me().may("report.sign"),
+        may_write=me().may("report.write"), may_sign=me().may("report.sign"), **leaving,
     )  # fmt: skip
 
 

@@ -64,11 +64,12 @@ def study(study_uid: str) -> Any:
             select(Delivery).where(Delivery.study_uid == study_uid).order_by(Delivery.created_at)
         ).all()
         report_state = _report_states(database, [study_uid]).get(study_uid, "none")
+        leaving = exams.leaving(database, study_uid)
     return render_template(
         "study.html", exams=found, exam=found[0], series=series, report_state=report_state,
         reports=reports if me().may("report.read") else [],
         deliveries=deliveries if me().may("delivery.read") else None,
-        copies=[d for d in deliveries if d.kind == "dicom" and d.state == "delivered"],
+        copies=[d for d in deliveries if d.kind == "dicom" and d.state == "delivered"], **leaving,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ PAGE_SETS: tuple[str, ...] = (
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",
+    "operations.custody.deletion_pages:pages",
 )
 
 #: click commands and groups, by the word that follows `zambezi`.
@@ -45,6 +46,8 @@ COMMANDS: dict[str, str] = {
     "message": "gateway.commands:message",
     "migrate": "migration.commands:migrate",
     "hold": "operations.custody.hold_commands:hold",
+    "delete": "operations.custody.deletion_commands:delete",
+    "legal-hold": "operations.custody.deletion_commands:legal_hold",
 }
 
 

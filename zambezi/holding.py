@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from zambezi import audit, clock, exceptions
-from zambezi.database.tables import Correction, Held, LegalHold
+from zambezi import audit, clock, deletions, exceptions
+from zambezi.database.tables import Correction, Held
 
 #: The exceptions' room of all that lies in the hold; the reference is the row's id.
 ROOM = "hold"
@@ -248,13 +248,7 @@ def is_needed(session: Session, sha256: str) -> bool:
 
 def forbidden(session: Session, held: Held) -> str:
     """Empty, or which legal hold forbids that it goes: of its study or of its patient."""
-    about = [LegalHold.study_uid == held.study_uid] if held.study_uid else []
-    if held.patient_id:
-        about.append(LegalHold.patient_id == held.patient_id)
-    if not about:
-        return ""
-    found = session.scalars(select(LegalHold).where(LegalHold.lifted_at.is_(None), or_(*about))).first()
-    return f"legal hold {found.id} of {found.set_by}: {found.reason}" if found else ""
+    return deletions.forbidden(session, held.study_uid, held.patient_id)
 
 
 def _not_under_legal_hold(session: Session, held: Held) -> None:

@@ -34,6 +34,7 @@ STEPS: tuple[str, ...] = (
     "operations.custody.integrity:Upkeep",
     "operations.custody.comparing:Comparing",
     "operations.custody.correcting:Correcting",
+    "operations.custody.deleting:Deleting",
     "operations.custody.releasing:Releasing",
 )
 

@@ -118,7 +118,7 @@ def test_a_legal_hold_stands_above_both_persons_and_above_retention(session, abo
     row = held(session, why="deleted", state="kept", keep_until=NOW)
     standing = LegalHold(reason="court order", set_by="director", set_at=clock.text(NOW), **about)
     session.add(standing)
-    with pytest.raises(HoldRefused, match="legal hold 1 of director: court order"):
+    with pytest.raises(HoldRefused, match="legal hold 1, set by director on"):
         holding.ask_discard(session, row, "ana", "no use", NOW, WRITER)
     assert holding.due_for_removal(session, NOW + timedelta(days=1), YEAR) == []
     standing.lifted_at = clock.text(NOW)

@@ -194,6 +194,17 @@ class Migration(Section):
     )
 
 
+class Deletion(Section):
+    """Images leave the archive by two people's decision and after a wait; whole copies stay in the hold."""
+
+    waiting_hours: float = Field(
+        72, ge=0, le=24 * 60, description="A deletion that two people want is carried out so long after the second."
+    )
+    keep_days: int = Field(
+        365, ge=1, le=36500, description="For so long the hold keeps whole copies, which can be restored."
+    )
+
+
 class DicomTls(Section):
     """DICOM over TLS: the front door ends it, and shows Orthanc the address that stands for the certificate."""
 
@@ -224,6 +235,7 @@ class Zambezi(Section):
     session: Session = Field(Session(), description="How long a sign-in lasts, and when an account closes.")
     migration: Migration = Field(Migration(), description="Legacy archives whose studies are brought over.")
     hold: Hold = Field(Hold(), description="What lies apart until somebody decides, and safe copies.")
+    deletion: Deletion = Field(Deletion(), description="Images that are to leave the archive.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")

@@ -390,9 +390,9 @@ class Deletion(Leased, Base):
     study_orthanc_id: Mapped[str] = mapped_column(String(44))
     series_uid: Mapped[str | None] = mapped_column(Uid)  # NULL: the whole study
     sop_uid: Mapped[str | None] = mapped_column(Uid)  # NULL: the whole series
-    code: Mapped[str] = mapped_column(String(24))  # quality, patient-safety, wrong-patient, duplicate, expired, other
+    code: Mapped[str] = mapped_column(String(24))  # zambezi.deletions.CODES
     reason: Mapped[str] = mapped_column(Text)
-    #: asked, confirmed, due, deleting (only forward from here), retrying, done, withdrawn, parked, restored
+    #: asked, confirmed, due (copies go to the hold), deleting, retrying, done, withdrawn, parked, restoring, restored
     state: Mapped[str] = mapped_column(String(16), default="asked", index=True)
     asked_by: Mapped[str] = mapped_column(String(80))
     asked_at: Mapped[str] = mapped_column(Moment)
@@ -400,18 +400,23 @@ class Deletion(Leased, Base):
     confirmed_at: Mapped[str | None] = mapped_column(Moment)
     not_before: Mapped[str | None] = mapped_column(Moment)
     done_at: Mapped[str | None] = mapped_column(Moment)
+    restored_by: Mapped[str | None] = mapped_column(String(80))  # who asked for it; restored_at once all are back
+    restored_at: Mapped[str | None] = mapped_column(Moment)
     outcome: Mapped[str] = mapped_column(Text, default="")
     updated_at: Mapped[str] = mapped_column(Moment)
 
 
 class DeletionItem(Base):
+    """One instance of a deletion, from the list that is made before anything is removed."""
+
     __tablename__ = "deletion_item"
     deletion_id: Mapped[int] = mapped_column(ForeignKey("deletion.id"), primary_key=True)
     orthanc_id: Mapped[str] = mapped_column(String(44), primary_key=True)
     sop_uid: Mapped[str] = mapped_column(Uid)
     series_uid: Mapped[str] = mapped_column(Uid)
     sha256: Mapped[str | None] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16), default="planned")  # planned, held, deleted
+    #: planned, held, deleted, gone (the archive's journal has told of it, too), restored
+    state: Mapped[str] = mapped_column(String(16), default="planned")
 
 
 class LegalHold(Base):

@@ -90,6 +90,25 @@ def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
         ("recovery", "POST", "/instances", True),
         ("recovery", "GET", "/zambezi/status", True),
         ("recovery", "DELETE", "/instances/x", False),
+        ("recovery", "DELETE", f"/instances/{MINE}", False),
+        ("ris", "DELETE", f"/instances/{MINE}", False),
+        ("gateway", "DELETE", f"/instances/{MINE}", False),
+        ("migration", "DELETE", f"/instances/{MINE}", False),
+        ("operations", "DELETE", f"/instances/{MINE}", False),
+        ("custody", "DELETE", f"/instances/{MINE}", True),
+        ("custody", "DELETE", f"/instances/{MINE}/", True),
+        ("custody", "DELETE", f"/instances/{MINE}/metadata/1024", False),
+        ("custody", "DELETE", f"/instances/{MINE}/attachments/dicom", False),
+        ("custody", "DELETE", "/instances/x", False),
+        ("custody", "DELETE", f"/series/{MINE}", False),
+        ("custody", "DELETE", f"/studies/{MINE}", False),
+        ("custody", "DELETE", f"/patients/{MINE}", False),
+        ("custody", "DELETE", "/exports", False),
+        ("custody", "POST", "/tools/bulk-delete", False),
+        ("custody", "POST", f"/instances/{MINE}/modify", False),
+        ("custody", "POST", "/instances", True),
+        ("custody", "PUT", "/zambezi/announced", False),
+        ("custody", "GET", "/zambezi/status", True),
         ("nobody", "GET", "/system", False),
         ("", "GET", "/system", False),
         ("GATEWAY", "GET", "/system", False),
@@ -111,7 +130,14 @@ def test_what_would_break_the_archive_is_refused_to_everyone(user: str, path: st
     assert not ask(user, method, path, shown=token("administrator")).allowed
 
 
-@pytest.mark.parametrize("user", ["front", "ris", "gateway", "migration", "operations", "recovery"])
+@pytest.mark.parametrize("role", ["administrator", "pacs-administrator"])
+@pytest.mark.parametrize("path", [f"/instances/{MINE}", f"/studies/{MINE}", "/tools/bulk-delete"])
+def test_no_person_deletes_whatever_the_role(role: str, path: str) -> None:
+    assert not ask("front", "DELETE", path, shown=token(role)).allowed
+    assert not ask("front", "POST", path, shown=token(role)).allowed
+
+
+@pytest.mark.parametrize("user", ["front", "ris", "gateway", "migration", "operations", "recovery", "custody"])
 def test_changes_are_never_cleared(user: str) -> None:
     assert not ask(user, "DELETE", "/changes").allowed
 

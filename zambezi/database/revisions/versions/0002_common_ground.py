@@ -71,6 +71,8 @@ def upgrade() -> None:
         sa.Column("confirmed_at", sa.String(length=27), nullable=True),
         sa.Column("not_before", sa.String(length=27), nullable=True),
         sa.Column("done_at", sa.String(length=27), nullable=True),
+        sa.Column("restored_by", sa.String(length=80), nullable=True),
+        sa.Column("restored_at", sa.String(length=27), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("updated_at", sa.String(length=27), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
