@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from migration import certificate as certificates
 from migration import inventory, ledger, office, progress, worker
 from migration.source import Source, Trouble
-from zambezi import clock, signing, windows
+from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancError
@@ -66,8 +66,9 @@ def start(name: str, retry: bool) -> None:
             raise click.ClickException(f"the inventory of {name} is not complete; run `zambezi migrate inventory`")
         if retry:
             click.echo(f"{worker.retry(session, project.id, ('parked', 'divergent'))} studies will be tried again")
-        ledger.set_project(session, project, "running", "", clock.now())
         source = project.source
+        breakers.resume(session, f"source:{source}", now=clock.now(), writer=ledger.WRITER, who=_who())
+        ledger.set_project(session, project, "running", "", clock.now())
     click.echo(f"{name} runs. {_next_opening(opened, source)}")
 
 
@@ -186,13 +187,13 @@ def _project(session: Session, name: str) -> MigrationProject:
 
 def _next_opening(opened: office.Office, source: str) -> str:
     settings = opened.configuration.zambezi.migration.sources.get(source)
-    zone = opened.configuration.zambezi.site.zone
-    opening = windows.next_opening(settings.windows, clock.now(), zone) if settings else None
+    site = opened.configuration.zambezi.site
+    opening = windows.next_opening(settings.windows, clock.now(), site.zone, site.holidays) if settings else None
     if opening is None:
         return "No window of its source ever opens."
     if opening <= clock.now():
         return "Its window is open now."
-    return f"Its next window opens {opening.astimezone(zone):%Y-%m-%d %H:%M %Z}."
+    return f"Its next window opens {opening.astimezone(site.zone):%Y-%m-%d %H:%M %Z}."
 
 
 def _who() -> str:

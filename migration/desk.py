@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from zambezi import windows
 from zambezi.config.safety import Modality
-from zambezi.config.settings import MigrationSource
+from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.engine import Sessions
 from zambezi.orthanc_client import OrthancClient
 
@@ -28,10 +28,11 @@ class Desk:
     settings: MigrationSource
     peer: Modality
     target_aet: str
-    zone: ZoneInfo
+    site: Site
     now: Callable[[], datetime]
     announced: Callable[[], int]
     owner: str
+    draw: Callable[[], float] = random.random  # chance spreads what comes again
     stop: threading.Event = field(default_factory=threading.Event)
     settle_seconds: float = 2.0
     announce_seconds: float = 60.0
@@ -40,7 +41,7 @@ class Desk:
         """Closed unless the source may be asked at this moment."""
         if self.stop.is_set():
             raise Closed("the process is stopping")
-        if not windows.is_open(self.settings.windows, self.now(), self.zone):
+        if not windows.is_open(self.settings.windows, self.now(), self.site.zone, self.site.holidays):
             raise Closed("the window has closed")
 
     def pause(self, seconds: float) -> None:

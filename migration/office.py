@@ -16,6 +16,7 @@ from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.environment import Environment
 from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.retries import ErrorClass
 
 PROCESS = "migration"
 
@@ -41,7 +42,7 @@ class Office:
             client=client, sessions=self.sessions, settings=source,
             peer=self.configuration.modalities[source.peer],
             target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
-            zone=self.configuration.zambezi.site.zone, now=clock.now,
+            site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),
             owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", stop=stop or threading.Event(),
         )  # fmt: skip
@@ -64,4 +65,4 @@ def system(client: OrthancClient) -> dict[str, Any]:
     try:
         return client.system()
     except OrthancRefused as error:
-        raise Trouble("configuration", str(error)) from error
+        raise Trouble(ErrorClass.CONFIGURATION, str(error)) from error

@@ -15,12 +15,13 @@ from typing import Any, Literal
 from sqlalchemy.dialects import postgresql, sqlite
 
 from migration.desk import Closed, Desk
-from migration.ledger import Keeper
 from migration.source import Trouble, trouble_of
 from zambezi import clock
 from zambezi.database import generations
 from zambezi.database.tables import AnnouncedStudy
+from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancRefused
+from zambezi.retries import ErrorClass
 
 Rung = Literal["Study", "Series", "Instance"]
 RUNGS: tuple[Rung, ...] = ("Study", "Series", "Instance")
@@ -93,7 +94,8 @@ def announce(desk: Desk, study_uid: str, project: str) -> None:
     until = time.monotonic() + desk.announce_seconds
     while desk.announced() < generation:
         if time.monotonic() > until:
-            raise Trouble("transient", "the archive was not told of the announced studies; is the gateway running?")
+            words = "the archive was not told of the announced studies; is the gateway running?"
+            raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True)
         desk.pause(0.2)
 
 
@@ -112,7 +114,7 @@ def move(desk: Desk, study_uid: str, expected: Mapping[str, str], keeper: Keeper
             try:
                 _retrieve(desk, request, keeper)
             except Trouble as trouble:
-                if trouble.kind != "object":
+                if trouble.kind is not ErrorClass.OBJECT:
                     raise
                 moved.troubles.append(f"{request.level}: {trouble}")
         moved.stored = _settled(desk, study_uid, expected, keeper)
@@ -144,15 +146,17 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
             job = desk.client.job(job_id)
         except OrthancRefused as error:
             if error.status == 404:
-                raise Trouble("transient", "Orthanc was restarted in the middle of the move") from error
+                words = "Orthanc was restarted in the middle of the move"
+                raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True) from error
             raise
         if job["State"] == "Success":
             return
         if job["State"] not in ("Pending", "Running", "Retry", "Paused"):
-            raise trouble_of(str(job.get("ErrorDetails") or job.get("ErrorDescription") or job["State"]))
+            said = job.get("ErrorDetails") or job.get("ErrorDescription") or job["State"]
+            raise trouble_of(str(said), job.get("ErrorCode"))
         if time.monotonic() > until:
             _cancel(desk, job_id)
-            raise Trouble("transient", f"not done in {desk.settings.study_deadline_seconds:g} s, cancelled")
+            raise Trouble(ErrorClass.TRANSIENT, f"not done in {desk.settings.study_deadline_seconds:g} s, cancelled")
         try:
             keeper.check()
             desk.check_open()
@@ -169,7 +173,7 @@ def _await_earlier_job(desk: Desk, study_uid: str, keeper: Keeper) -> None:
             try:
                 _await_job(desk, job["ID"], keeper)
             except Trouble as trouble:
-                if trouble.kind != "object":
+                if trouble.kind is not ErrorClass.OBJECT:
                     raise
 
 

@@ -21,6 +21,7 @@ from migration.source import Trouble
 from zambezi import digest, digests
 from zambezi.digest import Fingerprint, Unreadable
 from zambezi.orthanc_client import OrthancError
+from zambezi.retries import ErrorClass
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def check(
         _get(desk, requests, kinds, receiver, checked)
         receiver.flush()
         if receiver.broken:
-            raise Trouble("transient", receiver.broken)
+            raise Trouble(ErrorClass.TRANSIENT, receiver.broken)
     checked.not_sent = set(wanted) - set(checked.compared)
     return checked
 
@@ -117,7 +118,7 @@ def _get(
     )  # fmt: skip
     if not association.is_established:
         how = "rejected" if association.is_rejected else "not answered"
-        raise Trouble("transient", f"the association for the second retrieve was {how} by the source")
+        raise Trouble(ErrorClass.TRANSIENT, f"the association for the second retrieve was {how} by the source")
     try:
         for request in requests:
             desk.check_open()
@@ -134,7 +135,7 @@ def _get(
             if last != 0:
                 checked.troubles.append(f"C-GET {request.level}: status 0x{last & 0xFFFF:04X}")
     except (ValueError, RuntimeError) as error:  # no context accepted for the retrieve itself; association lost
-        raise Trouble("transient", f"the second retrieve ended early: {error}") from error
+        raise Trouble(ErrorClass.TRANSIENT, f"the second retrieve ended early: {error}") from error
     finally:
         if association.is_established:
             association.release()

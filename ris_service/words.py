@@ -53,6 +53,7 @@ ROOM = {
     "hold": _("Hold"),
     "correction": _("Corrections"),
     "deletion": _("Deletions"),
+    "neighbour": _("Neighbours"),
 }
 ROLE = {
     "administrator": _("Administrator"),
@@ -88,6 +89,7 @@ EVENT = {
     "exam-changed": _("exam changed its state"),
     "message-received": _("HL7 message received"),
     "delivery-changed": _("delivery changed its state"),
+    "neighbour-changed": _("neighbour paused or asked again"),
     "report-saved": _("report saved"),
     "report-signed": _("report signed"),
     "report-read": _("report read"),

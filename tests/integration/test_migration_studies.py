@@ -20,7 +20,7 @@ from migration.commands import migrate
 from migration.desk import Closed
 from migration.source import Source
 from tests.integration.migration_lab import SAMPLES, Lab, a_lab, sample, wait_for
-from zambezi import signing
+from zambezi import leases, signing
 from zambezi.config.settings import MigrationSource, Window
 from zambezi.database.tables import AuditEntry, ExceptionItem, MigrationProject
 from zambezi.environment import REPOSITORY
@@ -209,7 +209,7 @@ def test_a_worker_that_was_thought_dead_can_finish_nothing(lab: Lab) -> None:
         new = ledger.claim(session, project, now=now, owner="b")
     assert old is not None
     assert new is not None
-    with pytest.raises(ledger.Fenced), lab.office.sessions.begin() as session:
+    with pytest.raises(leases.Fenced), lab.office.sessions.begin() as session:
         ledger.finish(session, old, "verified", "", now)
     with lab.office.sessions.begin() as session:
         assert ledger.claim(session, project, now=now, owner="c") is None

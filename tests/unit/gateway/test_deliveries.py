@@ -6,7 +6,7 @@ import pytest
 
 from gateway.deliveries import PARDONED, DicomSender
 from zambezi import outbox
-from zambezi.config.settings import Destination
+from zambezi.config.settings import Destination, Site
 from zambezi.database.tables import Delivery
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 
@@ -56,7 +56,9 @@ def sender(made, orthanc, watch, now) -> DicomSender:
             study_uid="1.2", instances=[["a", "1.2.3", "1.2.3.4"]],
         )  # fmt: skip
     destination = Destination(proof="acknowledged", retry_seconds=30, attempts=6)
-    return DicomSender(made, orthanc, "PACS", destination, "host:1/run", threading.Event(), lambda: watch.at)
+    return DicomSender(
+        made, orthanc, "PACS", destination, Site(), "host:1/run", threading.Event(), lambda: watch.at, lambda: 0.0
+    )
 
 
 def row(made) -> Delivery:
