@@ -190,7 +190,7 @@ def _settle_trouble(
 
 
 def _kind_of_ours(error: OrthancError) -> ErrorClass:
-    """The archive is away, or its disk is full; whatever else it refuses is tried again, for the source did no wrong."""
+    """The archive is away, or its disk is full; whatever else it refuses is tried again: the source did no wrong."""
     kind = retries.of_orthanc(str(error), "query")
     return kind if kind is ErrorClass.DISK else ErrorClass.TRANSIENT
 
