@@ -115,6 +115,7 @@ _SAID = {
     "state": _("The exam's state was changed."),
     "cancelled": _("Cancelled."),
     "retry": _("It will be tried again at once."),
+    "resumed": _("It is asked again at once."),
     "decided": _("Your decision is recorded."),
     "password": _("Your new password counts from now on. Other sign-ins of yours were ended."),
     "second-factor": _("The second factor is set up."),

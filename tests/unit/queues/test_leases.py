@@ -66,12 +66,12 @@ def test_a_revived_zombie_cannot_finish_what_was_given_to_another(made):
     living = claim(made, "w2", NOW + LEASE)
     assert living.taken_from == "w1"
     for act in (
-        lambda: finish(made, zombie),
-        lambda: leases.write(made(), zombie, {"by": "zombie"}),
-        lambda: leases.renew(made(), zombie, now=NOW, lease=LEASE),
+        lambda session: leases.finish(session, zombie, "done"),
+        lambda session: leases.write(session, zombie, {"by": "zombie"}),
+        lambda session: leases.renew(session, zombie, now=NOW, lease=LEASE),
     ):
-        with pytest.raises(leases.Fenced):
-            act()
+        with pytest.raises(leases.Fenced), made.begin() as session:
+            act(session)
     finish(made, living)
     with pytest.raises(leases.Fenced):
         finish(made, zombie)
