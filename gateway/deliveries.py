@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from zambezi import breakers, clock, exceptions, outbox, retries, windows
+from zambezi.bandwidth import Line
 from zambezi.breakers import Pass
 from zambezi.config.settings import Destination, Site
 from zambezi.database.engine import Sessions
@@ -73,11 +74,16 @@ class Shipment:
 class Courier:
     """Brings shipments to one destination, called by its name in DicomModalities."""
 
-    def __init__(self, orthanc: OrthancClient, name: str, proof: str, stop: threading.Event) -> None:
+    def __init__(
+        self, orthanc: OrthancClient, name: str, proof: str, stop: threading.Event,
+        owes: Callable[[int], float | None],
+    ) -> None:  # fmt: skip
+        """`owes` takes the bytes that went over the line, and says how long to wait then; None where it has no cap."""
         self._orthanc = orthanc
         self._name = name
         self._proof = proof
         self._stop_asked = stop
+        self._owes = owes
 
     def bring(self, shipment: Shipment, again: bool) -> str:
         """Send what the destination lacks and prove that it has all; the outcome in words.
@@ -118,6 +124,24 @@ class Courier:
         return tuple(lacking)
 
     def _send(self, instances: tuple[tuple[str, str, str], ...]) -> None:
+        if self._owes(0) is None:
+            self._send_at_once(instances)
+            return
+        # A job of Orthanc goes as fast as the line does; so on a line with a cap each instance is a job of its own.
+        for one in instances:
+            self._send_at_once((one,))
+            if self._stop_asked.wait(self._owes(self._size(one)) or 0):
+                raise Interrupted("the gateway stops")
+
+    def _size(self, instance: tuple[str, str, str]) -> int:
+        try:
+            return self._orthanc.size(instance[0])
+        except OrthancRefused:
+            return 0  # deleted in this moment: it was sent, and costs nothing more
+        except OrthancUnreachable as away:
+            raise CutShort(f"the archive went away while it was sending ({away})") from away
+
+    def _send_at_once(self, instances: tuple[tuple[str, str, str], ...]) -> None:
         try:
             job_id = self._orthanc.start_store(self._name, [one[0] for one in instances])
         except OrthancRefused as refused:
@@ -158,7 +182,8 @@ class DicomSender(threading.Thread):
         self._destination_name = name
         self._destination = destination
         self._site = site
-        self._courier = Courier(orthanc, name, destination.proof, stop)
+        self._line = Line()
+        self._courier = Courier(orthanc, name, destination.proof, stop, self._owes)
         self._policy = destination.policy
         self._neighbour = breakers.Neighbour(
             f"dicom:{name}", QUEUE, breakers.Rule(destination.break_after, destination.policy), WRITER
@@ -224,6 +249,10 @@ class DicomSender(threading.Thread):
             self._settle(held, partial(self._delivered, held, entry, outcome))
             log.info("%s: delivery %s: %s", self._destination_name, held.id, outcome)
         return True
+
+    def _owes(self, size: int) -> float | None:
+        cap = windows.cap_at(self._destination.windows, self._now(), self._site.zone, self._site.holidays)
+        return None if cap is None else self._line.used(size, cap, self._now())
 
     def _hold(self, entry: Pass, session: Session) -> None:
         breakers.hold(session, entry, now=self._now(), lasting=LEASE)

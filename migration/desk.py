@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from zambezi import windows
+from zambezi.bandwidth import Line
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.engine import Sessions
@@ -34,6 +35,7 @@ class Desk:
     owner: str
     draw: Callable[[], float] = random.random  # chance spreads what comes again
     stop: threading.Event = field(default_factory=threading.Event)
+    line: Line = field(default_factory=Line)
     settle_seconds: float = 2.0
     announce_seconds: float = 60.0
 
@@ -43,6 +45,19 @@ class Desk:
             raise Closed("the process is stopping")
         if not windows.is_open(self.settings.windows, self.now(), self.site.zone, self.site.holidays):
             raise Closed("the window has closed")
+
+    @property
+    def cap(self) -> int | None:
+        """Kilobits a second that may go over the source's line now; None: no cap."""
+        return windows.cap_at(self.settings.windows, self.now(), self.site.zone, self.site.holidays)
+
+    def used(self, size: int) -> None:
+        """So many bytes came over the source's line: wait until its cap allows more; Closed as `check_open`."""
+        owed = self.line.used(size, self.cap, self.now())
+        while owed > 0:
+            self.check_open()
+            self.pause(min(owed, 1.0))
+            owed -= 1.0
 
     def pause(self, seconds: float) -> None:
         """Wait; Closed if the process is stopped meanwhile."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from migration.desk import Desk
 from migration.source import Trouble
 from zambezi import clock, config, keys
+from zambezi.bandwidth import Line
 from zambezi.config import Configuration
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.environment import Environment
@@ -29,6 +31,7 @@ class Office:
     configuration: Configuration
     keys: Keys
     sessions: Sessions
+    lines: dict[str, Line] = field(default_factory=dict)  # by source: all of its workers share one
 
     def client(self) -> OrthancClient:
         """A connection of one's own: a client is not for sharing between threads."""
@@ -45,6 +48,7 @@ class Office:
             site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),
             owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", stop=stop or threading.Event(),
+            line=self.lines.setdefault(source_name, Line()),
         )  # fmt: skip
 
 

@@ -141,6 +141,10 @@ def _get(
             association.release()
 
 
+#: Of a receiver that is silent for longer some sources think that it is dead.
+_LONGEST_SILENCE_S = 10.0
+
+
 class _Receiver:
     """Takes what the source sends, and compares it at once with the stored file, so that memory stays flat."""
 
@@ -157,11 +161,15 @@ class _Receiver:
         """Answer one C-STORE sub-operation."""
         if self.broken:
             return _REFUSED
+        sent = bytes(event.encoded_dataset())
         try:
-            self._compare(bytes(event.encoded_dataset()))
+            self._compare(sent)
         except OrthancError as error:
             self.broken = f"the archive could not be read: {error}"
             return _REFUSED
+        # The source waits for our answer before it sends the next; the rest of a debt is paid between studies.
+        owed = self._desk.line.used(len(sent), self._desk.cap, self._desk.now())
+        self._desk.stop.wait(min(owed, _LONGEST_SILENCE_S))
         return _SUCCESS
 
     def flush(self) -> None:

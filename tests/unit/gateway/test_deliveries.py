@@ -30,6 +30,9 @@ class Orthanc:
         self.sent.append(orthanc_ids)
         return "job"
 
+    def size(self, _orthanc_id: str) -> int:
+        return 250_000
+
     def job(self, _job_id: str) -> dict[str, str]:
         if isinstance(self.fate, Exception):
             raise self.fate
@@ -185,6 +188,28 @@ def test_outside_its_windows_nothing_is_sent_and_then_it_goes(made, orthanc, wat
     assert row(made).attempts == 0
     watch.at += timedelta(minutes=1)
     assert sender.deliver_one()
+    assert row(made).state == "delivered"
+
+
+def test_on_a_line_with_a_cap_each_image_goes_alone_and_its_bytes_are_waited_for(made, orthanc, now):
+    waits: list[float] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            return False
+
+    slow = Destination(proof="acknowledged", windows=(Window(kilobits_per_second=800),))
+    sender = DicomSender(made, orthanc, "PACS", slow, Site(), "host:1/run", Stop(), lambda: now)
+    with made.begin() as session:
+        outbox.add(
+            session, id="d1", kind="dicom", rule="r", destination="PACS", because="it must", now=now, writer="gateway",
+            study_uid="1.2", instances=[[name, "1.2.3", f"1.2.3.{name}"] for name in "abc"],
+        )  # fmt: skip
+    assert sender.deliver_one()
+    assert orthanc.sent == [["a"], ["b"], ["c"]]
+    # 100,000 bytes a second, and as much at once: the debt grows by each image of 250,000, for no time passes here.
+    assert waits == [1.5, 4.0, 6.5]
     assert row(made).state == "delivered"
 
 
