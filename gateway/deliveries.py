@@ -201,7 +201,7 @@ class DicomSender(threading.Thread):
                 if not self.deliver_one():
                     self._stop_asked.wait(POLL_S)
             except DBAPIError as error:
-                self.error = f"the database is away ({type(error.orig).__name__})"
+                self.error = outbox.database_trouble(error)
                 log.warning("%s: %s", self._destination_name, self.error)
                 self._stop_asked.wait(POLL_S * 5)
             except Exception as error:  # edge of the thread: one odd delivery must not end all of them

@@ -209,7 +209,7 @@ def main() -> int:
 
 def _in_words(error: Exception) -> str:
     if isinstance(error, DBAPIError):
-        return f"the database is away ({type(error.orig).__name__})"
+        return outbox.database_trouble(error)
     return str(error)[:300]
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from ris_service import words
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
-from zambezi import breakers, outbox
+from zambezi import breakers, clock, outbox, windows
 from zambezi.access import requires
 from zambezi.database.tables import Delivery
 
@@ -46,11 +46,12 @@ def index() -> Any:
         total = database.scalar(select(func.count()).select_from(Delivery).where(Delivery.state.in_(states))) or 0
         paused = breakers.paused(database)
         hidden = (database.scalar(select(func.count()).select_from(Delivery)) or 0) - total
+    opening = {one.destination: _opening(one) for one in rows if one.state in ("due", "retrying")}
     return render_template(
         "deliveries.html", deliveries=rows[:ROWS], more=len(rows) > ROWS, page=page, state=state, total=total,
         hidden=hidden, retried=RETRIED, cancelled=CANCELLED, may_manage=me().may("delivery.manage"),
         may_see=me().may("images.view"), paused=[one for one in paused if not one.name.startswith("source:")],
-        queues=QUEUES,
+        queues=QUEUES, opening=opening,
     )  # fmt: skip
 
 
@@ -83,3 +84,15 @@ def cancel(delivery_id: str) -> Any:
         if not outbox.cancel(database, delivery_id, now=parts().clock(), writer=CHAIN, who=me().login):
             abort(409)
     return redirect("/deliveries?said=cancelled", 303)
+
+
+def _opening(delivery: Delivery) -> str:
+    """From when on its destination may be sent to; "" where it may now, or the configuration doesn't name it."""
+    settings = parts().settings
+    places = settings.destinations if delivery.kind == "dicom" else settings.hl7.peers
+    place = places.get(delivery.destination)
+    now = parts().clock()
+    if place is None or windows.is_open(place.windows, now, settings.site.zone, settings.site.holidays):
+        return ""
+    opens = windows.next_opening(place.windows, now, settings.site.zone, settings.site.holidays)
+    return clock.text(opens) if opens else ""

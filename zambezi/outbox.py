@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 
 from zambezi import audit, breakers, clock, exceptions, leases, retries
@@ -278,6 +279,13 @@ def _audit(
 ) -> None:
     about = {"study_uid": study_uid} if study_uid else {}
     audit.append(session, writer, "delivery-changed", now, delivery=id, destination=destination, **about, **facts)
+
+
+def database_trouble(error: DBAPIError) -> str:
+    """Why nothing can be claimed or recorded, as a sentence."""
+    if retries.of_database(str(error.orig)) is ErrorClass.DISK:
+        return "the database's disk is full or failing: nothing goes on until there is room"
+    return f"the database is away ({type(error.orig).__name__})"
 
 
 def depths(session: Session) -> dict[str, int]:

@@ -160,6 +160,8 @@ _HTTP = {
 _DISK_CODES = {14, 19}
 _STATUS = re.compile(r"(?:DIMSE status|[Ss]tatus:?) 0x([0-9A-Fa-f]{4})")
 _CODE = re.compile(r'"OrthancStatus"\s*:\s*(\d+)')
+#: As zambezi.orthanc_client puts a refusal.
+_REFUSED = re.compile(r": HTTP (\d{3}):")
 #: How Orthanc and DCMTK put it in words (1.10.1 to 1.13.0); the first that is found decides.
 _WORDS = (
     (ErrorClass.DISK, r"file storage is full|[Cc]annot write to file|No space left"),
@@ -195,7 +197,9 @@ def of_orthanc(details: str, service: Service, code: int | None = None) -> Error
         return of_dimse(service, status) or _O
     if service == "query" and "Unknown resource" in details:  # the modality itself: a query names nothing else
         return _C
-    return next((kind for kind, words in _WORDS if re.search(words, details)), _O)
+    said = next((kind for kind, words in _WORDS if re.search(words, details)), None)
+    http = _REFUSED.search(details)
+    return said or (of_http(int(http.group(1))) if http else None) or _O
 
 
 # --- the machine, the database, HL7 ---------------------------------------------------------------------

@@ -42,6 +42,10 @@ LARGEST_ANSWER = 1024 * 1024
 class PeerAway(Exception):
     """No acknowledgement came: the peer is down, or what answers there isn't HL7. The text says which."""
 
+    def __init__(self, text: str, kind: ErrorClass = ErrorClass.TRANSIENT) -> None:
+        super().__init__(text)
+        self.kind = kind
+
 
 class Line:
     """A connection to a peer, opened when needed and kept while messages go out."""
@@ -72,7 +76,7 @@ class Line:
             raise PeerAway("no acknowledgement within the time") from None
         except OSError as error:
             self.close()
-            raise PeerAway(error.strerror or type(error).__name__) from None
+            raise PeerAway(error.strerror or type(error).__name__, retries.of_os(error)) from None
         except (FrameFault, PeerAway) as error:
             self.close()
             raise PeerAway(str(error)) from None
@@ -117,7 +121,7 @@ class Sender(threading.Thread):
                     self._line.close()
                     self._stop_asked.wait(POLL_S)
             except DBAPIError as error:
-                self.error = f"the database is away ({type(error.orig).__name__})"
+                self.error = outbox.database_trouble(error)
                 log.warning("%s: %s", self._peer_name, self.error)
                 self._stop_asked.wait(POLL_S * 5)
             except Exception as error:  # edge of the thread: one odd message must not end all sending
@@ -148,7 +152,7 @@ class Sender(threading.Thread):
                 said = self._asked(delivery.body or b"", outbox.control_id(delivery.id))
         except PeerAway as error:
             words = f"no acknowledgement from {self._peer.host}:{self._peer.port}: {error}"
-            self._settle(held, partial(self._failed, held, entry, ErrorClass.TRANSIENT, words))
+            self._settle(held, partial(self._failed, held, entry, error.kind, words))
             return True
         kind = retries.of_ack(said.code, said.error)
         if kind is None:

@@ -155,6 +155,10 @@ def test_http_statuses(status, kind):
         ('{"OrthancError": "Unknown resource", "OrthancStatus": 17}', "store", None, OBJECT),
         ('{"OrthancError": "The file storage is full", "OrthancStatus": 19}', "query", None, DISK),
         ("Cannot write to file", "store", 14, DISK),
+        ("POST /modalities/L/query: HTTP 503: ", "query", None, TRANSIENT),
+        ("POST /modalities/L/store: HTTP 500: Internal error", "store", None, TRANSIENT),
+        ("POST /modalities/L/store: HTTP 401: ", "store", None, CONFIGURATION),
+        ("POST /instances: HTTP 507: ", "store", None, DISK),
         ("", "query", None, OBJECT),
     ],
 )  # fmt: skip

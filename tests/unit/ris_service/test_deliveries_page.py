@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,8 +11,9 @@ from sqlalchemy import select
 
 from gateway import commands
 from operations import status
-from tests.unit.ris_service.seeding import HTML, Hospital
+from tests.unit.ris_service.seeding import HTML, Hospital, csrf, seeded
 from zambezi import breakers
+from zambezi.config.settings import Zambezi
 from zambezi.database.tables import AuditEntry, Breaker
 from zambezi.retries import ErrorClass, Policy
 
@@ -32,12 +33,6 @@ def paused(hospital: Hospital) -> Hospital:
     return hospital
 
 
-def csrf(page: str) -> str:
-    found = re.search(r'name="csrf-token" content="([^"]+)"', page)
-    assert found
-    return found.group(1)
-
-
 def state(hospital: Hospital) -> str:
     with hospital.sessions.begin() as session:
         return session.get_one(Breaker, "dicom:HARARE").state
@@ -47,6 +42,17 @@ def test_the_page_says_who_is_paused_until_when_and_why(paused: Hospital):
     page = paused.signed_in("administrator").get("/deliveries", headers=HTML).text
     assert "HARARE está em pausa até" in page
     assert "connection refused" in page
+
+
+def test_a_delivery_that_waits_for_its_destinations_hours_says_from_when_on(tmp_path: Path):
+    settings = Zambezi.model_validate(
+        {
+            "Destinations": {"MAPUTO": {"Windows": [{"Days": [], "Holidays": "open all day"}]}},
+            "Site": {"Holidays": ["12-25"]},
+        }
+    )
+    page = seeded(tmp_path / "home", settings).signed_in("administrator").get("/deliveries", headers=HTML).text
+    assert "fora do horário, até 25/12/" in page
 
 
 def test_a_person_who_may_goes_on_at_once_and_that_is_audited(paused: Hospital):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-from babel.messages import pofile
+from babel.messages import Catalog, pofile
 from babel.messages.extract import extract_from_dir
 
 from ris_service import languages
@@ -17,15 +17,22 @@ FOLDER = Path(languages.__file__).parent
 JINJA = {"templates/**.html": {"extensions": "jinja2.ext.i18n", "newstyle_gettext": "true", "trim_blocks": "true"}}
 
 
+def catalogues() -> list[Catalog]:
+    made = []
+    for file in sorted((FOLDER / "translations").glob("*pt.po")):
+        with file.open("rb") as source:
+            made.append(pofile.read_po(source, locale="pt_PT"))
+    return made
+
+
 def test_every_sentence_of_the_source_is_translated_and_no_translation_is_left_over():
     found = extract_from_dir(FOLDER, [("**.py", "python"), ("templates/**.html", "jinja2")], options_map=JINJA)
     wanted = {
         message[0] if isinstance(message, tuple) else message for _file, _line, message, _notes, _context in found
     }
-    with (FOLDER / "translations/pt.po").open("rb") as source:
-        catalogue = pofile.read_po(source, locale="pt_PT")
     said = {
         message.id[0] if isinstance(message.id, tuple) else message.id: message.string
+        for catalogue in catalogues()
         for message in catalogue
         if message.id
     }
@@ -35,9 +42,8 @@ def test_every_sentence_of_the_source_is_translated_and_no_translation_is_left_o
 
 
 def test_placeholders_survive_translation():
-    with (FOLDER / "translations/pt.po").open("rb") as source:
-        catalogue = pofile.read_po(source, locale="pt_PT")
-    assert [str(fault) for message in catalogue for fault in message.check(catalogue)] == []
+    faults = [fault for catalogue in catalogues() for message in catalogue for fault in message.check(catalogue)]
+    assert list(map(str, faults)) == []
 
 
 def test_each_state_role_and_event_has_words():
