@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from migration.desk import Desk

@@ -20,7 +20,7 @@ from migration import certificate, inventory, ledger, worker
 from migration.commands import migrate
 from migration.desk import Closed
 from migration.source import Source
-from tests.integration.migration_lab import Lab, SAMPLES, a_lab, listens, sample, wait_for
+from tests.integration.migration_lab import SAMPLES, Lab, a_lab, listens, sample, wait_for
 from zambezi import breakers, leases, signing
 from zambezi.config.settings import MigrationSource, Window
 from zambezi.database.tables import AuditEntry, ExceptionItem, MigrationProject
