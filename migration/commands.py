@@ -91,6 +91,8 @@ def status(name: str | None, as_json: bool) -> None:
         query = select(MigrationProject).order_by(MigrationProject.name)
         projects = [_project(session, name)] if name else list(session.scalars(query).all())
         facts = [progress.of(session, project, clock.now()) for project in projects]
+        paused = {one.name: one.words for one in breakers.paused(session)}
+        waits = {project.name: paused.get(f"source:{project.source}", "") for project in projects}
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
@@ -100,8 +102,8 @@ def status(name: str | None, as_json: bool) -> None:
             f"{fact['project']} ({fact['state']}): {fact['verified']} of {fact['studies']} studies verified, "
             f"{fact['failed']} for a person to look at, {fact['per_hour']:.0f} an hour, {left}"
         )
-        if fact["note"]:
-            click.echo(f"  {fact['note']}")
+        for words in filter(None, (fact["note"], waits[fact["project"]], paused.get(worker.QUEUE))):
+            click.echo(f"  {words}")
 
 
 @migrate.command()
@@ -192,7 +194,9 @@ def _next_opening(opened: office.Office, source: str) -> str:
     if opening is None:
         return "No window of its source ever opens."
     if opening <= clock.now():
-        return "Its window is open now."
+        closing = windows.closes_at(settings.windows, clock.now(), site.zone, site.holidays) if settings else None
+        until = f" until {closing.astimezone(site.zone):%Y-%m-%d %H:%M %Z}" if closing else ""
+        return f"Its window is open now{until}."
     return f"Its next window opens {opening.astimezone(site.zone):%Y-%m-%d %H:%M %Z}."
 
 

@@ -46,7 +46,8 @@ def index() -> Any:
         total = database.scalar(select(func.count()).select_from(Delivery).where(Delivery.state.in_(states))) or 0
         paused = breakers.paused(database)
         hidden = (database.scalar(select(func.count()).select_from(Delivery)) or 0) - total
-    opening = {one.destination: _opening(one) for one in rows if one.state in ("due", "retrying")}
+    waiting = {(one.kind, one.destination) for one in rows if one.state in ("due", "retrying")}
+    opening = {place: _opening(*place) for place in waiting}
     return render_template(
         "deliveries.html", deliveries=rows[:ROWS], more=len(rows) > ROWS, page=page, state=state, total=total,
         hidden=hidden, retried=RETRIED, cancelled=CANCELLED, may_manage=me().may("delivery.manage"),
@@ -86,11 +87,10 @@ def cancel(delivery_id: str) -> Any:
     return redirect("/deliveries?said=cancelled", 303)
 
 
-def _opening(delivery: Delivery) -> str:
-    """From when on its destination may be sent to; "" where it may now, or the configuration doesn't name it."""
+def _opening(kind: str, destination: str) -> str:
+    """From when on a destination may be sent to; "" where it may now, or the configuration doesn't name it."""
     settings = parts().settings
-    places = settings.destinations if delivery.kind == "dicom" else settings.hl7.peers
-    place = places.get(delivery.destination)
+    place = settings.destinations.get(destination) if kind == "dicom" else settings.hl7.peers.get(destination)
     now = parts().clock()
     if place is None or windows.is_open(place.windows, now, settings.site.zone, settings.site.holidays):
         return ""

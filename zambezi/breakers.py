@@ -187,6 +187,12 @@ def strike(
     return after
 
 
+def ask_now(session: Session, name: str, *, now: datetime) -> None:
+    """A person wants to see whether it is well: where it is paused, the next probe may begin at once."""
+    waits = update(Breaker).where(Breaker.name == name, Breaker.state == "open").values(probe_at=clock.text(now))
+    session.execute(waits)
+
+
 def resume(session: Session, name: str, *, now: datetime, writer: str, who: str) -> list[str]:
     """A person says: go on at once. `name` is a breaker's, or what follows its colon; those that were closed by it."""
     rows = session.scalars(select(Breaker).where(Breaker.state != "closed").with_for_update()).all()

@@ -145,7 +145,10 @@ def release_predecessors(session: Session, place: str, run: str, *, now: datetim
 
 
 def retry(session: Session, id: str, *, now: datetime, writer: str, who: str) -> bool:
-    """A person says: try again now, with all attempts anew. False if it is being sent, delivered or unknown."""
+    """A person says: try again now, with all attempts anew. False if it is being sent, delivered or unknown.
+
+    Where the destination is paused, that is its next probe: if it is well, everything that waits goes.
+    """
     return _decide(session, id, ("parked", "retrying", "cancelled", "due"), "due", now, writer, who)
 
 
@@ -244,6 +247,9 @@ def _decide(
     session: Session, id: str, states: tuple[str, ...], state: str, now: datetime, writer: str, who: str
 ) -> bool:
     at = clock.text(now)
+    known = session.get(Delivery, id)
+    if known is not None and state == "due":
+        breakers.ask_now(session, f"{known.kind}:{known.destination}", now=now)
     values: dict[str, Any] = {"state": state, "fence": Delivery.fence + 1, "lease_owner": None, "lease_until": None}
     values |= {"attempts": 0, "next_at": at} if state == "due" else {}
     found = session.execute(

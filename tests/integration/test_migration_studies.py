@@ -176,6 +176,7 @@ def test_a_source_that_is_down_is_left_alone_and_asked_by_one_worker_when_it_may
     with lab.office.sessions.begin() as session:
         (paused,) = breakers.paused(session)
     assert paused.name == "source:LEGACY"
+    assert "source:LEGACY is paused until" in CliRunner().invoke(migrate, ["status"]).output
     lab.let_time_pass()
     run_all(lab, project, settings=impatient)
     assert sum(study.attempts for study in lab.studies().values()) == 3  # one probe, in vain

@@ -146,6 +146,20 @@ def test_when_it_is_back_one_probe_finds_it_and_all_of_the_backlog_goes(made, se
         assert {delivery.state for delivery in session.query(Delivery).all()} == {"delivered"}
 
 
+def test_a_person_who_tries_one_again_is_answered_at_once_though_its_destination_is_paused(made, sender, orthanc, now):
+    more(made, now, 10)
+    orthanc.fate = "Failure"
+    while sender.deliver_one():
+        pass
+    assert not sender.deliver_one()
+    with made.begin() as session:
+        assert outbox.retry(session, "d1", now=now, writer="ris", who="maria")
+    orthanc.fate = "Success"
+    assert sender.deliver_one()
+    with made.begin() as session:
+        assert breakers.paused(session) == []
+
+
 def test_a_wrong_configuration_parks_one_delivery_and_keeps_the_others_waiting(made, sender, orthanc, watch, now):
     more(made, now, 10)
     orthanc.refuses = "No modality with symbolic name: PACS"
