@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -111,6 +112,17 @@ def test_exactly_one_of_many_workers_at_the_same_moment_gets_the_probe(made):
     with ThreadPoolExecutor(8) as workers:
         found = [entry for entry in workers.map(ask, range(8)) if entry is not None]
     assert [entry.probes for entry in found] == [{"dicom:PACS": 1}]
+
+
+def test_whoever_looked_while_another_was_just_taking_the_probe_gets_none(made):
+    opened(made)
+    later = NOW + timedelta(hours=1)
+    with made() as first, ThreadPoolExecutor(1) as other:
+        assert PACS.enter(first, later, LASTING).probes
+        second = other.submit(enter, made, now=later)
+        time.sleep(0.5)  # it has read the row as it was, and waits for ours
+        first.commit()
+        assert second.result(timeout=20) is None
 
 
 def test_a_prober_that_died_is_followed_by_another_and_its_own_word_counts_no_more(made):

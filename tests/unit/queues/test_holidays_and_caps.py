@@ -117,6 +117,22 @@ def test_what_is_always_open_never_closes():
     assert closes_at([], at("2026-03-01T08:00"), MAPUTO) == at("2026-03-01T08:00")
 
 
+def test_in_an_hour_that_comes_twice_a_window_opens_and_closes_twice():
+    lisbon = ZoneInfo("Europe/Lisbon")  # 25 October 2026, 01:00 UTC: 02:00 becomes 01:00
+    quarter = [Window(from_=time(1, 15), to=time(1, 30))]
+    edges = [datetime(2026, 10, 25, hour, minute, tzinfo=UTC) for hour in (0, 1) for minute in (15, 30)]
+    assert next_opening(quarter, datetime(2026, 10, 25, tzinfo=UTC), lisbon) == edges[0]
+    assert closes_at(quarter, edges[0], lisbon) == edges[1]
+    assert next_opening(quarter, edges[1], lisbon) == edges[2]
+    assert closes_at(quarter, edges[2], lisbon) == edges[3]
+
+
+def test_an_end_that_the_clock_jumps_over_comes_with_the_jump():
+    new_york = ZoneInfo("America/New_York")  # 8 March 2026, 07:00 UTC: 02:00 becomes 03:00
+    night = [Window(days=("Sun",), from_=time(1), to=time(2, 30))]
+    assert closes_at(night, datetime(2026, 3, 8, 6, 30, tzinfo=UTC), new_york) == datetime(2026, 3, 8, 7, tzinfo=UTC)
+
+
 # --- against an oracle: every minute of four days, asked one by one on the wall ---------------------------
 
 
