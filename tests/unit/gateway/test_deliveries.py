@@ -227,6 +227,20 @@ def test_on_a_line_with_a_cap_each_image_goes_alone_and_its_bytes_are_waited_for
     assert row(made).state == "delivered"
 
 
+def test_where_nothing_is_due_no_probe_is_taken(made, sender, orthanc, watch, now):
+    more(made, now, BREAK_AFTER)
+    orthanc.fate = "Failure"
+    while sender.deliver_one():
+        pass
+    with made.begin() as session:
+        for delivery in session.query(Delivery).all():
+            outbox.cancel(session, delivery.id, now=now, writer="ris", who="maria")
+    watch.at = now + timedelta(minutes=5)
+    assert not sender.deliver_one()
+    with made.begin() as session:
+        assert [one.is_asked for one in breakers.paused(session)] == [False]
+
+
 def test_a_probe_is_not_lost_where_the_archive_is_away(made, sender, orthanc, watch, now):
     more(made, now, 10)
     orthanc.fate = "Failure"
