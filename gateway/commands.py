@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.hl7 import inbox
-from zambezi import clock, config, outbox
+from zambezi import breakers, clock, config, outbox
 from zambezi.database import engine
 from zambezi.database.tables import Delivery, Message
 from zambezi.environment import Environment
@@ -35,6 +35,8 @@ def list_deliveries(state: str | None, limit: int) -> None:
     if state:
         query = query.where(Delivery.state == state)
     with _session() as session:
+        for found in breakers.paused(session):
+            click.echo(f"! {found.words}")
         for row in session.scalars(query):
             what = f"{len(row.instances)} instances" if row.kind == "dicom" else "message"
             click.echo(f"{row.id}  {row.state:<9}  {row.destination:<16}  {row.rule:<20}  {what}")
@@ -57,6 +59,16 @@ def cancel(delivery: str) -> None:
     with _session() as session:
         done = outbox.cancel(session, delivery, now=clock.now(), writer=WRITER, who=_who())
     _said(done, f"{delivery} is cancelled", f"{delivery} is unknown, delivered or cancelled: nothing was changed")
+
+
+@route.command()
+@click.argument("name")
+def resume(name: str) -> None:
+    """Go on at once with a paused destination, peer or queue, and with what its configuration had parked."""
+    with _session() as session:
+        closed, retried = outbox.resume(session, name, now=clock.now(), writer=WRITER, who=_who())
+    well = f"{', '.join(closed) or name} is asked again; {retried} parked deliveries are due"
+    _said(bool(closed or retried), well, f"{name} is not paused: nothing was changed")
 
 
 @click.group()

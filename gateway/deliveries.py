@@ -7,29 +7,35 @@ end with the process and know no retry): the delivery row is, and a job is one a
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from zambezi import clock, exceptions, outbox
-from zambezi.config.settings import Destination
+from zambezi import breakers, clock, exceptions, outbox, retries, windows
+from zambezi.bandwidth import Line
+from zambezi.breakers import Pass
+from zambezi.config.settings import Destination, Site
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import Delivery
+from zambezi.leases import Fenced, Keeper, Lease
 from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable
+from zambezi.retries import ErrorClass
 
 log = logging.getLogger("zambezi.deliveries")
 
 WRITER = "gateway"
+#: Its breaker pauses all destinations while a disk of ours is full.
+QUEUE = "queue:dicom"
 LEASE = timedelta(seconds=20)
-RENEW_S = 5.0
 POLL_S = 1.0
 JOB_POLL_S = 0.3
 #: So many attempts that were cut short are made again without waiting.
@@ -39,7 +45,11 @@ _OVER = ("Success", "Failure")
 
 
 class AttemptFailed(Exception):
-    """The destination doesn't have everything; the text says why, for a person."""
+    """The destination doesn't have everything; the text says why, for a person, and `kind` what helps."""
+
+    def __init__(self, kind: ErrorClass, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class Interrupted(Exception):
@@ -64,11 +74,16 @@ class Shipment:
 class Courier:
     """Brings shipments to one destination, called by its name in DicomModalities."""
 
-    def __init__(self, orthanc: OrthancClient, name: str, proof: str, stop: threading.Event) -> None:
+    def __init__(
+        self, orthanc: OrthancClient, name: str, proof: str, stop: threading.Event,
+        owes: Callable[[int], float | None],
+    ) -> None:  # fmt: skip
+        """`owes` takes the bytes that went over the line, and says how long to wait then; None where it has no cap."""
         self._orthanc = orthanc
         self._name = name
         self._proof = proof
         self._stop_asked = stop
+        self._owes = owes
 
     def bring(self, shipment: Shipment, again: bool) -> str:
         """Send what the destination lacks and prove that it has all; the outcome in words.
@@ -84,8 +99,9 @@ class Courier:
             left = self._lacking(shipment)
             if left:
                 raise AttemptFailed(
+                    ErrorClass.TRANSIENT,
                     f"{self._name} acknowledged everything, but {len(left)} of {len(shipment.instances)} instances "
-                    f"are not found there, such as {left[0][2]}"
+                    f"are not found there, such as {left[0][2]}",
                 )
         sent = f"{len(lacking)} sent" if lacking else "none had to be sent"
         return f"{self._name} answers to a query for each of {len(shipment.instances)} instances ({sent})"
@@ -100,7 +116,7 @@ class Courier:
             try:
                 answers = self._orthanc.query(self._name, "Instance", query)
             except OrthancRefused as refused:
-                raise AttemptFailed(f"{self._name} does not answer to a query: {_reason(refused)}") from refused
+                raise _refused(refused, "query", f"{self._name} does not answer to a query") from refused
             except OrthancUnreachable as away:
                 raise Interrupted(str(away)) from away
             there = {answer.get("SOPInstanceUID", "") for answer in answers}
@@ -108,18 +124,37 @@ class Courier:
         return tuple(lacking)
 
     def _send(self, instances: tuple[tuple[str, str, str], ...]) -> None:
+        if self._owes(0) is None:
+            self._send_at_once(instances)
+            return
+        # A job of Orthanc goes as fast as the line does; so on a line with a cap each instance is a job of its own.
+        for one in instances:
+            self._send_at_once((one,))
+            if self._stop_asked.wait(self._owes(self._size(one)) or 0):
+                raise Interrupted("the gateway stops")
+
+    def _size(self, instance: tuple[str, str, str]) -> int:
+        try:
+            return self._orthanc.size(instance[0])
+        except OrthancRefused:
+            return 0  # deleted in this moment: it was sent, and costs nothing more
+        except OrthancUnreachable as away:
+            raise CutShort(f"the archive went away while it was sending ({away})") from away
+
+    def _send_at_once(self, instances: tuple[tuple[str, str, str], ...]) -> None:
         try:
             job_id = self._orthanc.start_store(self._name, [one[0] for one in instances])
         except OrthancRefused as refused:
             if refused.status == 404:
-                raise AttemptFailed("the archive no longer has some of the instances") from refused
-            raise AttemptFailed(f"the archive can't send to {self._name}: {_reason(refused)}") from refused
+                raise AttemptFailed(ErrorClass.OBJECT, "the archive no longer has some of the instances") from refused
+            raise _refused(refused, "store", f"the archive can't send to {self._name}") from refused
         except OrthancUnreachable as away:
             raise Interrupted(str(away)) from away
         job = self._ended(job_id)
         if job["State"] != "Success":
             said = job.get("ErrorDetails") or job.get("ErrorDescription") or "no reason given"
-            raise AttemptFailed(f"sending {len(instances)} instances to {self._name} failed: {said}")
+            kind = retries.of_orthanc(str(said), "store", job.get("ErrorCode"))
+            raise AttemptFailed(kind, f"sending {len(instances)} instances to {self._name} failed: {said}")
 
     def _ended(self, job_id: str) -> dict[str, Any]:
         try:
@@ -129,31 +164,36 @@ class Courier:
         except OrthancRefused as refused:
             if refused.status == 404:  # jobs end with the process
                 raise CutShort("the archive was restarted while it was sending") from refused
-            raise AttemptFailed(f"the archive can't send to {self._name}: {_reason(refused)}") from refused
+            raise _refused(refused, "store", f"the archive can't send to {self._name}") from refused
         except OrthancUnreachable as away:
             raise CutShort(f"the archive went away while it was sending ({away})") from away
         return job
 
 
 class DicomSender(threading.Thread):
-    """Carries out the deliveries to one destination until `stop` is set."""
+    """Carries out the deliveries to one destination until `stop` is set: inside its windows, unless it is paused."""
 
     def __init__(
-        self, sessions: Sessions, orthanc: OrthancClient, name: str, destination: Destination, owner: str,
-        stop: threading.Event, now: Callable[[], datetime] = clock.now,
+        self, sessions: Sessions, orthanc: OrthancClient, name: str, destination: Destination, site: Site, owner: str,
+        stop: threading.Event, now: Callable[[], datetime] = clock.now, draw: Callable[[], float] = random.random,
     ) -> None:  # fmt: skip
         super().__init__(name=f"dicom-out-{name}")
         self._sessions = sessions
         self._destination_name = name
-        self._proof = destination.proof
-        self._courier = Courier(orthanc, name, destination.proof, stop)
-        self._patience = outbox.Patience(
-            destination.retry_seconds, destination.retry_multiplier, destination.retry_cap_seconds, destination.attempts
+        self._destination = destination
+        self._site = site
+        self._line = Line()
+        self._courier = Courier(orthanc, name, destination.proof, stop, self._owes)
+        self._policy = destination.policy
+        self._neighbour = breakers.Neighbour(
+            f"dicom:{name}", QUEUE, breakers.Rule(destination.break_after, destination.policy), WRITER
         )
         self._owner = f"{owner}/{self.name}"[:80]
         self._stop_asked = stop
         self._now = now
+        self._draw = draw
         self.error = ""
+        self.taken_over = 0
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
@@ -161,7 +201,7 @@ class DicomSender(threading.Thread):
                 if not self.deliver_one():
                     self._stop_asked.wait(POLL_S)
             except DBAPIError as error:
-                self.error = f"the database is away ({type(error.orig).__name__})"
+                self.error = outbox.database_trouble(error)
                 log.warning("%s: %s", self._destination_name, self.error)
                 self._stop_asked.wait(POLL_S * 5)
             except Exception as error:  # edge of the thread: one odd delivery must not end all of them
@@ -170,53 +210,89 @@ class DicomSender(threading.Thread):
                 self._stop_asked.wait(POLL_S * 5)
 
     def deliver_one(self) -> bool:
-        """Carry out the delivery that has waited longest; False where none is due or could be tried."""
-        with self._sessions.begin() as session:
-            claimed = outbox.claim(
-                session, "dicom", now=self._now(), owner=self._owner, lease=LEASE, destination=self._destination_name
-            )
-        if claimed is None:
+        """Carry out the delivery that has waited longest; False where none is due or could be tried.
+
+        What has begun is brought to its end, though its window closes meanwhile.
+        """
+        now = self._now()
+        if not windows.is_open(self._destination.windows, now, self._site.zone, self._site.holidays):
             return False
+        with self._sessions.begin() as session:
+            entry = self._neighbour.enter(session, now, LEASE)
+            if entry is None:
+                return False
+            claimed = outbox.claim(
+                session, "dicom", now=now, owner=self._owner, lease=LEASE, writer=WRITER,
+                destination=self._destination_name,
+            )  # fmt: skip
+            if claimed is None:
+                session.rollback()  # nothing to do: a probe isn't taken for it
+                return False
         row, held = claimed
-        instances = tuple((orthanc_id, series, sop) for orthanc_id, series, sop in row.instances)
+        self.taken_over += bool(held.taken_from)
+        shipment = Shipment(
+            row.study_uid or "", tuple((orthanc_id, series, sop) for orthanc_id, series, sop in row.instances)
+        )
         try:
-            with _kept(self._sessions, held, self._now):
-                outcome = self._courier.bring(Shipment(row.study_uid or "", instances), again=row.attempts > 1)
+            with Keeper(self._sessions, held, self._now, LEASE, partial(self._hold, entry)):
+                outcome = self._courier.bring(shipment, again=row.attempts > 1)
         except AttemptFailed as failed:
-            self._failed(held, str(failed), self._patience)
+            self._settle(held, partial(self._failed, held, entry, failed.kind, str(failed)))
         except CutShort as why:
-            pardoned = replace(self._patience, retry_seconds=0, cap_seconds=0)
-            self._failed(held, str(why), pardoned if row.attempts <= PARDONED else self._patience)
+            self._settle(held, partial(self._cut_short, held, entry, row.attempts, str(why)))
         except Interrupted as why:
-            log.info("%s: delivery %s put back: %s", self._destination_name, held.delivery_id, why)
-            self._settle(held, lambda session: outbox.let_go(session, held, now=self._now()))
+            log.info("%s: delivery %s put back: %s", self._destination_name, held.id, why)
+            self._settle(held, partial(self._put_back, held, entry))
             return False
         else:
             self.error = ""
-            self._settle(
-                held,
-                lambda session: outbox.delivered(
-                    session, held, proof=self._proof, outcome=outcome, now=self._now(), writer=WRITER
-                ),
-            )
-            log.info("%s: delivery %s: %s", self._destination_name, held.delivery_id, outcome)
+            self._settle(held, partial(self._delivered, held, entry, outcome))
+            log.info("%s: delivery %s: %s", self._destination_name, held.id, outcome)
         return True
 
-    def _failed(self, held: outbox.Claim, words: str, patience: outbox.Patience) -> None:
-        self.error = words
-        self._settle(
-            held,
-            lambda session: outbox.failed(
-                session, held, outcome=words, patience=patience, now=self._now(), writer=WRITER
-            ),
-        )
-        log.warning("%s: delivery %s: %s", self._destination_name, held.delivery_id, words)
+    def _owes(self, size: int) -> float | None:
+        cap = windows.cap_at(self._destination.windows, self._now(), self._site.zone, self._site.holidays)
+        return None if cap is None else self._line.used(size, cap, self._now())
 
-    def _settle(self, held: outbox.Claim, act: Callable[[Session], object]) -> None:
+    def _hold(self, entry: Pass, session: Session) -> None:
+        breakers.hold(session, entry, now=self._now(), lasting=LEASE)
+
+    def _delivered(self, held: Lease, entry: Pass, outcome: str, session: Session) -> None:
+        now = self._now()
+        self._neighbour.answered(session, entry, now)
+        outbox.delivered(session, held, proof=self._destination.proof, outcome=outcome, now=now, writer=WRITER)
+
+    def _failed(self, held: Lease, entry: Pass, kind: ErrorClass, words: str, session: Session) -> None:
+        self.error = words
+        now, draw = self._now(), self._draw()
+        self._neighbour.failed(session, entry, kind, words, now, draw)
+        outbox.failed(
+            session, held, kind=kind, outcome=words, policy=self._policy, draw=draw, now=now, writer=WRITER,
+            is_probe=self._neighbour.name in entry.probes,
+        )  # fmt: skip
+        log.warning("%s: delivery %s: %s: %s", self._destination_name, held.id, kind, words)
+
+    def _cut_short(self, held: Lease, entry: Pass, attempts: int, words: str, session: Session) -> None:
+        """Our archive's own fault: an attempt of these images, and no word about the destination."""
+        self.error = words
+        now = self._now()
+        policy = replace(self._policy, first=timedelta(), cap=timedelta()) if attempts <= PARDONED else self._policy
+        breakers.give_back(session, entry, now=now)
+        outbox.failed(
+            session, held, kind=ErrorClass.TRANSIENT, outcome=words, policy=policy, draw=self._draw(), now=now,
+            writer=WRITER,
+        )  # fmt: skip
+        log.warning("%s: delivery %s: %s", self._destination_name, held.id, words)
+
+    def _put_back(self, held: Lease, entry: Pass, session: Session) -> None:
+        breakers.give_back(session, entry, now=self._now())
+        outbox.let_go(session, held, now=self._now())
+
+    def _settle(self, held: Lease, act: Callable[[Session], None]) -> None:
         try:
             with self._sessions.begin() as session:
                 act(session)
-        except outbox.Fenced as error:
+        except Fenced as error:
             log.warning("%s", error)
 
 
@@ -237,28 +313,8 @@ def park_strangers(session: Session, kind: str, known: set[str], *, now: datetim
     return len(lost)
 
 
-@contextmanager
-def _kept(sessions: Sessions, held: outbox.Claim, now: Callable[[], datetime]) -> Iterator[None]:
-    """Renew the lease while the block runs, however long a destination takes to answer."""
-    over = threading.Event()
-
-    def keep() -> None:
-        while not over.wait(RENEW_S):
-            try:
-                with sessions.begin() as session:
-                    outbox.renew(session, held, now=now(), lease=LEASE)
-            except outbox.Fenced:
-                return
-            except DBAPIError as error:
-                log.warning("the lease of %s could not be renewed: %s", held.delivery_id, type(error.orig).__name__)
-
-    keeper = threading.Thread(target=keep, name=f"lease-{held.delivery_id[:8]}", daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        over.set()
-        keeper.join()
+def _refused(refused: OrthancRefused, service: retries.Service, what: str) -> AttemptFailed:
+    return AttemptFailed(retries.of_orthanc(str(refused), service), f"{what}: {_reason(refused)}")
 
 
 def _reason(error: OrthancError) -> str:

@@ -114,11 +114,11 @@ class Gateway:
             Repeated("pushes", self._push, self.stop_asked),
         ]
         self._threads += [
-            DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, owner, self.stop_asked)
+            DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, settings.site, owner, self.stop_asked)
             for name, destination in settings.destinations.items()
         ]
         self._threads += [
-            Sender(sessions, name, peer, owner, self.stop_asked)
+            Sender(sessions, name, peer, settings.site, owner, self.stop_asked)
             for name, peer in settings.hl7.peers.items()
             if peer.host
         ]
@@ -175,6 +175,7 @@ class Gateway:
                     "deliveries": outbox.depths(session),
                     "journal": {"seq": self._follower.seq, "head": self._follower.head},
                     "hl7_connections": self.mllp.connections,
+                    "leases_taken_over": sum(getattr(thread, "taken_over", 0) for thread in self._threads),
                     "errors": errors,
                 }
                 said = "; ".join(f"{name}: {words}" for name, words in errors.items())
@@ -208,7 +209,7 @@ def main() -> int:
 
 def _in_words(error: Exception) -> str:
     if isinstance(error, DBAPIError):
-        return f"the database is away ({type(error.orig).__name__})"
+        return outbox.database_trouble(error)
     return str(error)[:300]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from migration import certificate as certificates
 from migration import inventory, ledger, office, progress, worker
 from migration.source import Source, Trouble
-from zambezi import clock, signing, windows
+from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancError
@@ -66,8 +66,9 @@ def start(name: str, retry: bool) -> None:
             raise click.ClickException(f"the inventory of {name} is not complete; run `zambezi migrate inventory`")
         if retry:
             click.echo(f"{worker.retry(session, project.id, ('parked', 'divergent'))} studies will be tried again")
-        ledger.set_project(session, project, "running", "", clock.now())
         source = project.source
+        breakers.resume(session, f"source:{source}", now=clock.now(), writer=ledger.WRITER, who=_who())
+        ledger.set_project(session, project, "running", "", clock.now())
     click.echo(f"{name} runs. {_next_opening(opened, source)}")
 
 
@@ -90,6 +91,8 @@ def status(name: str | None, as_json: bool) -> None:
         query = select(MigrationProject).order_by(MigrationProject.name)
         projects = [_project(session, name)] if name else list(session.scalars(query).all())
         facts = [progress.of(session, project, clock.now()) for project in projects]
+        paused = {one.name: one.words for one in breakers.paused(session)}
+        waits = {project.name: paused.get(f"source:{project.source}", "") for project in projects}
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
@@ -99,8 +102,8 @@ def status(name: str | None, as_json: bool) -> None:
             f"{fact['project']} ({fact['state']}): {fact['verified']} of {fact['studies']} studies verified, "
             f"{fact['failed']} for a person to look at, {fact['per_hour']:.0f} an hour, {left}"
         )
-        if fact["note"]:
-            click.echo(f"  {fact['note']}")
+        for words in filter(None, (fact["note"], waits[fact["project"]], paused.get(worker.QUEUE))):
+            click.echo(f"  {words}")
 
 
 @migrate.command()
@@ -186,13 +189,15 @@ def _project(session: Session, name: str) -> MigrationProject:
 
 def _next_opening(opened: office.Office, source: str) -> str:
     settings = opened.configuration.zambezi.migration.sources.get(source)
-    zone = opened.configuration.zambezi.site.zone
-    opening = windows.next_opening(settings.windows, clock.now(), zone) if settings else None
+    site = opened.configuration.zambezi.site
+    opening = windows.next_opening(settings.windows, clock.now(), site.zone, site.holidays) if settings else None
     if opening is None:
         return "No window of its source ever opens."
     if opening <= clock.now():
-        return "Its window is open now."
-    return f"Its next window opens {opening.astimezone(zone):%Y-%m-%d %H:%M %Z}."
+        closing = windows.closes_at(settings.windows, clock.now(), site.zone, site.holidays) if settings else None
+        until = f" until {closing.astimezone(site.zone):%Y-%m-%d %H:%M %Z}" if closing else ""
+        return f"Its window is open now{until}."
+    return f"Its next window opens {opening.astimezone(site.zone):%Y-%m-%d %H:%M %Z}."
 
 
 def _who() -> str:

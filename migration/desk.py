@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from zambezi import windows
+from zambezi.bandwidth import Line
 from zambezi.config.safety import Modality
-from zambezi.config.settings import MigrationSource
+from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.engine import Sessions
 from zambezi.orthanc_client import OrthancClient
 
@@ -28,11 +29,13 @@ class Desk:
     settings: MigrationSource
     peer: Modality
     target_aet: str
-    zone: ZoneInfo
+    site: Site
     now: Callable[[], datetime]
     announced: Callable[[], int]
     owner: str
+    draw: Callable[[], float] = random.random  # chance spreads what comes again
     stop: threading.Event = field(default_factory=threading.Event)
+    line: Line = field(default_factory=Line)
     settle_seconds: float = 2.0
     announce_seconds: float = 60.0
 
@@ -40,8 +43,21 @@ class Desk:
         """Closed unless the source may be asked at this moment."""
         if self.stop.is_set():
             raise Closed("the process is stopping")
-        if not windows.is_open(self.settings.windows, self.now(), self.zone):
+        if not windows.is_open(self.settings.windows, self.now(), self.site.zone, self.site.holidays):
             raise Closed("the window has closed")
+
+    @property
+    def cap(self) -> int | None:
+        """Kilobits a second that may go over the source's line now; None: no cap."""
+        return windows.cap_at(self.settings.windows, self.now(), self.site.zone, self.site.holidays)
+
+    def used(self, size: int) -> None:
+        """So many bytes came over the source's line: wait until its cap allows more; Closed as `check_open`."""
+        owed = self.line.used(size, self.cap, self.now())
+        while owed > 0:
+            self.check_open()
+            self.pause(min(owed, 1.0))
+            owed -= 1.0
 
     def pause(self, seconds: float) -> None:
         """Wait; Closed if the process is stopped meanwhile."""

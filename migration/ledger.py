@@ -1,30 +1,24 @@
 """The ledger of a migration: who works on which study, and every change of state with its audit entry.
 
-A worker claims a study with a lease and a fence; one that was thought dead and wakes up again finds another
-fence in the row and can change nothing. Nothing of a migration lives in memory only: after a kill -9 the
-lease runs out, the study is claimed again and the difference to what is stored says what is left to do.
+A worker claims a study with a lease and a fence (zambezi.leases). Nothing of a migration lives in memory only:
+after a kill -9 the lease runs out, the study is claimed again and the difference to what is stored says what is
+left to do.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from migration.inventory import raise_exception
-from zambezi import audit, clock
-from zambezi.database.engine import Sessions
+from zambezi import audit, clock, leases
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
-
-log = logging.getLogger(__name__)
+from zambezi.leases import Lease
 
 WRITER = "migration"
 LEASE = timedelta(seconds=30)
@@ -32,72 +26,62 @@ LEASE = timedelta(seconds=30)
 AT_REST = ("verified", "divergent", "parked")
 
 
-class Fenced(Exception):
-    """The study was claimed by somebody else in the meantime: this worker must let go of it."""
-
-
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to one study until the lease ends."""
+    """A worker's right to one study until the lease ends; `attempts` counts this one."""
 
-    study_id: int
+    lease: Lease
     study_uid: str
     project: str
-    fence: int
+    attempts: int
+
+    @property
+    def study_id(self) -> int:
+        return int(self.lease.id)
 
 
 def claim(
     session: Session, project: MigrationProject, *, now: datetime, owner: str, lease: timedelta = LEASE
 ) -> Claim | None:
-    """Claim the newest study that is ready, due again, or held by a dead lease; one UPDATE ... RETURNING."""
-    at = clock.text(now)
-    waiting = and_(MigrationStudy.state.in_(("ready", "retrying")), MigrationStudy.next_at <= at)
-    abandoned = and_(MigrationStudy.state.in_(("moving", "verifying")), MigrationStudy.lease_until <= at)
-    chosen = (
-        select(MigrationStudy.id)
-        .where(MigrationStudy.project_id == project.id, or_(waiting, abandoned))
-        .order_by(MigrationStudy.study_date.desc(), MigrationStudy.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    found = session.execute(
-        update(MigrationStudy)
-        .where(MigrationStudy.id == chosen.scalar_subquery())
-        .values(
-            state="moving",
-            fence=MigrationStudy.fence + 1,
-            lease_owner=owner,
-            lease_until=clock.text(now + lease),
-        )
-        .returning(MigrationStudy.id, MigrationStudy.study_uid, MigrationStudy.fence)
-    ).first()
-    return Claim(found.id, found.study_uid, project.name, found.fence) if found else None
+    """Claim the newest study that is ready, due again, or held by a dead lease (which is said in the audit).
 
-
-def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta = LEASE) -> None:
-    """Go on holding the study; Fenced if it isn't ours any more."""
-    _write(session, held, {"lease_until": clock.text(now + lease)})
+    A worker's death is no failed attempt of the study: what was moved is there, and the next one goes on.
+    """
+    found = leases.claim(
+        session, MigrationStudy, ready=("ready", "retrying"), working="moving", also_working=("verifying",),
+        where=[MigrationStudy.project_id == project.id], now=now, owner=owner, lease=lease,
+        order_by=(MigrationStudy.study_date.desc(), MigrationStudy.id), counts_abandoned=False,
+    )  # fmt: skip
+    if found is None:
+        return None
+    row, held = found
+    made = Claim(held, row.study_uid, project.name, row.attempts)
+    # Whatever stage it was left in, the way begins with counting what is missing.
+    leases.write(session, held, {"state": "moving"})
+    if held.taken_from:
+        _audit(session, made, "moving", f"the lease of {held.taken_from} ran out; {owner} goes on", now)
+    return made
 
 
 def verifying(session: Session, held: Claim, now: datetime) -> None:
     """The set is there; now each instance is compared."""
-    _write(session, held, {"state": "verifying"})
+    leases.write(session, held.lease, {"state": "verifying"})
     _audit(session, held, "verifying", "", now)
 
 
 def finish(
     session: Session, held: Claim, state: str, reason: str, now: datetime, *, wait: timedelta | None = None,
-    counts: bool = False, suggestion: str = "",
+    counts: bool = True, suggestion: str = "",
 ) -> None:  # fmt: skip
-    """Let go of the study in a state: at rest, or due again after `wait` (an attempt of ours if it `counts`)."""
-    values: dict[str, Any] = {
-        "state": state, "reason": reason, "lease_owner": None, "lease_until": None,
-        "next_at": clock.text(now + (wait or timedelta())),
-        "verified_at": clock.text(now) if state == "verified" else None,
-    }  # fmt: skip
-    if counts:
-        values["attempts"] = MigrationStudy.attempts + 1
-    _write(session, held, values)
+    """Let go of the study in a state: at rest, or due again after `wait`; leases.Fenced if it isn't ours any more.
+
+    Unless it `counts`, this was no attempt of the study (the window closed, the configuration is wrong).
+    """
+    leases.finish(
+        session, held.lease, state, reason=reason, next_at=clock.text(now + (wait or timedelta())),
+        verified_at=clock.text(now) if state == "verified" else None,
+        attempts=held.attempts if counts else held.attempts - 1,
+    )  # fmt: skip
     if state in ("divergent", "parked"):
         raise_exception(session, held.study_uid, reason, suggestion, now)
     _audit(session, held, state, reason, now)
@@ -105,7 +89,7 @@ def finish(
 
 def set_verdicts(session: Session, held: Claim, verdicts: Mapping[str, Mapping[str, Any]]) -> None:
     """Write columns of instances (by SOP Instance UID), if the study is still ours."""
-    _write(session, held, {"fence": held.fence})
+    leases.write(session, held.lease, {"fence": held.lease.fence})
     for sop_uid, values in verdicts.items():
         session.execute(
             update(MigrationInstance)
@@ -130,52 +114,8 @@ def states(session: Session, project_id: int) -> dict[str, int]:
     return {row[0]: row[1] for row in session.execute(query)}
 
 
-def _write(session: Session, held: Claim, values: dict[str, Any]) -> None:
-    ours = and_(MigrationStudy.id == held.study_id, MigrationStudy.fence == held.fence)
-    if (
-        session.execute(update(MigrationStudy).where(ours).values(**values).returning(MigrationStudy.id)).first()
-        is None
-    ):
-        raise Fenced(f"study {held.study_uid} was claimed by another worker")
-
-
 def _audit(session: Session, held: Claim, state: str, reason: str, now: datetime) -> None:
     audit.append(
         session, WRITER, "migration-changed", now, project=held.project, study_uid=held.study_uid, state=state,
         reason=reason,
     )  # fmt: skip
-
-
-class Keeper:
-    """Renews a lease in the background while its holder waits for the source; `check` raises Fenced once it is lost."""
-
-    def __init__(self, sessions: Sessions, held: Claim, now: Callable[[], datetime], lease: timedelta = LEASE) -> None:
-        self._sessions, self._held, self._now, self._lease = sessions, held, now, lease
-        self._over = threading.Event()
-        self._lost = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-
-    def __enter__(self) -> Keeper:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def check(self) -> None:
-        if self._lost.is_set():
-            raise Fenced(f"the lease of study {self._held.study_uid} was lost")
-
-    def _keep(self) -> None:
-        while not self._over.wait(self._lease.total_seconds() / 3):
-            try:
-                with self._sessions.begin() as session:
-                    renew(session, self._held, now=self._now(), lease=self._lease)
-            except Fenced:
-                self._lost.set()
-                return
-            except SQLAlchemyError as error:  # the database is away: the lease runs out if it stays away
-                log.warning("a lease could not be renewed: %s", type(error).__name__)

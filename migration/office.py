@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from migration.desk import Desk
 from migration.source import Trouble
 from zambezi import clock, config, keys
+from zambezi.bandwidth import Line
 from zambezi.config import Configuration
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.environment import Environment
 from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.retries import ErrorClass
 
 PROCESS = "migration"
 
@@ -28,6 +30,7 @@ class Office:
     configuration: Configuration
     keys: Keys
     sessions: Sessions
+    lines: dict[str, Line] = field(default_factory=dict)  # by source: all of its workers share one
 
     def client(self) -> OrthancClient:
         """A connection of one's own: a client is not for sharing between threads."""
@@ -41,9 +44,10 @@ class Office:
             client=client, sessions=self.sessions, settings=source,
             peer=self.configuration.modalities[source.peer],
             target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
-            zone=self.configuration.zambezi.site.zone, now=clock.now,
+            site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),
             owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", stop=stop or threading.Event(),
+            line=self.lines.setdefault(source_name, Line()),
         )  # fmt: skip
 
 
@@ -64,4 +68,4 @@ def system(client: OrthancClient) -> dict[str, Any]:
     try:
         return client.system()
     except OrthancRefused as error:
-        raise Trouble("configuration", str(error)) from error
+        raise Trouble(ErrorClass.CONFIGURATION, str(error)) from error

@@ -17,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migration import ledger, worker
 from migration.desk import Closed, Desk
-from migration.ledger import Fenced
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
 from zambezi.config import ConfigurationFaults
 from zambezi.database.tables import MigrationProject
 from zambezi.environment import EnvironmentFault
+from zambezi.leases import Fenced
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ class Migrations:
         if source is None:
             self._say(f"project {project.name}: the configuration has no source {project.source} any more")
             return
-        if not windows.is_open(source.windows, clock.now(), self._office.configuration.zambezi.site.zone):
+        site = self._office.configuration.zambezi.site
+        if not windows.is_open(source.windows, clock.now(), site.zone, site.holidays):
             return
         with ThreadPoolExecutor(source.ceiling, thread_name_prefix=project.name) as workers:
             for _ in range(source.ceiling):

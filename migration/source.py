@@ -6,23 +6,18 @@ always the same); its numbers of related instances are claims. Believed are UIDs
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
+from zambezi import retries
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.retries import ErrorClass
 
 #: Study-level attributes that an inventory asks for.
 STUDY_KEYS = ("StudyInstanceUID", "StudyDate", "StudyTime", "PatientID", "ModalitiesInStudy")
 
-Kind = Literal["transient", "object", "configuration"]
-
-#: DIMSE statuses (PS3.4 C.4.1, C.4.2) that say something about the source as a whole.
-_CUT_OFF = {"FE00", "A700"}
-_CONFIGURATION = {"A801", "A900", "0122", "0124"}
-_TRANSIENT = {"A700", "A701", "FE00"}
-_STATUS = re.compile(r"DIMSE status 0x([0-9A-Fa-f]{4})")
+#: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
+_CUT_OFF = {0xFE00, 0xA700}
 
 
 class CutOff(Exception):
@@ -30,27 +25,23 @@ class CutOff(Exception):
 
 
 class Trouble(Exception):
-    """The source or the way to it failed; `kind` says what to do.
+    """The source or the way to it failed; `kind` says what to do (zambezi.retries).
 
     transient: try the same again later; object: ask for smaller parts, then leave to a person;
-    configuration: nothing will work until an administrator has changed something.
+    configuration: nothing will work until an administrator has changed something; disk: all of migration waits.
+    `is_ours`: it was the archive that failed, so nothing is said of the source.
     """
 
-    def __init__(self, kind: Kind, text: str) -> None:
+    def __init__(self, kind: ErrorClass, text: str, is_ours: bool = False) -> None:
         super().__init__(text)
         self.kind = kind
+        self.is_ours = is_ours
 
 
-def trouble_of(details: str) -> Trouble:
-    """What Orthanc's error details mean."""
-    found = _STATUS.search(details)
-    status = found.group(1).upper() if found else ""
+def trouble_of(details: str, code: int | None = None) -> Trouble:
+    """What Orthanc's error details (and a job's ErrorCode) mean."""
     first_line = details.strip().splitlines()[0][:300] if details.strip() else "no details"
-    if status in _CONFIGURATION or re.search(r"symbolic name|Not Recognized|Unknown resource", details):
-        return Trouble("configuration", first_line)
-    if status in _TRANSIENT or (not status and re.search(r"connect|Rejected|[Tt]imeout|Abort|Peer", details)):
-        return Trouble("transient", first_line)
-    return Trouble("object", first_line)
+    return Trouble(retries.of_orthanc(details, "query", code), first_line)
 
 
 @dataclass(frozen=True)
@@ -102,8 +93,7 @@ class Source:
         try:
             return self._client.query(self._peer, level, query)
         except OrthancRefused as error:
-            found = _STATUS.search(str(error))
-            if found and found.group(1).upper() in _CUT_OFF:
+            if retries.dimse_status(str(error)) in _CUT_OFF:
                 raise CutOff(str(error)) from error
             raise trouble_of(str(error)) from error
 

@@ -21,6 +21,7 @@ from migration.source import Trouble
 from zambezi import digest, digests
 from zambezi.digest import Fingerprint, Unreadable
 from zambezi.orthanc_client import OrthancError
+from zambezi.retries import ErrorClass
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def check(
         _get(desk, requests, kinds, receiver, checked)
         receiver.flush()
         if receiver.broken:
-            raise Trouble("transient", receiver.broken)
+            raise Trouble(ErrorClass.TRANSIENT, receiver.broken)
     checked.not_sent = set(wanted) - set(checked.compared)
     return checked
 
@@ -117,7 +118,7 @@ def _get(
     )  # fmt: skip
     if not association.is_established:
         how = "rejected" if association.is_rejected else "not answered"
-        raise Trouble("transient", f"the association for the second retrieve was {how} by the source")
+        raise Trouble(ErrorClass.TRANSIENT, f"the association for the second retrieve was {how} by the source")
     try:
         for request in requests:
             desk.check_open()
@@ -134,10 +135,14 @@ def _get(
             if last != 0:
                 checked.troubles.append(f"C-GET {request.level}: status 0x{last & 0xFFFF:04X}")
     except (ValueError, RuntimeError) as error:  # no context accepted for the retrieve itself; association lost
-        raise Trouble("transient", f"the second retrieve ended early: {error}") from error
+        raise Trouble(ErrorClass.TRANSIENT, f"the second retrieve ended early: {error}") from error
     finally:
         if association.is_established:
             association.release()
+
+
+#: Of a receiver that is silent for longer some sources think that it is dead.
+_LONGEST_SILENCE_S = 10.0
 
 
 class _Receiver:
@@ -156,11 +161,15 @@ class _Receiver:
         """Answer one C-STORE sub-operation."""
         if self.broken:
             return _REFUSED
+        sent = bytes(event.encoded_dataset())
         try:
-            self._compare(bytes(event.encoded_dataset()))
+            self._compare(sent)
         except OrthancError as error:
             self.broken = f"the archive could not be read: {error}"
             return _REFUSED
+        # The source waits for our answer before it sends the next; the rest of a debt is paid between studies.
+        owed = self._desk.line.used(len(sent), self._desk.cap, self._desk.now())
+        self._desk.stop.wait(min(owed, _LONGEST_SILENCE_S))
         return _SUCCESS
 
     def flush(self) -> None:

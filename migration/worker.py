@@ -11,17 +11,20 @@ from sqlalchemy.orm import Session
 
 from migration import inventory, ledger, transfer, verify
 from migration.desk import Closed, Desk
-from migration.ledger import Claim, Fenced, Keeper
+from migration.ledger import Claim
 from migration.source import CutOff, Source, Trouble
 from migration.verify import Checked, Compared
+from zambezi import breakers, retries
+from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.leases import Fenced, Keeper
 from zambezi.orthanc_client import OrthancError
+from zambezi.retries import ErrorClass, Policy
 
 log = logging.getLogger(__name__)
 
-#: After so many attempts in which single objects did not come, a person must look; a dead line is retried for ever.
-ATTEMPTS = 3
-_FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(minutes=30)
+#: Its breaker pauses all of migration while a disk of ours is full.
+QUEUE = "queue:migration"
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,13 @@ class Outcome:
     reason: str = ""
     suggestion: str = ""
     wait: timedelta = timedelta()
-    counts: bool = False
 
 
-def back_off(attempts: int) -> timedelta:
-    """The wait after so many failed attempts: 5 s, doubled each time, at most half an hour."""
-    return min(timedelta(seconds=_FIRST_WAIT.total_seconds() * 2 ** min(attempts, 12)), _LONGEST_WAIT)
-
-
-def decide(attempts: int, missing: set[str], checked: Checked, troubles: list[str], vanished: set[str]) -> Outcome:
-    """What the set and the comparison mean for the study, after `attempts` earlier ones."""
+def decide(
+    attempts: int, missing: set[str], checked: Checked, troubles: list[str], vanished: set[str], policy: Policy,
+    draw: float,
+) -> Outcome:  # fmt: skip
+    """What the set and the comparison mean for the study; `attempts` counts this one."""
     different = {uid: found for uid, found in checked.compared.items() if found.verdict != "equal"}
     if different:
         tags = sorted({tag for found in different.values() for tag in found.differs_in})
@@ -64,41 +64,59 @@ def decide(attempts: int, missing: set[str], checked: Checked, troubles: list[st
         f"{len(missing)} instances did not arrive" if missing else f"{len(checked.not_sent)} could not be fetched again"
     )
     reason = f"{what}{said}"[:1000]
-    if attempts + 1 >= ATTEMPTS:
-        return Outcome("parked", reason, "Look at these objects in the source; then retry the study.", counts=True)
-    return Outcome("retrying", reason, wait=back_off(attempts), counts=True)
+    decided = retries.decide(ErrorClass.OBJECT, attempts, policy, draw)
+    if decided.state == "parked":
+        return Outcome("parked", reason, "Look at these objects in the source; then retry the study.")
+    return Outcome("retrying", reason, wait=decided.wait)
+
+
+def neighbour(source: str, settings: MigrationSource) -> breakers.Neighbour:
+    """A source's breaker, which every worker and every project that asks it shares."""
+    rule = breakers.Rule(settings.break_after, settings.policy)
+    return breakers.Neighbour(f"source:{source}", QUEUE, rule, ledger.WRITER)
 
 
 def work(desk: Desk, project: MigrationProject) -> bool:
-    """Claim one study of the project and bring it on; False if there was none to claim."""
+    """Claim one study of the project and bring it on; False if there was none to claim, or the source is paused."""
+    source = neighbour(project.source, desk.settings)
     with desk.sessions.begin() as session:
+        entry = source.enter(session, desk.now(), ledger.LEASE)
+        if entry is None:
+            return False
         held = ledger.claim(session, project, now=desk.now(), owner=desk.owner)
         if held is None:
+            session.rollback()  # nothing to do: a probe isn't taken for it
             return False
-        attempts = session.get_one(MigrationStudy, held.study_id).attempts
+
+    def hold(session: Session) -> None:
+        breakers.hold(session, entry, now=desk.now(), lasting=ledger.LEASE)
+
     try:
-        with Keeper(desk.sessions, held, desk.now) as keeper:
-            outcome = _attempt(desk, held, attempts, keeper)
+        with Keeper(desk.sessions, held.lease, desk.now, ledger.LEASE, hold) as keeper:
+            outcome = _attempt(desk, held, keeper)
         with desk.sessions.begin() as session:
+            source.answered(session, entry, desk.now())
             ledger.finish(
-                session, held, outcome.state, outcome.reason, desk.now(), wait=outcome.wait, counts=outcome.counts,
-                suggestion=outcome.suggestion,
+                session, held, outcome.state, outcome.reason, desk.now(), wait=outcome.wait,
+                counts=outcome.state != "ready", suggestion=outcome.suggestion,
             )  # fmt: skip
         log.info("study %s: %s%s", held.study_uid, outcome.state, f": {outcome.reason}" if outcome.reason else "")
     except Fenced as fenced:
         log.warning("%s; letting go of it", fenced)
     except Closed as closed:
         with desk.sessions.begin() as session:
-            ledger.finish(session, held, "ready", str(closed), desk.now())
+            breakers.give_back(session, entry, now=desk.now())
+            ledger.finish(session, held, "ready", str(closed), desk.now(), counts=False)
         raise
     except Trouble as trouble:
-        _settle_trouble(desk, held, attempts, trouble)
+        _settle_trouble(desk, held, source, entry, trouble)
     except OrthancError as error:
-        _settle_trouble(desk, held, attempts, Trouble("transient", f"the archive: {error}"))
+        of_ours = Trouble(_kind_of_ours(error), f"the archive: {error}", is_ours=True)
+        _settle_trouble(desk, held, source, entry, of_ours)
     return True
 
 
-def _attempt(desk: Desk, held: Claim, attempts: int, keeper: Keeper) -> Outcome:
+def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
     desk.check_open()
     transfer.announce(desk, held.study_uid, held.project)
     expected, equal = _ledger_set(desk, held)
@@ -120,7 +138,7 @@ def _attempt(desk: Desk, held: Claim, attempts: int, keeper: Keeper) -> Outcome:
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
             log.warning("instance %s differs from the source in %s", sop_uid, ", ".join(found.differs_in))
-    return decide(attempts, moved.missing, checked, moved.troubles, vanished)
+    return decide(held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw())
 
 
 def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, str], set[str]]:
@@ -136,7 +154,7 @@ def _count_again(desk: Desk, held: Claim) -> set[str]:
     try:
         counted = source.count(held.study_uid, times=1)
     except CutOff as error:
-        raise Trouble("transient", f"the source cut off the count of a study: {error}") from error
+        raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
     with desk.sessions.begin() as session:
         project_id = session.get_one(MigrationStudy, held.study_id).project_id
         return set(inventory.record(session, project_id, held.study_uid, counted, desk.now()).vanished)
@@ -150,15 +168,31 @@ def _presence(moved: transfer.Moved, equal: set[str]) -> dict[str, dict[str, str
     return present | {uid: {"verdict": "missing", "orthanc_id": None} for uid in moved.missing}
 
 
-def _settle_trouble(desk: Desk, held: Claim, attempts: int, trouble: Trouble) -> None:
+def _settle_trouble(
+    desk: Desk, held: Claim, source: breakers.Neighbour, entry: breakers.Pass, trouble: Trouble
+) -> None:  # fmt: skip
     log.warning("study %s: %s: %s", held.study_uid, trouble.kind, trouble)
+    now, draw, reason = desk.now(), desk.draw(), str(trouble)
     with desk.sessions.begin() as session:
-        if trouble.kind == "configuration":
-            ledger.finish(session, held, "ready", str(trouble), desk.now())
-            _stop_project(session, held, str(trouble), desk)
+        if trouble.is_ours and trouble.kind is not ErrorClass.DISK:
+            breakers.give_back(session, entry, now=now)
         else:
-            wait = back_off(attempts)
-            ledger.finish(session, held, "retrying", str(trouble), desk.now(), wait=wait, counts=True)
+            source.failed(session, entry, trouble.kind, reason, now, draw)
+        if trouble.kind is ErrorClass.CONFIGURATION:
+            ledger.finish(session, held, "ready", reason, now, counts=False)
+            _stop_project(session, held, reason, desk)
+            return
+        decided = retries.decide(trouble.kind, held.attempts, desk.settings.policy, draw)
+        ledger.finish(
+            session, held, decided.state, reason, now, wait=decided.wait, counts=decided.counts,
+            suggestion="Look at this study in the source; then retry it.",
+        )  # fmt: skip
+
+
+def _kind_of_ours(error: OrthancError) -> ErrorClass:
+    """The archive is away, or its disk is full; whatever else it refuses is tried again: the source did no wrong."""
+    kind = retries.of_orthanc(str(error), "query")
+    return kind if kind is ErrorClass.DISK else ErrorClass.TRANSIENT
 
 
 def _stop_project(session: Session, held: Claim, reason: str, desk: Desk) -> None:
@@ -185,7 +219,7 @@ def retry(session: Session, project_id: int, states: tuple[str, ...]) -> int:
     again = (
         update(MigrationStudy)
         .where(MigrationStudy.project_id == project_id, MigrationStudy.state.in_(states))
-        .values(state="ready", attempts=0, lease_until=None)
+        .values(state="ready", attempts=0, lease_owner=None, lease_until=None)
         .returning(MigrationStudy.id)
     )
     return len(session.execute(again).all())

@@ -37,6 +37,8 @@ STATES = {
 QUEUES = {
     "exceptions open": _("exceptions that nobody has decided"),
     "messages waiting": _("messages that could not be carried out"),
+    "deliveries abandoned by their workers": _("deliveries whose worker died: another one takes them over"),
+    "studies of migrations abandoned by their workers": _("studies whose worker died: another one takes them over"),
 }
 
 

@@ -111,7 +111,7 @@ class Caretaker:
     def sign_of_life(self) -> None:
         """Write our row in process_state."""
         with self._writing.begin() as session:
-            details = {**self._findings.details, **status.queues(session)}
+            details = {**self._findings.details, **status.queues(session, clock.now())}
             heartbeat(session, PROCESS, clock.now(), self._configuration, details, self._findings.last_error)
 
     def look_at_disk(self) -> None:

@@ -16,10 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import alone, supervision
-from zambezi import __version__, clock, keys, signing
+from zambezi import __version__, breakers, clock, keys, leases, signing
 from zambezi.config import ConfigurationFaults, load
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import Delivery, ExceptionItem, Message, ProcessState
+from zambezi.database.tables import Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient, OrthancError
 
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Status:
-    """All of it; `trouble` has what could not be asked, as sentences.
+    """All of it; `trouble` has what could not be asked, as sentences, and `paused` the neighbours that are left alone.
 
     `configuration` is the hash under which things run, `configuration_on_disk` that of the JSON as it is now ("" with
     faults).
@@ -65,6 +65,7 @@ class Status:
     parts: list[Part]
     archive: dict[str, Any]
     queues: dict[str, int]
+    paused: list[str]
     trouble: list[str]
     signing: list[dict[str, Any]] = field(default_factory=list)
 
@@ -73,8 +74,15 @@ class Status:
         return not self.trouble and all(part.is_well for part in self.parts)
 
 
-def queues(session: Session) -> dict[str, int]:
-    """How much waits: deliveries by state, exceptions that nobody has decided, messages that could not be applied."""
+#: What is worked on under leases: what it is called, its table, and the states in which a worker has it.
+_LEASED = (("deliveries", Delivery, ("sending",)), ("studies of migrations", MigrationStudy, ("moving", "verifying")))
+
+
+def queues(session: Session, now: datetime) -> dict[str, int]:
+    """How much waits: deliveries by state, exceptions that nobody has decided, messages that could not be applied.
+
+    And what no living worker has: its lease ran out, and the next that is free takes it over.
+    """
     found = {
         f"deliveries {state}": number
         for state, number in session.execute(
@@ -85,6 +93,8 @@ def queues(session: Session) -> dict[str, int]:
     waiting = select(func.count()).select_from(Message).where(Message.state == "waiting")
     found["exceptions open"] = session.scalars(open_items).one()
     found["messages waiting"] = session.scalars(waiting).one()
+    for what, table, states in _LEASED:
+        found[f"{what} abandoned by their workers"] = leases.abandoned(session, table, states, now)
     return found
 
 
@@ -122,11 +132,13 @@ def look(environment: Environment, now: datetime) -> Status:
         trouble.append("nothing runs here; `zambezi up` starts it")
     rows: list[ProcessState] = []
     depths: dict[str, int] = {}
+    paused: list[str] = []
     engine = connect(environment.database_url, "operations", reading=True)
     try:
         with sessions(engine, "operations")() as session:
             rows = list(session.scalars(select(ProcessState)))
-            depths = queues(session)
+            depths = queues(session, now)
+            paused = [found.words for found in breakers.paused(session)]
     except SQLAlchemyError as error:
         trouble.append(database_trouble(error))
     finally:
@@ -143,6 +155,7 @@ def look(environment: Environment, now: datetime) -> Status:
         parts(rows, running, now),
         archive,
         depths,
+        paused,
         trouble,
         _tried(lambda: signers(environment, now), [], trouble),
     )
@@ -224,7 +237,7 @@ def lines(found: Status) -> list[str]:
         f"{signing.PURPOSES[key['purpose']]} are signed with key {key['key_id']}, {key['days']} days old"
         for key in found.signing
     ]
-    out += [f"! {sentence}" for sentence in found.trouble]
+    out += [f"! {sentence}" for sentence in (*found.paused, *found.trouble)]
     return out
 
 

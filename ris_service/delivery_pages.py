@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from ris_service import words
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
-from zambezi import outbox
+from zambezi import breakers, clock, outbox, windows
 from zambezi.access import requires
 from zambezi.database.tables import Delivery
 
@@ -23,6 +23,12 @@ ROWS = 100
 UNFINISHED = ("due", "sending", "retrying", "parked")
 RETRIED = ("parked", "retrying", "cancelled")
 CANCELLED = ("due", "retrying", "parked", "sending")
+#: Breakers of whole queues: a disk of ours is full.
+QUEUES = {
+    "queue:dicom": _("all images out"),
+    "queue:hl7": _("all messages out"),
+    "queue:migration": _("all migrations"),
+}
 
 
 @pages.get("/deliveries")
@@ -38,12 +44,27 @@ def index() -> Any:
         query = select(Delivery).where(Delivery.state.in_(states)).order_by(Delivery.created_at.desc(), Delivery.id)
         rows = database.scalars(query.offset(page * ROWS).limit(ROWS + 1)).all()
         total = database.scalar(select(func.count()).select_from(Delivery).where(Delivery.state.in_(states))) or 0
+        paused = breakers.paused(database)
         hidden = (database.scalar(select(func.count()).select_from(Delivery)) or 0) - total
+    waiting = {(one.kind, one.destination) for one in rows if one.state in ("due", "retrying")}
+    opening = {place: _opening(*place) for place in waiting}
     return render_template(
         "deliveries.html", deliveries=rows[:ROWS], more=len(rows) > ROWS, page=page, state=state, total=total,
         hidden=hidden, retried=RETRIED, cancelled=CANCELLED, may_manage=me().may("delivery.manage"),
-        may_see=me().may("images.view"),
+        may_see=me().may("images.view"), paused=[one for one in paused if not one.name.startswith("source:")],
+        queues=QUEUES, opening=opening,
     )  # fmt: skip
+
+
+@pages.post("/deliveries/resume/<name>")
+@requires("delivery.manage")
+def resume(name: str) -> Any:
+    """Go on at once with a destination that is paused."""
+    with parts().sessions.begin() as database:
+        closed, retried = outbox.resume(database, name, now=parts().clock(), writer=CHAIN, who=me().login)
+        if not closed and not retried:
+            abort(409)
+    return redirect("/deliveries?said=resumed", 303)
 
 
 @pages.post("/deliveries/<delivery_id>/retry")
@@ -64,3 +85,14 @@ def cancel(delivery_id: str) -> Any:
         if not outbox.cancel(database, delivery_id, now=parts().clock(), writer=CHAIN, who=me().login):
             abort(409)
     return redirect("/deliveries?said=cancelled", 303)
+
+
+def _opening(kind: str, destination: str) -> str:
+    """From when on a destination may be sent to; "" where it may now, or the configuration doesn't name it."""
+    settings = parts().settings
+    place = settings.destinations.get(destination) if kind == "dicom" else settings.hl7.peers.get(destination)
+    now = parts().clock()
+    if place is None or windows.is_open(place.windows, now, settings.site.zone, settings.site.holidays):
+        return ""
+    opens = windows.next_opening(place.windows, now, settings.site.zone, settings.site.holidays)
+    return clock.text(opens) if opens else ""

@@ -62,6 +62,7 @@ ROOM = {
     "hold": _("Hold"),
     "correction": _("Corrections"),
     "deletion": _("Deletions"),
+    "neighbour": _("Neighbours"),
 }
 ROLE = {
     "administrator": _("Administrator"),
@@ -97,6 +98,7 @@ EVENT = {
     "exam-changed": _("exam changed its state"),
     "message-received": _("HL7 message received"),
     "delivery-changed": _("delivery changed its state"),
+    "neighbour-changed": _("neighbour paused or asked again"),
     "report-saved": _("report saved"),
     "report-signed": _("report signed"),
     "report-read": _("report read"),
@@ -122,6 +124,7 @@ _SAID = {
     "state": _("The exam's state was changed."),
     "cancelled": _("Cancelled."),
     "retry": _("It will be tried again at once."),
+    "resumed": _("It is asked again at once."),
     "decided": _("Your decision is recorded."),
     "password": _("Your new password counts from now on. Other sign-ins of yours were ended."),
     "second-factor": _("The second factor is set up."),

@@ -1,9 +1,13 @@
 """Leases: work that lies in a table is carried out by one worker at a time, whatever dies in between.
 
-A worker claims a row with a lease and a fence, in one UPDATE; it renews the lease while it works (`Keeper`). A
+A worker claims a row with a lease and a fence, in one transaction; it renews the lease while it works (`Keeper`). A
 worker that was thought dead and wakes up again finds another fence in the row and can finish nothing. More
 workers, more hosts, both database engines: same code. Any table with `Leased` (zambezi.database.tables), an
-`id` and a `state` will do.
+`id` and a `state` will do. This is the house's only implementation: every queue uses it.
+
+A lease that ran out needs no sweeper: the row is claimable again, and whoever claims it says from whom it was
+taken (`Lease.taken_from`). Hosts that share a database compare their clocks with one another's leases: keep them
+by NTP. A clock that jumps can end a lease early, which costs a repetition; never can two workers finish one row.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -38,6 +42,7 @@ class Lease:
     id: Any
     fence: int
     owner: str
+    taken_from: str = ""  # who let the lease before run out: it died, or hung
 
 
 def claim(
@@ -52,18 +57,21 @@ def claim(
     also_working: Sequence[str] = (),
     where: Sequence[ColumnElement[bool]] = (),
     order_by: Sequence[Any] = (),
+    counts_abandoned: bool = True,
 ) -> tuple[Any, Lease] | None:
     """Claim one row: in a `ready` state and due (`next_at`), or being worked on under a lease that has run out.
 
     The row goes into the state `working`, but stays in one of `also_working` if it was abandoned there (a later
-    stage of the same work). On PostgreSQL workers skip rows that another one is just claiming.
+    stage of the same work). A claim is an attempt; the one that was abandoned stays one, unless `counts_abandoned`
+    is false (where a worker's death says nothing of the work). On PostgreSQL workers skip rows that another one is
+    just claiming.
     """
     at = clock.text(now)
     busy = (working, *also_working)
     waiting = and_(table.state.in_(ready), table.next_at <= at)
     abandoned = and_(table.state.in_(busy), table.lease_until <= at)
     chosen = (
-        select(table.id, table.state)
+        select(table.id, table.state, table.lease_owner)
         .where(or_(waiting, abandoned), *where)
         .order_by(*(order_by or (table.next_at, table.id)))
         .limit(1)
@@ -73,15 +81,25 @@ def claim(
     if found is None:
         return None
     state = found.state if found.state in also_working else working
+    is_abandoned = found.state in busy
     values = {
-        "state": state, "fence": table.fence + 1, "attempts": table.attempts + 1, "lease_owner": owner,
-        "lease_until": clock.text(now + lease),
+        "state": state, "fence": table.fence + 1, "lease_owner": owner, "lease_until": clock.text(now + lease),
+        "attempts": table.attempts + (0 if is_abandoned and not counts_abandoned else 1),
     }  # fmt: skip
     fence = session.execute(
         update(table).where(table.id == found.id).values(**values).returning(table.fence)
     ).scalar_one()
     row = session.get_one(table, found.id, populate_existing=True)
-    return row, Lease(table, found.id, fence, owner)
+    taken_from = (found.lease_owner or "") if is_abandoned else ""
+    if taken_from:
+        log.warning("%s %s: the lease of %s ran out, %s goes on", table.__tablename__, found.id, taken_from, owner)
+    return row, Lease(table, found.id, fence, owner, taken_from)
+
+
+def abandoned(session: Session, table: Any, working: Sequence[str], now: datetime) -> int:
+    """How many rows lie under a lease that has run out at this moment: their workers died or hang."""
+    late = (table.state.in_(working), table.lease_until <= clock.text(now))
+    return session.scalar(select(func.count()).select_from(table).where(*late)) or 0
 
 
 def renew(session: Session, held: Lease, *, now: datetime, lease: timedelta) -> None:
@@ -104,10 +122,16 @@ def finish(session: Session, held: Lease, state: str, **values: Any) -> Any:
 
 
 class Keeper:
-    """Renews a lease in the background while its holder works; `check` raises Fenced once it is lost."""
+    """Renews a lease in the background while its holder works; `check` raises Fenced once it is lost.
 
-    def __init__(self, sessions: Sessions, held: Lease, now: Callable[[], datetime], lease: timedelta) -> None:
-        self._sessions, self._held, self._now, self._lease = sessions, held, now, lease
+    `also` is done in the same transaction as each renewal: a probe that must be held, a sign of progress.
+    """
+
+    def __init__(
+        self, sessions: Sessions, held: Lease, now: Callable[[], datetime], lease: timedelta,
+        also: Callable[[Session], None] = lambda session: None,
+    ) -> None:  # fmt: skip
+        self._sessions, self._held, self._now, self._lease, self._also = sessions, held, now, lease, also
         self._over = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -132,6 +156,7 @@ class Keeper:
             try:
                 with self._sessions.begin() as session:
                     renew(session, self._held, now=self._now(), lease=self._lease)
+                    self._also(session)
             except Fenced:
                 self._lost.set()
                 return

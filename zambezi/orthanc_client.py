@@ -89,6 +89,10 @@ class OrthancClient:
         """The MD5 that Orthanc keeps of the file it received (lower-case hex)."""
         return self.request("GET", f"/instances/{orthanc_id}/attachments/dicom/md5").text.strip()
 
+    def size(self, orthanc_id: str) -> int:
+        """Bytes of an instance's DICOM file."""
+        return int(self.request("GET", f"/instances/{orthanc_id}/attachments/dicom/size").text)
+
     def find(self, level: str, query: dict[str, str], expand: bool = False) -> list[Any]:
         """Local look-up: Orthanc ids, or contents with `expand`. Level: Study, Series, Instance."""
         found: list[Any] = self.post("/tools/find", {"Level": level, "Query": query, "Expand": expand})

@@ -1,26 +1,26 @@
 """The outbox: deliveries that are due, and who carries which one out at the moment.
 
 A delivery is written in the transaction of what causes it and performed later, by a worker that claims it
-with a lease and a fence: a worker that was thought dead and wakes up again finds another fence in the row
-and can finish nothing. More workers, more hosts: same code.
+with a lease and a fence (zambezi.leases). What a failure means is decided by its class (zambezi.retries).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 
-from zambezi import audit, causes, clock, exceptions
+from zambezi import audit, breakers, causes, clock, exceptions, leases, retries
 from zambezi.config.settings import Hl7Peer, Site, Zambezi
-from zambezi.database.tables import Delivery, Order, Report, Study
+from zambezi.database.tables import Delivery, ExceptionItem, Order, Report, Study
 from zambezi.hl7 import build
+from zambezi.leases import Lease
+from zambezi.retries import Decision, ErrorClass, Policy
 
 #: States in which nobody works on a delivery and nothing more will happen by itself.
 AT_REST = ("delivered", "parked", "cancelled")
@@ -31,34 +31,6 @@ SECTIONS = (
     ("findings", "59776-5", "Procedure findings"),
     ("impression", "19005-8", "Radiology imaging study impression"),
 )
-
-
-class Fenced(Exception):
-    """The delivery was claimed by somebody else in the meantime (or cancelled): this worker must let go of it."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A worker's right to perform one delivery until the lease ends."""
-
-    delivery_id: str
-    fence: int
-    owner: str
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait between attempts, and after how many of them a person must look."""
-
-    retry_seconds: float
-    multiplier: float
-    cap_seconds: float
-    attempts: int
-
-    def wait(self, attempts: int) -> timedelta:
-        """The wait after so many failed attempts (1 after the first)."""
-        grown = self.retry_seconds * self.multiplier ** min(attempts - 1, 64)
-        return timedelta(seconds=min(grown, max(self.cap_seconds, self.retry_seconds)))
 
 
 def delivery_id(*cause: object) -> str:
@@ -90,18 +62,14 @@ def add(
 
 
 def claim(
-    session: Session, kind: str, *, now: datetime, owner: str, lease: timedelta, destination: str = ""
-) -> tuple[Delivery, Claim] | None:
+    session: Session, kind: str, *, now: datetime, owner: str, lease: timedelta, writer: str, destination: str = ""
+) -> tuple[Delivery, Lease] | None:
     """Claim the delivery that has waited longest: due, retrying whose time has come, or sending with a dead lease.
 
-    One UPDATE ... RETURNING; on PostgreSQL workers skip rows that another one is just claiming. With a
-    `destination`, a message waits for earlier ones about the same study: a correction never overtakes what
-    it corrects, while other patients' messages go on.
+    With a `destination`, a message waits for earlier ones about the same study: a correction never overtakes what
+    it corrects, while other patients' messages go on. A lease that ran out is said in the audit.
     """
-    at = clock.text(now)
-    waiting = and_(Delivery.state.in_(("due", "retrying")), Delivery.next_at <= at)
-    abandoned = and_(Delivery.state == "sending", Delivery.lease_until <= at)
-    wanted: list[ColumnElement[bool]] = [Delivery.kind == kind, or_(waiting, abandoned)]
+    wanted: list[ColumnElement[bool]] = [Delivery.kind == kind]
     if destination:
         earlier = aliased(Delivery)
         wanted.append(Delivery.destination == destination)
@@ -114,74 +82,48 @@ def claim(
                 earlier.state.not_in(AT_REST),
             )
         )
-    order = (Delivery.next_at, Delivery.created_at)
-    chosen = select(Delivery.id).where(*wanted).order_by(*order).limit(1).with_for_update(of=Delivery, skip_locked=True)
-    found = session.execute(
-        update(Delivery)
-        .where(Delivery.id == chosen.scalar_subquery())
-        .values(
-            state="sending",
-            fence=Delivery.fence + 1,
-            attempts=Delivery.attempts + 1,
-            lease_owner=owner,
-            lease_until=clock.text(now + lease),
-            updated_at=at,
-        )
-        .returning(Delivery.id, Delivery.fence)
-    ).first()
-    if found is None:
-        return None
-    row = session.get_one(Delivery, found.id, populate_existing=True)
-    return row, Claim(row.id, row.fence, owner)
+    found: tuple[Delivery, Lease] | None = leases.claim(
+        session, Delivery, ready=("due", "retrying"), working="sending", now=now, owner=owner, lease=lease,
+        where=wanted, order_by=(Delivery.next_at, Delivery.created_at),
+    )  # fmt: skip
+    if found is not None and found[1].taken_from:
+        row, held = found
+        _audit(session, row.id, row.destination, row.study_uid, now, writer, state="sending",
+               reason=f"the lease of {held.taken_from} ran out; {owner} goes on")  # fmt: skip
+    return found
 
 
-def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta) -> None:
-    """Go on holding the delivery; Fenced if it isn't ours any more."""
-    _finish(session, held, {"lease_until": clock.text(now + lease)}, now)
-
-
-def delivered(session: Session, held: Claim, *, proof: str, outcome: str, now: datetime, writer: str) -> None:
-    """The receiver has it, shown at the level `proof`; Fenced if the delivery isn't ours any more."""
-    values = {"state": "delivered", "proof": proof, "outcome": outcome, "lease_owner": None, "lease_until": None}
-    row = _finish(session, held, values, now)
+def delivered(session: Session, held: Lease, *, proof: str, outcome: str, now: datetime, writer: str) -> None:
+    """The receiver has it, shown at the level `proof`; leases.Fenced if the delivery isn't ours any more."""
+    row = leases.finish(session, held, "delivered", proof=proof, outcome=outcome, updated_at=clock.text(now))
     exceptions.decide(session, "delivery", row.id, who="the delivery itself", decision="delivered", now=now)
-    _audit(session, row.id, row.destination, row.study_uid, now, writer, state="delivered", proof=proof)
+    _audit(session, row.id, row.destination, row.study_uid, now, writer, state="delivered", proof=proof, reason=outcome)
 
 
 def failed(
-    session: Session,
-    held: Claim,
-    *,
-    outcome: str,
-    patience: Patience,
-    now: datetime,
-    writer: str,
-    at_once: bool = False,
-) -> str:
-    """The attempt failed: try again later, or park it after enough attempts (at once if repeating is vain).
+    session: Session, held: Lease, *, kind: ErrorClass, outcome: str, policy: Policy, draw: float, now: datetime,
+    writer: str, is_probe: bool = False,
+) -> Decision:  # fmt: skip
+    """The attempt failed by an error of this class: try again later, or leave it to a person (parked).
 
-    The new state: retrying or parked. A parked one becomes an ExceptionItem. Fenced if it isn't ours any more.
+    What else the decision asks for (pausing the neighbour or the queue) is the caller's. A parked one becomes an
+    ExceptionItem. leases.Fenced if it isn't ours any more.
     """
-    attempts = session.scalars(select(Delivery.attempts).where(Delivery.id == held.delivery_id)).one()
-    state = "parked" if at_once or attempts >= patience.attempts else "retrying"
-    values: dict[str, Any] = {
-        "state": state, "outcome": outcome, "next_at": clock.text(now + patience.wait(attempts)),
-        "lease_owner": None, "lease_until": None,
-    }  # fmt: skip
-    row = _finish(session, held, values, now)
-    if state == "parked":
-        _park(session, row, outcome, now)
-    _audit(session, row.id, row.destination, row.study_uid, now, writer, state=state, attempts=attempts, reason=outcome)
-    return state
+    row = leases.write(session, held, {"outcome": outcome, "updated_at": clock.text(now)})
+    decided = retries.decide(kind, row.attempts, policy, draw, is_probe)
+    attempts = row.attempts if decided.counts else row.attempts - 1
+    row = leases.finish(session, held, decided.state, next_at=clock.text(now + decided.wait), attempts=attempts)
+    if decided.state == "parked":
+        _park(session, row, kind, outcome, now)
+    _audit(session, row.id, row.destination, row.study_uid, now, writer, state=decided.state, attempts=attempts,
+           error=kind.value, reason=outcome)  # fmt: skip
+    return decided
 
 
-def let_go(session: Session, held: Claim, *, now: datetime) -> None:
+def let_go(session: Session, held: Lease, *, now: datetime) -> None:
     """Give an unfinished delivery back, as when the process stops: it is due at once and no attempt is counted."""
-    values = {
-        "state": "due", "attempts": Delivery.attempts - 1, "next_at": clock.text(now),
-        "lease_owner": None, "lease_until": None,
-    }  # fmt: skip
-    _finish(session, held, values, now)
+    at = clock.text(now)
+    leases.finish(session, held, "due", attempts=Delivery.attempts - 1, next_at=at, updated_at=at)
 
 
 def release_predecessors(session: Session, place: str, run: str, *, now: datetime) -> int:
@@ -203,7 +145,10 @@ def release_predecessors(session: Session, place: str, run: str, *, now: datetim
 
 
 def retry(session: Session, id: str, *, now: datetime, writer: str, who: str) -> bool:
-    """A person says: try again now, with all attempts anew. False if it is being sent, delivered or unknown."""
+    """A person says: try again now, with all attempts anew. False if it is being sent, delivered or unknown.
+
+    Where the destination is paused, that is its next probe: if it is well, everything that waits goes.
+    """
     return _decide(session, id, ("parked", "retrying", "cancelled", "due"), "due", now, writer, who)
 
 
@@ -215,6 +160,23 @@ def cancel(session: Session, id: str, *, now: datetime, writer: str, who: str) -
 def resend(session: Session, id: str, *, now: datetime, writer: str, who: str) -> bool:
     """A person says: send it once more, though it was delivered. False if it is being sent or unknown."""
     return _decide(session, id, ("delivered", "parked", "retrying", "cancelled", "due"), "due", now, writer, who)
+
+
+def resume(session: Session, name: str, *, now: datetime, writer: str, who: str) -> tuple[list[str], int]:
+    """A person says: `name` is well again. Its breakers close; what its configuration had parked is due again.
+
+    `name` is a destination or peer, or a breaker's whole name. The breakers that were closed, and how many deliveries.
+    """
+    closed = breakers.resume(session, name, now=now, writer=writer, who=who)
+    parked = session.scalars(
+        select(Delivery.id)
+        .join(ExceptionItem, and_(ExceptionItem.room == "delivery", ExceptionItem.reference == Delivery.id))
+        .where(
+            Delivery.state == "parked", Delivery.destination == (name.partition(":")[2] or name),
+            ExceptionItem.kind == ErrorClass.CONFIGURATION.value, ExceptionItem.decided_at.is_(None),
+        )
+    ).all()  # fmt: skip
+    return closed, sum(retry(session, id, now=now, writer=writer, who=who) for id in parked)
 
 
 def report_signed(session: Session, report: Report, now: datetime, settings: Zambezi, writer: str = "ris") -> list[str]:
@@ -285,22 +247,13 @@ def _signed(report: Report, with_pdf: bool) -> build.SignedReport:
     )
 
 
-def _finish(session: Session, held: Claim, values: Mapping[str, Any], now: datetime) -> Delivery:
-    found = session.execute(
-        update(Delivery)
-        .where(Delivery.id == held.delivery_id, Delivery.fence == held.fence, Delivery.state == "sending")
-        .values(**values, updated_at=clock.text(now))
-        .returning(Delivery.id)
-    ).first()
-    if found is None:
-        raise Fenced(f"delivery {held.delivery_id} is not {held.owner}'s any more (fence {held.fence})")
-    return session.get_one(Delivery, held.delivery_id, populate_existing=True)
-
-
 def _decide(
     session: Session, id: str, states: tuple[str, ...], state: str, now: datetime, writer: str, who: str
 ) -> bool:
     at = clock.text(now)
+    known = session.get(Delivery, id)
+    if known is not None and state == "due":
+        breakers.ask_now(session, f"{known.kind}:{known.destination}", now=now)
     values: dict[str, Any] = {"state": state, "fence": Delivery.fence + 1, "lease_owner": None, "lease_until": None}
     values |= {"attempts": 0, "next_at": at} if state == "due" else {}
     found = session.execute(
@@ -318,11 +271,16 @@ def _decide(
     return True
 
 
-def _park(session: Session, row: Delivery, outcome: str, now: datetime) -> None:
+def _park(session: Session, row: Delivery, kind: ErrorClass, outcome: str, now: datetime) -> None:
+    helps = {
+        ErrorClass.CONFIGURATION: "Put the configuration of one of the two sides right",
+        ErrorClass.CONFLICT: "Decide which of the two is right",
+        ErrorClass.OBJECT: f"Find out why {row.destination} doesn't take it",
+    }.get(kind, f"When {row.destination} is well again")
     exceptions.wait(
-        session, "delivery", row.id, now=now,
+        session, "delivery", row.id, now=now, kind=kind.value, study_uid=row.study_uid,
         what=f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
-        suggestion=f"When {row.destination} is well again: zambezi route retry {row.id}",
+        suggestion=f"{helps}; then: zambezi route retry {row.id}",
     )  # fmt: skip
 
 
@@ -331,6 +289,13 @@ def _audit(
 ) -> None:
     about = {"study_uid": study_uid} if study_uid else {}
     audit.append(session, writer, "delivery-changed", now, delivery=id, destination=destination, **about, **facts)
+
+
+def database_trouble(error: DBAPIError) -> str:
+    """Why nothing can be claimed or recorded, as a sentence."""
+    if retries.of_database(str(error.orig)) is ErrorClass.DISK:
+        return "the database's disk is full or failing: nothing goes on until there is room"
+    return f"the database is away ({type(error.orig).__name__})"
 
 
 def depths(session: Session) -> dict[str, int]:

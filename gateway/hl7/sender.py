@@ -7,36 +7,44 @@ In the order in which they were made, as far as they are about the same study. A
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from gateway.hl7.mllp import FrameFault, Framer, frame
-from zambezi import clock, outbox
-from zambezi.config.settings import Hl7Peer
+from zambezi import breakers, clock, outbox, retries, windows
+from zambezi.breakers import Pass
+from zambezi.config.settings import Hl7Peer, Site
 from zambezi.database.engine import Sessions
 from zambezi.hl7.ack import Answer, answer
 from zambezi.hl7.read import Unreadable, read
+from zambezi.leases import Fenced, Keeper, Lease
+from zambezi.retries import ErrorClass
 
 log = logging.getLogger("zambezi.hl7.out")
 
 WRITER = "gateway"
 CONNECT_S = 5.0
 ANSWER_S = 20.0
-#: Longer than an attempt can take.
+#: Its breaker pauses all peers while a disk of ours is full.
+QUEUE = "queue:hl7"
 LEASE = timedelta(seconds=60)
 POLL_S = 1.0
-#: A peer that answers AE or AR has read the message; asking it more often changes nothing.
-REFUSALS = 10
 LARGEST_ANSWER = 1024 * 1024
-LONGEST_WAIT_S = 300.0
 
 
 class PeerAway(Exception):
     """No acknowledgement came: the peer is down, or what answers there isn't HL7. The text says which."""
+
+    def __init__(self, text: str, kind: ErrorClass = ErrorClass.TRANSIENT) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class Line:
@@ -68,7 +76,7 @@ class Line:
             raise PeerAway("no acknowledgement within the time") from None
         except OSError as error:
             self.close()
-            raise PeerAway(error.strerror or type(error).__name__) from None
+            raise PeerAway(error.strerror or type(error).__name__, retries.of_os(error)) from None
         except (FrameFault, PeerAway) as error:
             self.close()
             raise PeerAway(str(error)) from None
@@ -89,8 +97,8 @@ class Sender(threading.Thread):
     """Sends what is due to one peer until `stop` is set."""
 
     def __init__(
-        self, sessions: Sessions, name: str, peer: Hl7Peer, owner: str, stop: threading.Event,
-        now: Callable[[], datetime] = clock.now,
+        self, sessions: Sessions, name: str, peer: Hl7Peer, site: Site, owner: str, stop: threading.Event,
+        now: Callable[[], datetime] = clock.now, draw: Callable[[], float] = random.random,
     ) -> None:  # fmt: skip
         super().__init__(name=f"hl7-out-{name}")
         self._sessions = sessions
@@ -99,9 +107,12 @@ class Sender(threading.Thread):
         self._owner = f"{owner}/{self.name}"[:80]
         self._stop_asked = stop
         self._now = now
+        self._site = site
+        self._draw = draw
         self._line = Line(peer.host, peer.port)
-        self._patience = outbox.Patience(peer.retry_seconds, 2, LONGEST_WAIT_S, peer.attempts)
+        self._neighbour = breakers.Neighbour(f"hl7:{name}", QUEUE, breakers.Rule(peer.break_after, peer.policy), WRITER)
         self.error = ""
+        self.taken_over = 0
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
@@ -110,7 +121,7 @@ class Sender(threading.Thread):
                     self._line.close()
                     self._stop_asked.wait(POLL_S)
             except DBAPIError as error:
-                self.error = f"the database is away ({type(error.orig).__name__})"
+                self.error = outbox.database_trouble(error)
                 log.warning("%s: %s", self._peer_name, self.error)
                 self._stop_asked.wait(POLL_S * 5)
             except Exception as error:  # edge of the thread: one odd message must not end all sending
@@ -120,21 +131,39 @@ class Sender(threading.Thread):
         self._line.close()
 
     def send_one(self) -> bool:
-        """Send the message that has waited longest; False where none is due."""
-        with self._sessions.begin() as session:
-            claimed = outbox.claim(
-                session, "hl7", now=self._now(), owner=self._owner, lease=LEASE, destination=self._peer_name
-            )
-        if claimed is None:
+        """Send the message that has waited longest; False where none is due, or the peer isn't asked now."""
+        now = self._now()
+        if not windows.is_open(self._peer.windows, now, self._site.zone, self._site.holidays):
             return False
+        with self._sessions.begin() as session:
+            entry = self._neighbour.enter(session, now, LEASE)
+            if entry is None:
+                return False
+            claimed = outbox.claim(
+                session, "hl7", now=now, owner=self._owner, lease=LEASE, writer=WRITER, destination=self._peer_name
+            )
+            if claimed is None:
+                session.rollback()  # nothing to do: a probe isn't taken for it
+                return False
         delivery, held = claimed
+        self.taken_over += bool(held.taken_from)
         try:
-            said = self._asked(delivery.body or b"", outbox.control_id(delivery.id))
+            with Keeper(self._sessions, held, self._now, LEASE, partial(self._hold, entry)):
+                said = self._asked(delivery.body or b"", outbox.control_id(delivery.id))
         except PeerAway as error:
-            self._settle(held, None, f"no acknowledgement from {self._peer.host}:{self._peer.port}: {error}")
+            words = f"no acknowledgement from {self._peer.host}:{self._peer.port}: {error}"
+            self._settle(held, partial(self._failed, held, entry, error.kind, words))
             return True
-        self._settle(held, said, "")
+        kind = retries.of_ack(said.code, said.error)
+        if kind is None:
+            self._settle(held, partial(self._delivered, held, entry, said.code))
+        else:
+            words = f"{self._peer_name} answered {said.code or 'without MSA-1'}: {said.text or '(no reason)'}"
+            self._settle(held, partial(self._failed, held, entry, kind, words))
         return True
+
+    def _hold(self, entry: Pass, session: Session) -> None:
+        breakers.hold(session, entry, now=self._now(), lasting=LEASE)
 
     def _asked(self, body: bytes, control: str) -> Answer:
         try:
@@ -147,24 +176,26 @@ class Sender(threading.Thread):
             raise PeerAway("it acknowledged another message")
         return said
 
-    def _settle(self, held: outbox.Claim, said: Answer | None, away: str) -> None:
+    def _delivered(self, held: Lease, entry: Pass, code: str, session: Session) -> None:
+        now = self._now()
+        self._neighbour.answered(session, entry, now)
+        outcome = f"{self._peer_name} answered {code}"
+        outbox.delivered(session, held, proof="acknowledged", outcome=outcome, now=now, writer=WRITER)
+        self.error = ""
+
+    def _failed(self, held: Lease, entry: Pass, kind: ErrorClass, words: str, session: Session) -> None:
+        self.error = words
+        now, draw = self._now(), self._draw()
+        self._neighbour.failed(session, entry, kind, words, now, draw)
+        decided = outbox.failed(
+            session, held, kind=kind, outcome=words, policy=self._peer.policy, draw=draw, now=now, writer=WRITER,
+            is_probe=self._neighbour.name in entry.probes,
+        )  # fmt: skip
+        log.warning("%s: delivery %s: %s: %s (%s)", self._peer_name, held.id, kind, words, decided.state)
+
+    def _settle(self, held: Lease, act: Callable[[Session], None]) -> None:
         try:
             with self._sessions.begin() as session:
-                if said is not None and said.accepted:
-                    outbox.delivered(
-                        session, held, proof="acknowledged", outcome=f"{self._peer_name} answered {said.code}",
-                        now=self._now(), writer=WRITER,
-                    )  # fmt: skip
-                    self.error = ""
-                    return
-                patience = self._patience
-                words = away
-                if said is not None:
-                    few = min(REFUSALS, patience.attempts)
-                    patience = outbox.Patience(patience.retry_seconds, 2, LONGEST_WAIT_S, few)
-                    words = f"{self._peer_name} answered {said.code or 'without MSA-1'}: {said.text or '(no reason)'}"
-                self.error = words
-                state = outbox.failed(session, held, outcome=words, patience=patience, now=self._now(), writer=WRITER)
-            log.warning("%s: delivery %s: %s (%s)", self._peer_name, held.delivery_id, words, state)
-        except outbox.Fenced as error:
+                act(session)
+        except Fenced as error:
             log.warning("%s", error)

@@ -14,7 +14,7 @@ from sqlalchemy import or_
 from sqlalchemy.orm import Session
 
 from operations.custody import archived
-from operations.custody.worker import WRITER, Desk
+from operations.custody.worker import RETRY, WRITER, Desk
 from zambezi import clock, hold, holding, leases
 from zambezi.database.tables import Held
 from zambezi.digest import Unreadable, differences, fingerprint
@@ -25,8 +25,6 @@ log = logging.getLogger("zambezi.custody")
 LEASE = timedelta(minutes=2)
 #: So long after an arrival was held, Orthanc has stored it or never will; where nothing is there, it is looked again.
 ARRIVES_WITHIN, LOOK_AGAIN = timedelta(minutes=2), timedelta(seconds=5)
-#: After trouble with the archive the next attempt, and no wait is longer than the second.
-RETRY_FIRST, RETRY_CAP = timedelta(seconds=5), timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -62,12 +60,6 @@ def verdict(newcomer: bytes, other: bytes | None) -> Verdict:
     tags = differences(came, there)
     shown = ", ".join(tags[:5]) + (f" and {len(tags) - 5} more" if len(tags) > 5 else "")
     return Verdict("waiting", f"The same SOP Instance UID came with other content: {shown} differ.", tags)
-
-
-def wait(attempts: int) -> timedelta:
-    """How long after so many attempts nothing is tried: it doubles, up to a cap."""
-    seconds = RETRY_FIRST.total_seconds() * 2.0 ** min(attempts - 1, 20)
-    return min(timedelta(seconds=seconds), RETRY_CAP)
 
 
 def claim(session: Session, desk: Desk, state: str) -> tuple[Held, leases.Lease] | None:
@@ -108,7 +100,7 @@ class Comparing:
             log.warning("%s", why)
         except OrthancError:
             with desk.sessions.begin() as session:
-                leases.finish(session, lease, "comparing", next_at=clock.text(desk.now() + wait(row.attempts)))
+                leases.finish(session, lease, "comparing", next_at=clock.text(desk.now() + RETRY.wait(row.attempts, 0)))
             raise
         return True
 

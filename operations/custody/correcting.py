@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from operations.custody import concluding, gathering, switching
 from operations.custody.correction_work import NotYet, Work
 from operations.custody.planning import CannotBeDone
-from operations.custody.worker import WRITER, Desk
+from operations.custody.worker import RETRY, WRITER, Desk
 from zambezi import audit, clock, corrections, exceptions, leases
 from zambezi.database.tables import Correction, CorrectionItem
 from zambezi.hold import NotHeld
@@ -32,12 +32,10 @@ from zambezi.orthanc_client import OrthancError
 log = logging.getLogger("zambezi.correcting")
 
 LEASE = timedelta(seconds=60)
-#: The first and the longest wait after a fault that goes away by itself.
-FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=5), timedelta(minutes=10)
 #: On SQLite Orthanc's index is on disk only after ten seconds: what was changed is looked at again after these.
 SETTLE = timedelta(seconds=12)
-#: After so many attempts to prepare a person must look; of one that was begun a person is told every so often.
-ATTEMPTS, TOLD_EVERY = 30, 8
+#: Of a correction that was begun and does not end a person is told after every so many attempts.
+TOLD_EVERY = 8
 #: So long a correction of the same instances is waited for at a time.
 QUEUED = timedelta(seconds=5)
 
@@ -62,7 +60,7 @@ class Correcting:
         row, lease = claimed
         try:
             with Keeper(self._desk.sessions, lease, self._desk.now, self._lease) as keeper:
-                if row.state == "preparing" and row.attempts > ATTEMPTS:
+                if row.state == "preparing" and row.attempts > RETRY.attempts:
                     raise CannotBeDone(
                         f"{row.attempts} workers ended in the middle of it; the log of operations says why"
                     )
@@ -95,12 +93,6 @@ class Correcting:
             log.info("%s", why)
 
 
-def _waiting(attempts: int) -> timedelta:
-    """The wait after so many attempts."""
-    grown: timedelta = FIRST_WAIT * 2 ** min(max(attempts - 1, 0), 20)
-    return min(grown, LONGEST_WAIT)
-
-
 def _park(session: Session, lease: Lease, why: Exception, now: datetime) -> None:
     """A person must look; nothing has changed, so the instances are free for others."""
     session.execute(delete(CorrectionItem).where(CorrectionItem.correction_id == lease.id))
@@ -120,12 +112,12 @@ def _wait(session: Session, lease: Lease, why: Exception, now: datetime) -> None
     """Try again later: from the beginning, or, once the archive is being changed, from where it is."""
     counts = not isinstance(why, NotYet) or why.counts
     row = leases.write(session, lease, {"outcome": str(why), "updated_at": clock.text(now)})
-    later = clock.text(now + (_waiting(row.attempts) if counts else QUEUED))
+    later = clock.text(now + (RETRY.wait(row.attempts, 0) if counts else QUEUED))
     if row.state == "switching":
         leases.write(session, lease, {"lease_owner": None, "lease_until": later})
         if row.attempts % TOLD_EVERY == 0:
             _tell_of_trouble(session, row, str(why), now)
-    elif counts and row.attempts >= ATTEMPTS:
+    elif counts and row.attempts >= RETRY.attempts:
         _park(session, lease, CannotBeDone(f"{row.attempts} attempts failed, the last one: {why}"), now)
     else:
         leases.finish(session, lease, "retrying", next_at=later, attempts=row.attempts - (0 if counts else 1))

@@ -25,8 +25,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from operations.custody.worker import WRITER, Desk
-from zambezi import announcing, audit, clock, deletions, exceptions, hold, holding, leases, outbox
+from operations.custody.worker import RETRY, WRITER, Desk
+from zambezi import announcing, audit, clock, deletions, exceptions, hold, holding, leases
 from zambezi.database.tables import Correction, CorrectionItem, Deletion, DeletionItem, Delivery
 from zambezi.hold import NotHeld
 from zambezi.leases import Fenced, Keeper, Lease
@@ -35,8 +35,6 @@ from zambezi.orthanc_client import OrthancError, OrthancRefused
 log = logging.getLogger("zambezi.deleting")
 
 LEASE = timedelta(seconds=60)
-#: Waits after a failed attempt, and after how many a person must look.
-RETRY = outbox.Patience(retry_seconds=5, multiplier=2, cap_seconds=600, attempts=50)
 #: For so long a claimed deletion waits for the follower before it is given back.
 FOLLOWED_S = 10.0
 #: For so long a restore waits until the archive knows what comes.
@@ -365,7 +363,7 @@ class Deleting:
                 row = leases.write(session, held, {"outcome": why, "updated_at": clock.text(now)})
                 if row.attempts >= RETRY.attempts:
                     return self._parked(session, held, why, now)
-                until = clock.text(now + RETRY.wait(row.attempts))
+                until = clock.text(now + RETRY.wait(row.attempts, 0))
                 if row.state in ("deleting", "restoring"):
                     leases.finish(session, held, row.state, lease_until=until)
                 else:

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from operations.custody import archived, comparing
 from operations.custody.identity import identify
-from operations.custody.worker import WRITER, Desk
+from operations.custody.worker import RETRY, WRITER, Desk
 from zambezi import announcing, clock, digests, hold, holding, leases
 from zambezi.database.tables import Correction, Held
 from zambezi.digest import Unreadable, fingerprint
@@ -85,7 +85,7 @@ class Releasing:
             log.warning("%s", why)
         except OrthancError:
             with desk.sessions.begin() as session:
-                later = clock.text(desk.now() + comparing.wait(row.attempts))
+                later = clock.text(desk.now() + RETRY.wait(row.attempts, 0))
                 leases.finish(session, lease, "releasing", next_at=later)
             raise
         return outcome.state != "following"

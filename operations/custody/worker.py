@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient, OrthancError
+from zambezi.retries import Policy
 
 log = logging.getLogger("zambezi.custody")
 
@@ -28,6 +29,9 @@ WRITER = "custody"
 #: Without work, a round so often; after trouble with a neighbour, not before so long.
 IDLE_S = 1.0
 TROUBLE_S = 5.0
+
+#: How custody waits after a failed attempt. One worker has one piece of work at hand: nothing comes in a herd.
+RETRY = Policy(first=timedelta(seconds=5), cap=timedelta(minutes=10), attempts=30, jitter=0)
 
 #: What custody does, in this order, as dotted names.
 STEPS: tuple[str, ...] = (

@@ -27,7 +27,7 @@ from migration.office import Office, open_office
 from migration.source import Source
 from zambezi import config, keys
 from zambezi.database.engine import connect
-from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables import Breaker, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.upgrade import upgrade
 from zambezi.environment import PORTS, REPOSITORY, Environment
 
@@ -145,9 +145,10 @@ class Lab:
             return {row.sop_uid: row for row in session.scalars(select(MigrationInstance)).all()}
 
     def let_time_pass(self) -> None:
-        """Every wait is over and every lease has run out."""
+        """Every wait and pause is over and every lease has run out."""
         with self.office.sessions.begin() as session:
             session.execute(update(MigrationStudy).values(next_at="", lease_until=""))
+            session.execute(update(Breaker).values(probe_at=None))
 
     def moves(self) -> int:
         """How many C-MOVE jobs Orthanc has run."""
@@ -226,7 +227,7 @@ def _start_legacy(lab: Lab, dicom_port: int) -> None:
     )
     lab.start("legacy-server", ["dcmqrscp", "-v", "-c", str(lab.folder / "legacy.cfg"),
                          "-xf", str(lab.folder / "profiles.cfg"), "Receive", "Send"])  # fmt: skip
-    wait_for("the legacy PACS", lambda: _listens(lab.legacy_port))
+    wait_for("the legacy PACS", lambda: listens(lab.legacy_port))
 
 
 def _start_archive(lab: Lab, environment: Environment, secrets: keys.Keys) -> None:
@@ -255,6 +256,6 @@ def _start_archive(lab: Lab, environment: Environment, secrets: keys.Keys) -> No
     wait_for("Orthanc", answers)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

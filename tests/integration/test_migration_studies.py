@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time as time_
 from collections.abc import Iterator
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -19,8 +20,8 @@ from migration import certificate, inventory, ledger, worker
 from migration.commands import migrate
 from migration.desk import Closed
 from migration.source import Source
-from tests.integration.migration_lab import SAMPLES, Lab, a_lab, sample, wait_for
-from zambezi import signing
+from tests.integration.migration_lab import SAMPLES, Lab, a_lab, listens, sample, wait_for
+from zambezi import breakers, leases, signing
 from zambezi.config.settings import MigrationSource, Window
 from zambezi.database.tables import AuditEntry, ExceptionItem, MigrationProject
 from zambezi.environment import REPOSITORY
@@ -141,7 +142,7 @@ def test_one_object_that_cannot_be_sent_holds_up_nothing_but_itself(lab: Lab) ->
     bad = lab.altered("MR_small.dcm", compressed)
     lab.load(sample("MR_small_RLE.dcm"), bad)
     project = lab.inventory()
-    for _ in range(worker.ATTEMPTS):
+    for _ in range(MigrationSource(peer="legacy").policy.object_attempts):
         run_all(lab, project)
         lab.let_time_pass()
     verdicts = {sop_uid: row.verdict for sop_uid, row in lab.instances().items()}
@@ -152,6 +153,65 @@ def test_one_object_that_cannot_be_sent_holds_up_nothing_but_itself(lab: Lab) ->
     assert "1 instances did not arrive" in study.reason
     with lab.office.sessions.begin() as session:
         assert session.query(ExceptionItem).one().reference == study.study_uid
+
+
+def other_study(dataset: pydicom.Dataset) -> None:
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.StudyInstanceUID = generate_uid()
+
+
+def other_series(dataset: pydicom.Dataset) -> None:
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+
+
+def test_a_source_that_is_down_is_left_alone_and_asked_by_one_worker_when_it_may_be_well(lab: Lab) -> None:
+    lab.load(*(lab.altered("CT_small.dcm", other_study) for _ in range(5)))
+    project = lab.inventory()
+    legacy = lab.processes["legacy-server"]
+    legacy.kill()
+    legacy.wait()
+    impatient = MigrationSource(peer="legacy", break_after=2)
+    run_all(lab, project, settings=impatient)
+    assert sorted(study.attempts for study in lab.studies().values()) == [0, 0, 0, 1, 1]
+    with lab.office.sessions.begin() as session:
+        (paused,) = breakers.paused(session)
+    assert paused.name == "source:LEGACY"
+    assert "source:LEGACY is paused until" in CliRunner().invoke(migrate, ["status"]).output
+    lab.let_time_pass()
+    run_all(lab, project, settings=impatient)
+    assert sum(study.attempts for study in lab.studies().values()) == 3  # one probe, in vain
+    lab.start("legacy-server", [str(word) for word in legacy.args])
+    wait_for("the legacy PACS", lambda: listens(lab.legacy_port))
+    lab.let_time_pass()
+    run_all(lab, project, settings=impatient)
+    assert {study.state for study in lab.studies().values()} == {"verified"}
+    with lab.office.sessions.begin() as session:
+        assert breakers.paused(session) == []
+
+
+def test_a_cap_makes_the_parts_smaller_and_is_waited_for(lab: Lab) -> None:
+    lab.load(sample("CT_small.dcm"), lab.altered("CT_small.dcm", other_series))
+    project = lab.inventory()
+    began = time_.monotonic()
+    run_all(lab, project, settings=MigrationSource(peer="legacy", windows=(Window(kilobits_per_second=400),)))
+    # Twice 39 KB, moved and retrieved a second time, at 50 KB a second, of which the first 50 are free.
+    assert time_.monotonic() - began > 1.8
+    assert lab.moves() == 2
+    assert {study.state for study in lab.studies().values()} == {"verified"}
+
+
+def test_a_worker_that_died_is_named_in_the_audit_and_costs_the_study_no_attempt(lab: Lab) -> None:
+    lab.load(sample("CT_small.dcm"))
+    project = lab.inventory()
+    with lab.office.sessions.begin() as session:
+        ledger.claim(session, project, now=datetime.now(UTC), owner="dead:1:1")
+    lab.let_time_pass()
+    run_all(lab, project)
+    (study,) = lab.studies().values()
+    assert (study.state, study.attempts) == ("verified", 1)
+    with lab.office.sessions.begin() as session:
+        said = [entry.payload for entry in session.query(AuditEntry).filter_by(event="migration-changed")]
+    assert any(b"the lease of dead:1:1 ran out" in payload for payload in said)
 
 
 def test_a_flipped_pixel_in_the_archive_is_found(lab: Lab) -> None:
@@ -209,7 +269,7 @@ def test_a_worker_that_was_thought_dead_can_finish_nothing(lab: Lab) -> None:
         new = ledger.claim(session, project, now=now, owner="b")
     assert old is not None
     assert new is not None
-    with pytest.raises(ledger.Fenced), lab.office.sessions.begin() as session:
+    with pytest.raises(leases.Fenced), lab.office.sessions.begin() as session:
         ledger.finish(session, old, "verified", "", now)
     with lab.office.sessions.begin() as session:
         assert ledger.claim(session, project, now=now, owner="c") is None

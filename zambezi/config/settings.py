@@ -6,12 +6,17 @@ from these classes. Each field's description is the line of the manual.
 
 from __future__ import annotations
 
-from datetime import time
+import sys
+from datetime import date, time, timedelta
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_pascal
+
+from zambezi import holidays as calendar
+from zambezi.holidays import Holiday
+from zambezi.retries import Policy
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 #: As `openssl x509 -noout -fingerprint -sha1` prints it, with or without colons.
@@ -41,6 +46,23 @@ class Site(Section):
     issuer: Name = Field("HOSPITAL", description="Issuer of patient IDs that come without one.")
     accession_prefix: str = Field("Z", pattern=r"^[A-Z0-9]{0,6}$", description="Begins the accession numbers we make.")
 
+    holiday_dates: tuple[str, ...] = Field(
+        (),
+        alias="Holidays",
+        description="2026-04-03; 2026-12-24..2026-12-26 with both ends; 12-25 or 12-24..01-02 every year.",
+    )
+
+    @field_validator("holiday_dates")
+    @classmethod
+    def _are_days(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for written in value:
+            calendar.parse(written)
+        return value
+
+    @property
+    def holidays(self) -> tuple[Holiday, ...]:
+        return tuple(calendar.parse(written) for written in self.holiday_dates)
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
@@ -51,6 +73,36 @@ class Site(Section):
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
+
+
+class Window(Section):
+    """Opening hours: weekdays and times of the site; `To` before `From` goes over midnight.
+
+    All of a window belongs to the day on which it opens: its weekday, its dates, its holiday.
+    """
+
+    days: tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...] = Field(
+        ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"), description="Weekdays on which it opens."
+    )
+    from_: time = Field(time(0, 0), alias="From", description="Opens at, such as 20:00, in the site's time zone.")
+    to: time = Field(time(0, 0), description="Exclusive; equal to From means the whole day.")
+    valid_from: date | None = Field(None, description="The first day on which it opens, such as 2026-07-01.")
+    valid_until: date | None = Field(None, description="The last day on which it opens.")
+    holidays: Literal["closed", "open all day", "as usual"] = Field(
+        "as usual", description="What it does on Site.Holidays; open all day: whatever the weekday."
+    )
+    kilobits_per_second: int | None = Field(
+        None,
+        ge=8,
+        le=100_000_000,
+        description="No more goes over the line, on average; of open windows the tightest counts.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.valid_from and self.valid_until and self.valid_until < self.valid_from:
+            raise ValueError("ValidUntil is before ValidFrom: it never opens")
+        return self
 
 
 class Completeness(Section):
@@ -67,7 +119,19 @@ class Destination(Section):
     retry_seconds: float = Field(30, ge=0.1, le=86400, description="Wait before the second attempt.")
     retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
     retry_cap_seconds: float = Field(3600, ge=0.1, le=86400, description="No wait is longer.")
+    retry_jitter: float = Field(0.5, ge=0, le=1, description="The share of each wait that chance decides.")
     attempts: int = Field(50, ge=1, le=10000, description="After so many failed attempts a person must look (parked).")
+    break_after: int = Field(
+        5, ge=1, le=1000, description="After so many failures in a row it is paused; the pauses grow as the waits do."
+    )
+    windows: tuple[Window, ...] = Field((Window(),), description="When it may be sent to.")
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(
+            timedelta(seconds=self.retry_seconds), self.retry_multiplier, timedelta(seconds=self.retry_cap_seconds),
+            self.attempts, jitter=self.retry_jitter,
+        )  # fmt: skip
 
 
 class When(Section):
@@ -111,7 +175,24 @@ class Hl7Peer(Section):
     hl7_version: Literal["2.3.1", "2.5.1"] = Field("2.5.1", description="MSH-12 of what we send.")
     fields: Hl7Fields = Field(Hl7Fields(), description="Where this sender writes what.")
     retry_seconds: float = Field(15, ge=0.1, le=86400, description="Wait before a message is sent again.")
+    retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
+    retry_cap_seconds: float = Field(300, ge=0.1, le=86400, description="No wait is longer.")
+    retry_jitter: float = Field(0.5, ge=0, le=1, description="The share of each wait that chance decides.")
     attempts: int = Field(1000, ge=1, le=100000, description="After so many failures a person must look (parked).")
+    refusals: int = Field(
+        10, ge=1, le=1000, description="So often one message may be answered AE or AR before a person must look."
+    )
+    break_after: int = Field(
+        5, ge=1, le=1000, description="After so many failures in a row it is paused; the pauses grow as the waits do."
+    )
+    windows: tuple[Window, ...] = Field((Window(),), description="When it may be sent to.")
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(
+            timedelta(seconds=self.retry_seconds), self.retry_multiplier, timedelta(seconds=self.retry_cap_seconds),
+            self.attempts, self.refusals, self.retry_jitter,
+        )  # fmt: skip
 
 
 class Hl7Trigger(Section):
@@ -166,16 +247,6 @@ class Session(Section):
     )
 
 
-class Window(Section):
-    """Opening hours: weekdays and times of the site; `To` before `From` goes over midnight."""
-
-    days: tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...] = Field(
-        ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"), description="Weekdays on which it opens."
-    )
-    from_: time = Field(time(0, 0), alias="From", description="Opens at, such as 20:00, in the site's time zone.")
-    to: time = Field(time(0, 0), description="Exclusive; equal to From means the whole day.")
-
-
 class MigrationSource(Section):
     peer: Name = Field(description="The legacy archive's name in DicomModalities.")
     aet: str = Field(
@@ -186,6 +257,21 @@ class MigrationSource(Section):
     study_deadline_seconds: float = Field(
         600, ge=5, le=86400, description="A study that takes longer is tried again later."
     )
+    retry_seconds: float = Field(5, ge=0.1, le=86400, description="Wait before a study is tried again.")
+    retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
+    retry_cap_seconds: float = Field(1800, ge=0.1, le=86400, description="No wait is longer.")
+    retry_jitter: float = Field(0.5, ge=0, le=1, description="The share of each wait that chance decides.")
+    break_after: int = Field(
+        5, ge=1, le=1000, description="After so many failures in a row it is paused; the pauses grow as the waits do."
+    )
+
+    @property
+    def policy(self) -> Policy:
+        """A dead line is tried for ever; single objects that don't come wait for a person after three attempts."""
+        return Policy(
+            timedelta(seconds=self.retry_seconds), self.retry_multiplier, timedelta(seconds=self.retry_cap_seconds),
+            sys.maxsize, jitter=self.retry_jitter,
+        )  # fmt: skip
 
 
 class Migration(Section):

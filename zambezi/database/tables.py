@@ -301,7 +301,9 @@ class Breaker(Base):
     state: Mapped[str] = mapped_column(String(16), default="closed")  # closed, open, half-open
     failures: Mapped[int] = mapped_column(default=0)  # in a row
     opened: Mapped[int] = mapped_column(default=0)  # so often in a row without a success: the pause grows
-    probe_at: Mapped[str | None] = mapped_column(Moment)  # from when on one attempt may try whether it is well again
+    probe: Mapped[int] = mapped_column(default=0)  # number of the last probe: an older one decides nothing
+    #: open: from when on one attempt may try whether it is well again; half-open: when that attempt counts as dead
+    probe_at: Mapped[str | None] = mapped_column(Moment)
     reason: Mapped[str] = mapped_column(Text, default="")
     updated_at: Mapped[str] = mapped_column(Moment)
 

@@ -57,21 +57,19 @@ def acknowledge(received: Reading, at: datetime, control_id: str, code: str, tro
 
 @dataclass(frozen=True)
 class Answer:
-    """An acknowledgement that we got: its code, to which control id, and the peer's own words."""
+    """An acknowledgement that we got: its code, to which control id, the peer's own words, and its error code."""
 
     code: str
     control_id: str
     text: str
-
-    @property
-    def accepted(self) -> bool:
-        return self.code in ("AA", "CA")
+    error: str = ""  # of HL7 table 0357: ERR-3.1, or MSA-6.1 before 2.5
 
 
 def answer(received: Reading) -> Answer:
     """Read an acknowledgement of any version: words stand in MSA-3 or in ERR-8, ERR-3.2, ERR-7."""
     words = [received.get(path) for path in ("MSA-3", "ERR-8", "ERR-3.2", "ERR-7")]
-    return Answer(received.get("MSA-1").upper(), received.get("MSA-2"), "; ".join(filter(None, words)))
+    error = received.get("ERR-3.1") or received.get("MSA-6.1")
+    return Answer(received.get("MSA-1").upper(), received.get("MSA-2"), "; ".join(filter(None, words)), error)
 
 
 def _before(version: str, major: int, minor: int) -> bool:

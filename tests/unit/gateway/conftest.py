@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -9,9 +8,9 @@ from zambezi.database.tables import Base
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Sessions]:
-    """A factory of sessions on an empty database."""
-    engine = connect(f"sqlite:///{tmp_path}/z.db", "gateway")
+def made(database_url: str) -> Iterator[Sessions]:
+    """A factory of sessions on an empty database, of one engine and then of the other."""
+    engine = connect(database_url, "gateway")
     Base.metadata.create_all(engine)
     yield sessions(engine, "gateway")
     engine.dispose()

@@ -1,14 +1,16 @@
 import threading
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
 from gateway.deliveries import PARDONED, DicomSender
-from zambezi import outbox
-from zambezi.config.settings import Destination
-from zambezi.database.tables import Delivery
+from zambezi import breakers, outbox
+from zambezi.config.settings import Destination, Site, Window
+from zambezi.database.tables import Delivery, ExceptionItem
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
+
+BREAK_AFTER = 5
 
 
 class Orthanc:
@@ -17,18 +19,24 @@ class Orthanc:
     def __init__(self) -> None:
         self.fate: str | Exception = "Success"
         self.away = False
+        self.refuses = ""
         self.sent: list[list[str]] = []
 
     def start_store(self, _modality: str, orthanc_ids: list[str]) -> str:
         if self.away:
             raise OrthancUnreachable("POST /modalities/PACS/store: ConnectionError")
+        if self.refuses:
+            raise OrthancRefused("POST", "/modalities/PACS/store", 500, self.refuses)
         self.sent.append(orthanc_ids)
         return "job"
+
+    def size(self, _orthanc_id: str) -> int:
+        return 250_000
 
     def job(self, _job_id: str) -> dict[str, str]:
         if isinstance(self.fate, Exception):
             raise self.fate
-        return {"State": self.fate}
+        return {"State": self.fate, "ErrorDetails": "TCP Initialization Error: Connection refused"}
 
 
 @dataclass
@@ -55,8 +63,10 @@ def sender(made, orthanc, watch, now) -> DicomSender:
             session, id="d1", kind="dicom", rule="r", destination="PACS", because="it must", now=now, writer="gateway",
             study_uid="1.2", instances=[["a", "1.2.3", "1.2.3.4"]],
         )  # fmt: skip
-    destination = Destination(proof="acknowledged", retry_seconds=30, attempts=6)
-    return DicomSender(made, orthanc, "PACS", destination, "host:1/run", threading.Event(), lambda: watch.at)
+    destination = Destination(proof="acknowledged", retry_seconds=30, attempts=6, break_after=BREAK_AFTER)
+    return DicomSender(
+        made, orthanc, "PACS", destination, Site(), "host:1/run", threading.Event(), lambda: watch.at, lambda: 0.0
+    )
 
 
 def row(made) -> Delivery:
@@ -94,6 +104,153 @@ def test_an_archive_that_is_away_beforehand_counts_no_attempt(made, sender, orth
     orthanc.away = True
     assert not sender.deliver_one()
     assert (row(made).state, row(made).attempts) == ("due", 0)
+
+
+def more(made, now, count: int) -> None:
+    with made.begin() as session:
+        for n in range(2, count + 1):
+            outbox.add(
+                session, id=f"d{n}", kind="dicom", rule="r", destination="PACS", because="it must", now=now,
+                writer="gateway", study_uid=f"1.2.{n}", instances=[["a", "1.2.3", "1.2.3.4"]],
+            )  # fmt: skip
+
+
+def attempts(made) -> list[int]:
+    with made.begin() as session:
+        return sorted(row.attempts for row in session.query(Delivery).all())
+
+
+def test_a_backlog_is_not_tried_against_a_destination_that_is_down_all_night(made, sender, orthanc, watch, now):
+    more(made, now, 40)
+    orthanc.fate = "Failure"
+    for second in range(12 * 3600 // 30):
+        watch.at = now + timedelta(seconds=30 * second)
+        sender.deliver_one()
+    # Five failures open the breaker; then one probe at a time, at growing pauses of up to an hour.
+    assert len(orthanc.sent) < 30
+    assert sum(attempts(made)) == len(orthanc.sent)
+    assert row(made).state == "retrying"
+
+
+def test_when_it_is_back_one_probe_finds_it_and_all_of_the_backlog_goes(made, sender, orthanc, watch, now):
+    more(made, now, 20)
+    orthanc.fate = "Failure"
+    while sender.deliver_one():
+        pass
+    assert len(orthanc.sent) == BREAK_AFTER
+    watch.at = now + timedelta(seconds=30)
+    orthanc.fate = "Success"
+    while sender.deliver_one():
+        pass
+    with made.begin() as session:
+        assert {delivery.state for delivery in session.query(Delivery).all()} == {"delivered"}
+
+
+def test_a_person_who_tries_one_again_is_answered_at_once_though_its_destination_is_paused(made, sender, orthanc, now):
+    more(made, now, 10)
+    orthanc.fate = "Failure"
+    while sender.deliver_one():
+        pass
+    assert not sender.deliver_one()
+    with made.begin() as session:
+        assert outbox.retry(session, "d1", now=now, writer="ris", who="maria")
+    orthanc.fate = "Success"
+    assert sender.deliver_one()
+    with made.begin() as session:
+        assert breakers.paused(session) == []
+
+
+def test_a_wrong_configuration_parks_one_delivery_and_keeps_the_others_waiting(made, sender, orthanc, watch, now):
+    more(made, now, 10)
+    orthanc.refuses = "No modality with symbolic name: PACS"
+    for minutes in range(60):
+        watch.at = now + timedelta(minutes=minutes)
+        sender.deliver_one()
+    with made.begin() as session:
+        states = sorted(delivery.state for delivery in session.query(Delivery).all())
+        assert states.count("parked") == 1
+        assert {item.room for item in session.query(ExceptionItem).all()} == {"delivery", "neighbour"}
+        outbox.resume(session, "PACS", now=watch.at, writer="ris", who="maria")
+    orthanc.refuses = ""
+    watch.at += timedelta(hours=1)
+    while sender.deliver_one():
+        pass
+    with made.begin() as session:
+        assert {delivery.state for delivery in session.query(Delivery).all()} == {"delivered"}
+        assert all(item.decided_at for item in session.query(ExceptionItem).all())
+
+
+def test_a_full_disk_of_ours_pauses_the_queue_and_costs_no_attempt(made, sender, orthanc, watch, now):
+    orthanc.refuses = '{"OrthancError": "The file storage is full", "OrthancStatus": 19}'
+    sender.deliver_one()
+    assert (row(made).state, row(made).attempts) == ("retrying", 0)
+    with made.begin() as session:
+        assert [one.name for one in breakers.paused(session)] == ["queue:dicom"]
+
+
+def test_outside_its_windows_nothing_is_sent_and_then_it_goes(made, orthanc, watch, now):
+    nights = Destination(proof="acknowledged", windows=(Window(from_=time(20), to=time(6)),))
+    sender = DicomSender(made, orthanc, "PACS", nights, Site(), "host:1/run", threading.Event(), lambda: watch.at)
+    more(made, now, 1)
+    with made.begin() as session:
+        outbox.add(
+            session, id="d1", kind="dicom", rule="r", destination="PACS", because="it must", now=now, writer="gateway",
+            study_uid="1.2", instances=[["a", "1.2.3", "1.2.3.4"]],
+        )  # fmt: skip
+    watch.at = datetime(2026, 3, 1, 17, 59, tzinfo=UTC)  # 19:59 in Maputo
+    assert not sender.deliver_one()
+    assert row(made).attempts == 0
+    watch.at += timedelta(minutes=1)
+    assert sender.deliver_one()
+    assert row(made).state == "delivered"
+
+
+def test_on_a_line_with_a_cap_each_image_goes_alone_and_its_bytes_are_waited_for(made, orthanc, now):
+    waits: list[float] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            return False
+
+    slow = Destination(proof="acknowledged", windows=(Window(kilobits_per_second=800),))
+    sender = DicomSender(made, orthanc, "PACS", slow, Site(), "host:1/run", Stop(), lambda: now)
+    with made.begin() as session:
+        outbox.add(
+            session, id="d1", kind="dicom", rule="r", destination="PACS", because="it must", now=now, writer="gateway",
+            study_uid="1.2", instances=[[name, "1.2.3", f"1.2.3.{name}"] for name in "abc"],
+        )  # fmt: skip
+    assert sender.deliver_one()
+    assert orthanc.sent == [["a"], ["b"], ["c"]]
+    # 100,000 bytes a second, and as much at once: the debt grows by each image of 250,000, for no time passes here.
+    assert waits == [1.5, 4.0, 6.5]
+    assert row(made).state == "delivered"
+
+
+def test_where_nothing_is_due_no_probe_is_taken(made, sender, orthanc, watch, now):
+    more(made, now, BREAK_AFTER)
+    orthanc.fate = "Failure"
+    while sender.deliver_one():
+        pass
+    with made.begin() as session:
+        for delivery in session.query(Delivery).all():
+            outbox.cancel(session, delivery.id, now=now, writer="ris", who="maria")
+    watch.at = now + timedelta(minutes=5)
+    assert not sender.deliver_one()
+    with made.begin() as session:
+        assert [one.is_asked for one in breakers.paused(session)] == [False]
+
+
+def test_a_probe_is_not_lost_where_the_archive_is_away(made, sender, orthanc, watch, now):
+    more(made, now, 10)
+    orthanc.fate = "Failure"
+    while sender.deliver_one():
+        pass
+    watch.at = now + timedelta(seconds=30)
+    orthanc.away = True
+    assert not sender.deliver_one()
+    orthanc.away, orthanc.fate = False, "Success"
+    assert sender.deliver_one()
 
 
 def test_a_job_that_fails_is_tried_again_after_the_configured_wait(sender, orthanc, watch, now):

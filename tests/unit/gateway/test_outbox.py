@@ -3,12 +3,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from zambezi import clock, outbox
+from zambezi import clock, leases, outbox
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import Delivery, ExceptionItem, Report, Study
+from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Report, Study
+from zambezi.retries import ErrorClass, Policy
 
 LEASE = timedelta(seconds=60)
-PATIENCE = outbox.Patience(retry_seconds=10, multiplier=2, cap_seconds=25, attempts=3)
+POLICY = Policy(timedelta(seconds=10), multiplier=2, cap=timedelta(seconds=25), attempts=3, object_attempts=1)
+HOW = {"kind": ErrorClass.TRANSIENT, "policy": POLICY, "draw": 0.0, "writer": "gateway"}
 SETTINGS = Zambezi.model_validate(
     {
         "Hl7": {
@@ -28,8 +30,13 @@ def a_delivery(session, now, id="d1", **facts):
 
 
 def claimed(session, now, owner="w1", **how):
-    found = outbox.claim(session, "dicom", now=now, owner=owner, lease=LEASE, **how)
+    found = outbox.claim(session, "dicom", now=now, owner=owner, lease=LEASE, writer="gateway", **how)
     return found[1] if found else None
+
+
+def parks(session, held, now):
+    how = HOW | {"kind": ErrorClass.CONFLICT}
+    assert outbox.failed(session, held, outcome="", now=now, **how).state == "parked"
 
 
 def state_of(session, id="d1"):
@@ -65,7 +72,7 @@ def test_what_a_worker_was_sending_when_it_died_is_due_again_as_soon_as_its_succ
         before = claimed(session, now, "host:2575/run1/dicom-out-PACS")
         assert outbox.release_predecessors(session, "host:2575", "run2", now=now) == 1
         assert claimed(session, now, "host:2575/run2/dicom-out-PACS")
-        with pytest.raises(outbox.Fenced):
+        with pytest.raises(leases.Fenced):
             outbox.delivered(session, before, proof="found", outcome="x", now=now, writer="gateway")
 
 
@@ -86,25 +93,52 @@ def test_a_zombie_can_finish_nothing(made, now):
         claimed(session, now + LEASE, "w2")
         for act in (
             lambda: outbox.delivered(session, zombie, proof="found", outcome="", now=now, writer="gateway"),
-            lambda: outbox.failed(session, zombie, outcome="", patience=PATIENCE, now=now, writer="gateway"),
-            lambda: outbox.renew(session, zombie, now=now, lease=LEASE),
+            lambda: outbox.failed(session, zombie, outcome="", now=now, **HOW),
+            lambda: leases.renew(session, zombie, now=now, lease=LEASE),
             lambda: outbox.let_go(session, zombie, now=now),
         ):
-            with pytest.raises(outbox.Fenced):
+            with pytest.raises(leases.Fenced):
                 act()
         assert state_of(session) == "sending"
+
+
+def test_who_let_a_lease_run_out_stands_in_the_audit(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        claimed(session, now, "w1")
+        assert claimed(session, now + LEASE, "w2").taken_from == "w1"
+        entries = session.scalars(select(AuditEntry).where(AuditEntry.event == "delivery-changed")).all()
+        assert b"the lease of w1 ran out; w2 goes on" in entries[-1].payload
+
+
+def test_a_full_disk_of_ours_costs_a_delivery_no_attempt(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        for _ in range(POLICY.attempts + 1):
+            held = claimed(session, now)
+            decided = outbox.failed(session, held, outcome="full", now=now, **HOW | {"kind": ErrorClass.DISK})
+            assert (decided.state, decided.pauses) == ("retrying", "queue")
+            now += timedelta(minutes=1)
+        assert session.get_one(Delivery, "d1").attempts == 0
+
+
+def test_what_a_wrong_configuration_parked_is_due_again_when_a_person_resumes_the_destination(made, now):
+    with made.begin() as session:
+        a_delivery(session, now, "d1")
+        a_delivery(session, now + timedelta(seconds=1), "d2")
+        moment = now + timedelta(seconds=1)
+        for kind in (ErrorClass.CONFIGURATION, ErrorClass.OBJECT):
+            outbox.failed(session, claimed(session, moment), outcome="no", now=moment, **HOW | {"kind": kind})
+        assert outbox.resume(session, "PACS", now=moment, writer="gateway", who="maria") == ([], 1)
+        assert (state_of(session, "d1"), state_of(session, "d2")) == ("due", "parked")
 
 
 def test_a_renewed_lease_holds_longer(made, now):
     with made.begin() as session:
         a_delivery(session, now)
         held = claimed(session, now)
-        outbox.renew(session, held, now=now + LEASE / 2, lease=LEASE)
+        leases.renew(session, held, now=now + LEASE / 2, lease=LEASE)
         assert claimed(session, now + LEASE, "w2") is None
-
-
-def test_waits_grow_to_the_cap():
-    assert [PATIENCE.wait(n).total_seconds() for n in (1, 2, 3, 90)] == [10, 20, 25, 25]
 
 
 def test_a_failed_delivery_is_tried_again_and_in_the_end_a_person_must_look(made, now):
@@ -114,9 +148,7 @@ def test_a_failed_delivery_is_tried_again_and_in_the_end_a_person_must_look(made
         for expected in ("retrying", "retrying", "parked"):
             held = claimed(session, moment)
             assert claimed(session, moment) is None
-            assert (
-                outbox.failed(session, held, outcome="no", patience=PATIENCE, now=moment, writer="gateway") == expected
-            )
+            assert outbox.failed(session, held, outcome="no", now=moment, **HOW).state == expected
             moment += timedelta(seconds=30)
         assert claimed(session, moment + timedelta(days=9)) is None
         item = session.scalars(select(ExceptionItem)).one()
@@ -127,11 +159,9 @@ def test_a_failed_delivery_is_tried_again_and_in_the_end_a_person_must_look(made
 def test_a_person_tries_a_parked_delivery_again(made, now):
     with made.begin() as session:
         a_delivery(session, now)
-        outbox.failed(
-            session, claimed(session, now), outcome="", patience=PATIENCE, now=now, writer="gateway", at_once=True
-        )
+        parks(session, claimed(session, now), now)
         assert outbox.retry(session, "d1", now=now, writer="ris", who="maria")
-        row, _ = outbox.claim(session, "dicom", now=now, owner="w", lease=LEASE)
+        row, _ = outbox.claim(session, "dicom", now=now, owner="w", lease=LEASE, writer="gateway")
         assert row.attempts == 1
         item = session.scalars(select(ExceptionItem)).one()
         assert (item.decided_by, item.decision) == ("maria", "try again")
@@ -142,7 +172,7 @@ def test_a_delivery_that_parks_again_waits_for_a_person_again(made, now):
         a_delivery(session, now)
         for _ in range(2):
             held = claimed(session, now)
-            outbox.failed(session, held, outcome="", patience=PATIENCE, now=now, writer="gateway", at_once=True)
+            parks(session, held, now)
             assert session.scalars(select(ExceptionItem)).one().decided_at is None
             outbox.retry(session, "d1", now=now, writer="ris", who="maria")
             session.flush()
@@ -154,7 +184,7 @@ def test_what_is_being_sent_can_be_cancelled_and_its_worker_finishes_nothing(mad
         a_delivery(session, now)
         held = claimed(session, now)
         assert outbox.cancel(session, "d1", now=now, writer="ris", who="maria")
-        with pytest.raises(outbox.Fenced):
+        with pytest.raises(leases.Fenced):
             outbox.delivered(session, held, proof="found", outcome="", now=now, writer="gateway")
         assert not outbox.cancel(session, "d1", now=now, writer="ris", who="maria")
 
@@ -172,7 +202,7 @@ def test_a_worker_that_stops_gives_its_delivery_back_without_counting_an_attempt
     with made.begin() as session:
         a_delivery(session, now)
         outbox.let_go(session, claimed(session, now), now=now)
-        row, _ = outbox.claim(session, "dicom", now=now, owner="w", lease=LEASE)
+        row, _ = outbox.claim(session, "dicom", now=now, owner="w", lease=LEASE, writer="gateway")
         assert row.attempts == 1
 
 
@@ -183,10 +213,10 @@ def test_a_message_waits_for_earlier_ones_about_the_same_study_only(made, now):
         later = now + timedelta(minutes=1)
         first = claimed(session, later, destination="PACS")
         other = claimed(session, later, destination="PACS")
-        assert (first.delivery_id, other.delivery_id) == ("d0", "d2")
+        assert (first.id, other.id) == ("d0", "d2")
         assert claimed(session, later, destination="PACS") is None
         outbox.delivered(session, first, proof="", outcome="", now=later, writer="gateway")
-        assert claimed(session, later, destination="PACS").delivery_id == "d1"
+        assert claimed(session, later, destination="PACS").id == "d1"
 
 
 def a_report(session, now, **facts):

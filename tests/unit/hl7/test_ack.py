@@ -3,6 +3,7 @@ import pytest
 from tests.unit.hl7.messages import ADT, ORM
 from zambezi.hl7.ack import Trouble, acknowledge, answer
 from zambezi.hl7.read import read
+from zambezi.retries import of_ack
 
 
 def test_an_acknowledgement_goes_back_where_the_message_came_from(now):
@@ -39,13 +40,13 @@ def test_the_answer_has_the_senders_character_set(now):
 
 @pytest.mark.parametrize("code", ["AA", "CA"])
 def test_accepted_is_what_says_so(now, code):
-    assert answer(read(f"MSH|^~\\&|H\rMSA|{code}|X1\r".encode())).accepted
+    assert of_ack(answer(read(f"MSH|^~\\&|H\rMSA|{code}|X1\r".encode())).code) is None
 
 
 @pytest.mark.parametrize("code", ["AE", "AR", "CE", "", "XX"])
 def test_everything_else_is_not(now, code):
-    assert not answer(read(f"MSH|^~\\&|H\rMSA|{code}|X1\r".encode())).accepted
+    assert of_ack(answer(read(f"MSH|^~\\&|H\rMSA|{code}|X1\r".encode())).code) is not None
 
 
 def test_an_answer_without_msa_accepts_nothing():
-    assert not answer(read(ORM.encode())).accepted
+    assert of_ack(answer(read(ORM.encode())).code) is not None

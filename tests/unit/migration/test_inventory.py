@@ -14,6 +14,7 @@ from migration import inventory, transfer, worker
 from migration.inventory import Days
 from migration.source import CutOff, trouble_of
 from migration.verify import Checked, Compared
+from zambezi.config.settings import MigrationSource
 
 TODAY = date(2026, 11, 21)
 
@@ -151,16 +152,14 @@ def compared(verdict: str, *tags: str) -> Compared:
     return Compared(verdict, "a", "a" if verdict == "equal" else "b", "", tags)
 
 
+def decided(attempts: int, missing: set[str], checked: Checked, vanished: set[str]) -> worker.Outcome:
+    return worker.decide(attempts, missing, checked, [], vanished, MigrationSource(peer="L").policy, 0.0)
+
+
 def test_a_study_is_verified_by_comparison_only():
-    assert worker.decide(0, set(), Checked({"1": compared("equal")}), [], set()).state == "verified"
-    assert worker.decide(0, {"2"}, Checked({"1": compared("equal")}), [], set()).state == "retrying"
-    assert worker.decide(2, {"2"}, Checked({"1": compared("equal")}), [], set()).state == "parked"
-    assert worker.decide(0, set(), Checked(not_sent={"1"}), [], set()).state == "retrying"
-    assert worker.decide(0, set(), Checked({"1": compared("different", "(0010,0010)")}), [], set()).state == "divergent"
-    assert worker.decide(0, set(), Checked({"1": compared("equal")}), [], {"3"}).state == "divergent"
-
-
-def test_waits_grow_and_end_at_half_an_hour():
-    waits = [worker.back_off(attempts) for attempts in range(40)]
-    assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == (timedelta(seconds=5), timedelta(minutes=30))
+    assert decided(1, set(), Checked({"1": compared("equal")}), set()).state == "verified"
+    assert decided(1, {"2"}, Checked({"1": compared("equal")}), set()).state == "retrying"
+    assert decided(3, {"2"}, Checked({"1": compared("equal")}), set()).state == "parked"
+    assert decided(1, set(), Checked(not_sent={"1"}), set()).state == "retrying"
+    assert decided(1, set(), Checked({"1": compared("different", "(0010,0010)")}), set()).state == "divergent"
+    assert decided(1, set(), Checked({"1": compared("equal")}), {"3"}).state == "divergent"

@@ -22,6 +22,7 @@ from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import Base, ExceptionItem, Order, Series, Study
 from zambezi.environment import Environment
 from zambezi.keys import Keys
+from zambezi.retries import ErrorClass, Policy
 
 #: Our own page sets; migration and operations bring theirs with their own tests.
 OURS = tuple(
@@ -183,12 +184,12 @@ def _work(session, made: Hospital) -> None:
             session, id=f"{number:032}", kind="dicom", rule="copies", destination=destination, because="modality CT",
             now=now, writer="ris", study_uid=CHEST, instances=[["a", "b", str(n)] for n in range(120)],
         )  # fmt: skip
-    held = outbox.claim(session, "dicom", now=now, owner="test", lease=timedelta(minutes=1))
+    held = outbox.claim(session, "dicom", now=now, owner="test", lease=timedelta(minutes=1), writer="ris")
     outbox.delivered(session, held[1], proof="found", outcome="120 images found", now=now, writer="ris")
-    held = outbox.claim(session, "dicom", now=now, owner="test", lease=timedelta(minutes=1))
+    held = outbox.claim(session, "dicom", now=now, owner="test", lease=timedelta(minutes=1), writer="ris")
     outbox.failed(
-        session, held[1], outcome="no association: connection refused", now=now, writer="ris", at_once=True,
-        patience=outbox.Patience(30, 2, 3600, 5),
+        session, held[1], outcome="no association: connection refused", now=now, writer="ris",
+        kind=ErrorClass.TRANSIENT, policy=Policy(timedelta(seconds=30), attempts=1), draw=0,
     )  # fmt: skip
     session.add(
         ExceptionItem(

@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import select
 
-from operations.custody import comparing
+from operations.custody import comparing, worker
 from operations.custody.comparing import Comparing, verdict
 from tests.unit.operations.custody.archive import changed, sample
 from zambezi import hold
@@ -127,7 +127,7 @@ def test_two_workers_never_compare_the_same(room):
 
 
 def test_the_wait_doubles_up_to_a_cap():
-    waits = [comparing.wait(attempts) for attempts in range(1, 40)]
+    waits = [worker.RETRY.wait(attempts, 0) for attempts in range(1, 40)]
     assert waits[:3] == [timedelta(seconds=5), timedelta(seconds=10), timedelta(seconds=20)]
     assert waits[-1] == timedelta(minutes=10)
     assert waits == sorted(waits)

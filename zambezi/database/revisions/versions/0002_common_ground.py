@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("opened", sa.Integer(), nullable=False),
+        sa.Column("probe", sa.Integer(), nullable=False),
         sa.Column("probe_at", sa.String(length=27), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("updated_at", sa.String(length=27), nullable=False),

@@ -1,0 +1,83 @@
+"""The ledger on both engines: who gets which study, and what an attempt is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from migration import ledger
+from zambezi import audit, clock, leases
+from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.tables import Base, ExceptionItem, MigrationProject, MigrationStudy
+
+NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def made(database_url: str) -> Iterator[Sessions]:
+    engine = connect(database_url, "migration")
+    Base.metadata.create_all(engine)
+    factory = sessions(engine, "migration")
+    at = clock.text(NOW)
+    with factory.begin() as session:
+        session.add(MigrationProject(id=1, name="p", source="L", state="running", created_at=at, updated_at=at))
+        session.flush()
+        for n, date in enumerate(("20200101", "20250101", "")):
+            session.add(MigrationStudy(project_id=1, study_uid=f"1.{n}", study_date=date, next_at=at))
+    yield factory
+    engine.dispose()
+
+
+def claim(made, owner="a", now=NOW):
+    with made.begin() as session:
+        return ledger.claim(session, session.get_one(MigrationProject, 1), now=now, owner=owner)
+
+
+def study(made, held) -> MigrationStudy:
+    with made.begin() as session:
+        return session.get_one(MigrationStudy, held.study_id)
+
+
+def finish(made, held, state, now=NOW, **how):
+    with made.begin() as session:
+        ledger.finish(session, held, state, "because", now, **how)
+
+
+def test_the_newest_studies_come_first_and_each_goes_to_one_worker(made):
+    assert [claim(made).study_uid for _ in range(3)] == ["1.1", "1.0", "1.2"]
+    assert claim(made) is None
+
+
+def test_what_does_not_count_is_no_attempt(made):
+    held = claim(made)
+    finish(made, held, "ready", counts=False)
+    assert study(made, held).attempts == 0
+    held = claim(made)
+    finish(made, held, "retrying", wait=timedelta(minutes=1))
+    assert study(made, held).attempts == 1
+    assert claim(made).study_uid == "1.0"
+    assert claim(made, now=NOW + timedelta(minutes=1)).attempts == 2
+
+
+def test_a_study_whose_worker_died_while_verifying_begins_with_counting_again(made):
+    held = claim(made)
+    with made.begin() as session:
+        ledger.verifying(session, held, NOW)
+    again = claim(made, "b", NOW + ledger.LEASE)
+    assert (again.study_uid, again.attempts, again.lease.taken_from) == (held.study_uid, 1, "a")
+    assert study(made, again).state == "moving"
+    with pytest.raises(leases.Fenced):
+        finish(made, held, "verified")
+    with pytest.raises(leases.Fenced), made.begin() as session:
+        ledger.set_verdicts(session, held, {})
+
+
+def test_a_parked_study_waits_for_a_person_and_every_change_is_in_the_chain(made):
+    held = claim(made)
+    finish(made, held, "parked", suggestion="look")
+    with made.begin() as session:
+        assert session.query(ExceptionItem).one().reference == held.study_uid
+        assert audit.verify(session) == []
+        assert ledger.states(session, 1) == {"parked": 1, "ready": 2}

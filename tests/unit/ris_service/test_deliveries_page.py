@@ -1,0 +1,96 @@
+"""The deliveries page: what is paused, why, and the button that goes on at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import select
+
+from gateway import commands
+from operations import status
+from tests.unit.ris_service.seeding import HTML, Hospital, csrf, seeded
+from zambezi import breakers
+from zambezi.config.settings import Zambezi
+from zambezi.database.tables import AuditEntry, Breaker
+from zambezi.retries import ErrorClass, Policy
+
+RULE = breakers.Rule(1, Policy(timedelta(minutes=5), jitter=0))
+
+
+@pytest.fixture
+def paused(hospital: Hospital) -> Hospital:
+    with hospital.sessions.begin() as session:
+        now = hospital.clock()
+        entry = breakers.enter(session, ["dicom:HARARE"], now=now, lasting=timedelta(minutes=1))
+        assert entry is not None
+        breakers.strike(
+            session, entry, "dicom:HARARE", ErrorClass.TRANSIENT, "connection refused", RULE, now=now, draw=0,
+            writer="gateway",
+        )  # fmt: skip
+    return hospital
+
+
+def state(hospital: Hospital) -> str:
+    with hospital.sessions.begin() as session:
+        return session.get_one(Breaker, "dicom:HARARE").state
+
+
+def test_the_page_says_who_is_paused_until_when_and_why(paused: Hospital):
+    page = paused.signed_in("administrator").get("/deliveries", headers=HTML).text
+    assert "HARARE está em pausa até" in page
+    assert "connection refused" in page
+
+
+def test_a_delivery_that_waits_for_its_destinations_hours_says_from_when_on(tmp_path: Path):
+    settings = Zambezi.model_validate(
+        {
+            "Destinations": {"MAPUTO": {"Windows": [{"Days": [], "Holidays": "open all day"}]}},
+            "Site": {"Holidays": ["12-25"]},
+        }
+    )
+    page = seeded(tmp_path / "home", settings).signed_in("administrator").get("/deliveries", headers=HTML).text
+    assert "fora do horário, até 25/12/" in page
+
+
+def test_a_person_who_may_goes_on_at_once_and_that_is_audited(paused: Hospital):
+    client = paused.signed_in("administrator")
+    page = client.get("/deliveries", headers=HTML).text
+    answer = client.post("/deliveries/resume/dicom:HARARE", data={"csrf_token": csrf(page)})
+    assert answer.status_code == 303
+    assert state(paused) == "closed"
+    with paused.sessions.begin() as session:
+        said = session.scalars(select(AuditEntry).where(AuditEntry.event == "neighbour-changed")).all()
+    assert said[-1].who == "administrator"
+    page = client.get(answer.location, headers=HTML).text
+    assert "em pausa" not in page
+    again = client.post("/deliveries/resume/dicom:HARARE", data={"csrf_token": csrf(page)})
+    assert again.status_code == 409
+
+
+def test_a_person_who_may_only_read_has_no_button_and_is_refused(paused: Hospital):
+    client = paused.signed_in("radiologist")
+    page = client.get("/", headers=HTML).text
+    assert client.post("/deliveries/resume/dicom:HARARE", data={"csrf_token": csrf(page)}).status_code == 403
+    assert state(paused) == "open"
+
+
+def test_at_the_console_the_list_says_it_and_resume_ends_it(paused: Hospital, monkeypatch: pytest.MonkeyPatch):
+    for name, value in paused.environment.variables().items():
+        monkeypatch.setenv(name, value)
+    listed = CliRunner().invoke(commands.route, ["list"])
+    assert "! dicom:HARARE is paused until " in listed.output
+    assert "because connection refused" in listed.output
+    resumed = CliRunner().invoke(commands.route, ["resume", "HARARE"])
+    assert (resumed.exit_code, resumed.output) == (0, "dicom:HARARE is asked again; 0 parked deliveries are due\n")
+    assert state(paused) == "closed"
+    assert CliRunner().invoke(commands.route, ["resume", "HARARE"]).exit_code == 1
+
+
+def test_status_says_it_too_and_counts_what_dead_workers_left(paused: Hospital):
+    found = status.look(paused.environment, paused.clock())
+    assert len(found.paused) == 1
+    assert "dicom:HARARE is paused" in "\n".join(status.lines(found))
+    assert found.queues["deliveries abandoned by their workers"] == 0
