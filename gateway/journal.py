@@ -134,7 +134,8 @@ class Follower:
             why = f"the archive began a new journal {self._journal}; before there was {', '.join(sorted(others))}"
             audit.append(session, WRITER, "incident", now, reason=why, new_journal=self._journal)
             exceptions.wait(
-                session, "archive", f"journal {self._journal}", now=now, what=why,
+                session, "archive", f"journal {self._journal}", now=now, what=why, kind="journal-new",
+                facts={"source": self._journal, "reason": why},
                 suggestion="Find out why plugin/journal.db was lost; entries not followed before that are lost.",
             )  # fmt: skip
         log.error("%s", why)
@@ -182,7 +183,8 @@ class Follower:
             audit.append(session, fork, "incident", now, reason=why, original_seq=place[0], original_hash=place[1])
             audit.append(session, WRITER, "incident", now, reason=why, forked=journal)
             exceptions.wait(
-                session, "archive", f"journal {journal}", now=now, what=why,
+                session, "archive", f"journal {journal}", now=now, what=why, kind="journal-changed",
+                facts={"source": journal, "place": place[0], "reason": why},
                 suggestion="Find out who replaced or changed plugin/journal.db. Following goes on meanwhile.",
             )  # fmt: skip
         log.error("%s", why)
@@ -208,6 +210,10 @@ class Follower:
             else:
                 low, known = middle, here
         return low, known
+
+
+def _study_page(study_uid: str | None) -> list[dict[str, str]]:
+    return [{"label": "Open the study", "href": f"/studies/{study_uid}"}] if study_uid else []
 
 
 def _place_in_fork(session: Session, fork: str) -> tuple[int, str] | None:
@@ -256,7 +262,12 @@ class Effects:
         except Exception as error:  # edge: one odd entry must not stop the archive from being followed
             log.exception("entry %s of %s could not be carried out", entry.seq, entry.journal)
             exceptions.wait(
-                self._session, "archive", f"{entry.journal}/{entry.seq}", now=self._now,
+                self._session, "archive", f"{entry.journal}/{entry.seq}", now=self._now, kind="entry-failed",
+                study_uid=facts.get("study_uid"), actions=_study_page(facts.get("study_uid")),
+                facts={
+                    "source": entry.journal, "place": entry.seq, "event": facts["event"],
+                    "reason": type(error).__name__,
+                },
                 what=f"what follows from the archive's entry {entry.seq} ({facts['event']}) could not be carried "
                 f"out: {type(error).__name__}",
                 suggestion="The entry itself is kept. Look at the study and at the gateway's log.",
@@ -383,7 +394,11 @@ class Effects:
         )  # fmt: skip
         if study.patient_id and order.patient.patient_id != study.patient_id:
             exceptions.wait(
-                self._session, "archive", f"study {study.study_uid}", now=self._now,
+                self._session, "archive", f"study {study.study_uid}", now=self._now, kind="patient-mismatch",
+                study_uid=study.study_uid, facts={"accession": order.accession_number},
+                actions=[
+                    {"label": "Open the order", "href": f"/orders/{order.id}"}, *_study_page(study.study_uid),
+                ],
                 what=f"the images of order {order.accession_number} carry another patient ID than the order",
                 suggestion="Compare patient and images; the modality may have used a wrong worklist entry.",
             )  # fmt: skip

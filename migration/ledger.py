@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from migration.inventory import raise_exception
-from zambezi import audit, clock
+from zambezi import audit, clock, exceptions
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
 
@@ -99,7 +99,11 @@ def finish(
         values["attempts"] = MigrationStudy.attempts + 1
     _write(session, held, values)
     if state in ("divergent", "parked"):
-        raise_exception(session, held.study_uid, reason, suggestion, now)
+        project = session.scalars(select(MigrationProject).where(MigrationProject.name == held.project)).one()
+        raise_exception(session, project, f"study-{state}", reason, suggestion, now, held.study_uid)
+    elif state == "verified":
+        who = "the migration itself"
+        exceptions.decide(session, "migration", held.study_uid, who=who, decision=state, now=now, writer=WRITER)
     _audit(session, held, state, reason, now)
 
 

@@ -18,15 +18,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import auditing, status
 from operations.custody import worker
-from zambezi import audit, clock, config, keys
+from zambezi import audit, clock, config, exceptions, keys
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import ExceptionItem
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient
 from zambezi.processes import heartbeat
@@ -49,11 +47,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Concern:
-    """Something for a person: `reference` keeps the same thing from being said twice."""
+    """Something for a person: `reference` keeps the same thing from being said twice in its room."""
 
+    room: str
+    kind: str
     reference: str
     what: str
     suggestion: str
+    facts: dict[str, str | int]
 
 
 def disk_concern(total: int, free: int, today: str) -> Concern | None:
@@ -61,9 +62,12 @@ def disk_concern(total: int, free: int, today: str) -> Concern | None:
     if free >= LOW_FREE_BYTES or free >= total * LOW_FREE_SHARE:
         return None
     return Concern(
+        "disk",
+        "disk-low",
         f"disk {today}",
         f"The disk of the data folder is getting full: {free / 2**30:.1f} GB of {total / 2**30:.0f} GB are free.",
         "Give it more space before it is full: then the archive refuses images, and modalities must keep them.",
+        {"free": f"{free / 2**30:.1f}", "total": f"{total / 2**30:.0f}"},
     )
 
 
@@ -71,28 +75,25 @@ def audit_concerns(verdict: auditing.Verdict) -> list[Concern]:
     """Every broken place of the audit trail."""
     return [
         Concern(
+            "audit",
+            "audit-broken",
             f"audit {place.journal} {place.seq}",
             f"The audit trail doesn't hold: {place}",
             "Keep the machine's state as it is and find out who or what wrote there; `zambezi audit verify` says more.",
+            {"source": place.journal, "place": place.seq, "reason": place.why},
         )
         for place in verdict.broken
     ]
 
 
 def raise_item(session: Session, concern: Concern, now: datetime) -> bool:
-    """Put the concern before a person, with an `incident` in the audit trail; False where it waits already."""
-    known = select(ExceptionItem).where(ExceptionItem.room == "archive", ExceptionItem.reference == concern.reference)
-    if session.scalars(known).first():
+    """Put the concern before a person, with an `incident` in the audit trail; False where it was said before."""
+    if exceptions.is_known(session, concern.room, concern.reference):
         return False
-    session.add(
-        ExceptionItem(
-            room="archive",
-            reference=concern.reference,
-            what=concern.what,
-            suggestion=concern.suggestion,
-            since=clock.text(now),
-        )
-    )
+    exceptions.wait(
+        session, concern.room, concern.reference, what=concern.what, suggestion=concern.suggestion, now=now,
+        kind=concern.kind, facts=concern.facts,
+    )  # fmt: skip
     audit.append(session, PROCESS, "incident", now, reason=concern.what)
     return True
 

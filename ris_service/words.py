@@ -53,6 +53,9 @@ ROOM = {
     "hold": _("Hold"),
     "correction": _("Corrections"),
     "deletion": _("Deletions"),
+    "keys": _("Keys of signature"),
+    "disk": _("Disk"),
+    "audit": _("Audit"),
 }
 ROLE = {
     "administrator": _("Administrator"),
@@ -100,6 +103,7 @@ EVENT = {
     "deletion-changed": _("deletion changed its state"),
     "legal-hold-changed": _("legal hold set or lifted"),
     "exception-decided": _("exception decided"),
+    "exception-rule-changed": _("rule for exceptions changed"),
     "key-changed": _("signing key changed"),
     "alerted": _("alert sent"),
     "incident": _("incident"),
@@ -114,6 +118,8 @@ _SAID = {
     "cancelled": _("Cancelled."),
     "retry": _("It will be tried again at once."),
     "decided": _("Your decision is recorded."),
+    "rule-made": _("The rule counts from now on."),
+    "rule-ended": _("The rule is switched off."),
     "password": _("Your new password counts from now on. Other sign-ins of yours were ended."),
     "second-factor": _("The second factor is set up."),
     "second-factor-removed": _("The second factor is removed."),

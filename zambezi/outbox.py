@@ -144,7 +144,9 @@ def delivered(session: Session, held: Claim, *, proof: str, outcome: str, now: d
     """The receiver has it, shown at the level `proof`; Fenced if the delivery isn't ours any more."""
     values = {"state": "delivered", "proof": proof, "outcome": outcome, "lease_owner": None, "lease_until": None}
     row = _finish(session, held, values, now)
-    exceptions.decide(session, "delivery", row.id, who="the delivery itself", decision="delivered", now=now)
+    exceptions.decide(
+        session, "delivery", row.id, who="the delivery itself", decision="delivered", now=now, writer=writer
+    )
     _audit(session, row.id, row.destination, row.study_uid, now, writer, state="delivered", proof=proof)
 
 
@@ -309,14 +311,23 @@ def _decide(
         return False
     row = session.get_one(Delivery, id, populate_existing=True)
     decision = "try again" if state == "due" else state
-    exceptions.decide(session, "delivery", id, who=who, decision=decision, now=now)
+    exceptions.decide(session, "delivery", id, who=who, decision=decision, now=now, writer=writer)
     _audit(session, id, row.destination, row.study_uid, now, writer, state=state, who=who)
     return True
 
 
+def actions(id: str) -> list[dict[str, str]]:
+    """What a person can do about a delivery that stands still."""
+    return [
+        {"label": "Try again now", "href": f"/deliveries/{id}/retry", "method": "post"},
+        {"label": "Cancel", "href": f"/deliveries/{id}/cancel", "method": "post"},
+    ]
+
+
 def _park(session: Session, row: Delivery, outcome: str, now: datetime) -> None:
     exceptions.wait(
-        session, "delivery", row.id, now=now,
+        session, "delivery", row.id, now=now, kind="delivery-parked", study_uid=row.study_uid, actions=actions(row.id),
+        facts={"source": row.destination, "rule": row.rule, "attempts": row.attempts, "reason": outcome},
         what=f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
         suggestion=f"When {row.destination} is well again: zambezi route retry {row.id}",
     )  # fmt: skip

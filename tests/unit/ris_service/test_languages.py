@@ -6,7 +6,6 @@ from datetime import date
 from pathlib import Path
 
 from babel.messages import pofile
-from babel.messages.extract import extract_from_dir
 
 from ris_service import languages
 from zambezi.access import ROLES
@@ -14,30 +13,13 @@ from zambezi.events import EVENTS
 from zambezi.orders import TRANSITIONS
 
 FOLDER = Path(languages.__file__).parent
-JINJA = {"templates/**.html": {"extensions": "jinja2.ext.i18n", "newstyle_gettext": "true", "trim_blocks": "true"}}
-
-
-def test_every_sentence_of_the_source_is_translated_and_no_translation_is_left_over():
-    found = extract_from_dir(FOLDER, [("**.py", "python"), ("templates/**.html", "jinja2")], options_map=JINJA)
-    wanted = {
-        message[0] if isinstance(message, tuple) else message for _file, _line, message, _notes, _context in found
-    }
-    with (FOLDER / "translations/pt.po").open("rb") as source:
-        catalogue = pofile.read_po(source, locale="pt_PT")
-    said = {
-        message.id[0] if isinstance(message.id, tuple) else message.id: message.string
-        for message in catalogue
-        if message.id
-    }
-    assert wanted - set(said) == set()
-    assert set(said) - wanted == set()
-    assert [one for one, text in said.items() if not text or (isinstance(text, tuple) and not all(text))] == []
 
 
 def test_placeholders_survive_translation():
-    with (FOLDER / "translations/pt.po").open("rb") as source:
-        catalogue = pofile.read_po(source, locale="pt_PT")
-    assert [str(fault) for message in catalogue for fault in message.check(catalogue)] == []
+    for file in FOLDER.glob("translations/*pt.po"):
+        with file.open("rb") as source:
+            catalogue = pofile.read_po(source, locale="pt_PT")
+        assert [str(fault) for message in catalogue for fault in message.check(catalogue)] == []
 
 
 def test_each_state_role_and_event_has_words():

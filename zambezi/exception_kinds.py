@@ -1,0 +1,342 @@
+"""The sorts of things that wait for a person: what each is called and means, in both languages, and how urgent it is.
+
+The words stand here and not in a catalogue of the pages, because mail and terminal say them, too. `{...}` are the
+facts that whoever raises the item gives with it (zambezi.exceptions.wait); `source` is who it comes from: a peer, a
+station, a destination, a project. Standard library only: the configuration names kinds, and the plugin reads that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Words:
+    """An item in one language; `what` and `suggestion` may hold facts in braces."""
+
+    title: str
+    what: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort. `serious`: told of at once. `ruled`: settling it unseen harms nobody, so a rule may."""
+
+    en: Words
+    pt: Words
+    serious: bool = False
+    ruled: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    # --- deliveries
+    "delivery-parked": Kind(
+        Words(
+            "Delivery stopped",
+            "A delivery to {source} (rule {rule}) failed {attempts} times and is not tried any more.",
+            "When {source} is well again, let it be tried again.",
+        ),
+        Words(
+            "Envio parado",
+            "Um envio para {source} (regra {rule}) falhou {attempts} vezes e já não é tentado.",
+            "Quando {source} estiver bem, mande tentar de novo.",
+        ),
+    ),
+    "delivery-stranger": Kind(
+        Words(
+            "Destination not configured",
+            "A delivery goes to {source}, which the configuration no longer names.",
+            "Name it in orthanc-config/ again and let it be tried again, or cancel the delivery.",
+        ),
+        Words(
+            "Destino sem configuração",
+            "Um envio destina-se a {source}, que a configuração já não nomeia.",
+            "Volte a nomeá-lo em orthanc-config/ e mande tentar de novo, ou anule o envio.",
+        ),
+        ruled=True,
+    ),
+    # --- messages and exam progress
+    "message-refused": Kind(
+        Words(
+            "Message not carried out",
+            "A message {message} from {source} could not be carried out; the sender was told (AE).",
+            "Put right what the reason names, then: zambezi message retry {number}",
+        ),
+        Words(
+            "Mensagem não executada",
+            "Uma mensagem {message} de {source} não pôde ser executada; o remetente foi avisado (AE).",
+            "Corrija o que o motivo indica e depois: zambezi message retry {number}",
+        ),
+    ),
+    "mpps-no-order": Kind(
+        Words(
+            "Exam without an order",
+            "{source} began an exam that belongs to no order here.",
+            "Find the order and link its study, or register the exam; its images are in the archive.",
+        ),
+        Words(
+            "Exame sem pedido",
+            "{source} começou um exame que não pertence a nenhum pedido daqui.",
+            "Procure o pedido e ligue-lhe o estudo, ou registe o exame; as imagens estão no arquivo.",
+        ),
+        ruled=True,
+    ),
+    "mpps-wrong-entry": Kind(
+        Words(
+            "Wrong worklist entry",
+            "{source} had chosen a wrong worklist entry: order {accession} is scheduled again.",
+            "Images made under the wrong entry may be in the archive: compare them with the patient.",
+        ),
+        Words(
+            "Entrada errada da lista de trabalho",
+            "Em {source} escolheu-se a entrada errada da lista de trabalho: o pedido {accession} está de novo marcado.",
+            "Pode haver no arquivo imagens feitas com a entrada errada: compare-as com o paciente.",
+        ),
+        serious=True,
+    ),
+    "mpps-refused": Kind(
+        Words(
+            "Exam progress against the order",
+            "{source} reported progress of the exam {accession} which its order's state doesn't allow.",
+            "The exam was performed as the modality says; decide what becomes of the order.",
+        ),
+        Words(
+            "Andamento contrário ao pedido",
+            "{source} comunicou do exame {accession} um andamento que o estado do pedido não permite.",
+            "O exame foi feito como o equipamento diz; decida o que acontece ao pedido.",
+        ),
+        ruled=True,
+    ),
+    # --- the archive
+    "journal-new": Kind(
+        Words(
+            "New journal",
+            "The archive began a new journal, {source}.",
+            "Find out why plugin/journal.db was lost; entries not followed before that are lost.",
+        ),
+        Words(
+            "Diário novo",
+            "O arquivo começou um diário novo, {source}.",
+            "Descubra por que se perdeu plugin/journal.db; perderam-se as entradas que ainda não tinham sido lidas.",
+        ),
+        serious=True,
+    ),
+    "journal-changed": Kind(
+        Words(
+            "Journal changed",
+            "The journal {source} is not the one that was followed: it differs behind entry {place}.",
+            "Find out who replaced or changed plugin/journal.db. Following goes on meanwhile.",
+        ),
+        Words(
+            "Diário alterado",
+            "O diário {source} não é o que se vinha a ler: difere depois da entrada {place}.",
+            "Descubra quem substituiu ou alterou plugin/journal.db. Entretanto a leitura continua.",
+        ),
+        serious=True,
+    ),
+    "entry-failed": Kind(
+        Words(
+            "Journal entry not carried out",
+            "What follows from the archive's entry {place} ({event}) could not be carried out.",
+            "The entry itself is kept. Look at the study and at the gateway's log.",
+        ),
+        Words(
+            "Entrada do diário não executada",
+            "O que resulta da entrada {place} do arquivo ({event}) não pôde ser executado.",
+            "A entrada em si está guardada. Veja o estudo e o registo do gateway.",
+        ),
+    ),
+    "patient-mismatch": Kind(
+        Words(
+            "Images of another patient",
+            "The images of order {accession} carry another patient ID than the order.",
+            "Compare patient and images; the modality may have used a wrong worklist entry.",
+        ),
+        Words(
+            "Imagens de outro paciente",
+            "As imagens do pedido {accession} trazem outro número de paciente que o pedido.",
+            "Compare o paciente e as imagens; no equipamento pode ter-se usado a entrada errada da lista de trabalho.",
+        ),
+        serious=True,
+    ),
+    # --- migration
+    "study-empty": Kind(
+        Words(
+            "Study without instances at the source",
+            "The source names this study, but no instance of it.",
+            "Look at the study in the source.",
+        ),
+        Words(
+            "Estudo sem instâncias na origem",
+            "A origem nomeia este estudo, mas nenhuma instância dele.",
+            "Veja o estudo na origem.",
+        ),
+        ruled=True,
+    ),
+    "study-divergent": Kind(
+        Words(
+            "Migrated study differs",
+            "A study of project {source} is in the archive, but not as the source has it.",
+            "Compare both; the migration's page says what differs.",
+        ),
+        Words(
+            "Estudo migrado difere",
+            "Um estudo do projecto {source} está no arquivo, mas não como a origem o tem.",
+            "Compare os dois; a página da migração diz o que difere.",
+        ),
+        serious=True,
+    ),
+    "study-parked": Kind(
+        Words(
+            "Study not brought over",
+            "A study of project {source} could not be brought over and is not tried any more.",
+            "Look at the study in the source, then let it be tried again.",
+        ),
+        Words(
+            "Estudo por trazer",
+            "Um estudo do projecto {source} não pôde ser trazido e já não é tentado.",
+            "Veja o estudo na origem e depois mande tentar de novo.",
+        ),
+    ),
+    "project-stopped": Kind(
+        Words(
+            "Migration stands still",
+            "The project {source} was paused: nothing will work before its configuration is changed.",
+            "Put the configuration of the source or of ours right, then: zambezi migrate start {source}",
+        ),
+        Words(
+            "Migração parada",
+            "O projecto {source} está em pausa: nada resultará antes de se mudar a configuração.",
+            "Corrija a configuração da origem ou a nossa e depois: zambezi migrate start {source}",
+        ),
+    ),
+    # --- the house
+    "disk-low": Kind(
+        Words(
+            "Disk getting full",
+            "The disk of the data folder is getting full: {free} GB of {total} GB are free.",
+            "Give it more space before it is full: then the archive refuses images, and modalities must keep them.",
+        ),
+        Words(
+            "Disco a encher",
+            "O disco da pasta dos dados está a encher: estão livres {free} GB de {total} GB.",
+            "Dê-lhe mais espaço antes de encher: cheio, o arquivo recusa imagens e os equipamentos têm de as guardar.",
+        ),
+        serious=True,
+    ),
+    "audit-broken": Kind(
+        Words(
+            "Audit trail broken",
+            "The audit trail doesn't hold: chain {source}, entry {place}.",
+            "Keep the machine's state as it is and find out who or what wrote there; `zambezi audit verify` says more.",
+        ),
+        Words(
+            "Auditoria quebrada",
+            "O registo de auditoria não é coerente: cadeia {source}, entrada {place}.",
+            "Deixe a máquina como está e descubra quem ou o que lá escreveu; `zambezi audit verify` diz mais.",
+        ),
+        serious=True,
+    ),
+    # --- the hold
+    "conflict": Kind(
+        Words(
+            "Conflicting images",
+            "An image came again with other content, or under another patient. The newcomer lies in the hold.",
+            "Look at both sides in the hold and decide which one counts.",
+        ),
+        Words(
+            "Imagens em conflito",
+            "Uma imagem veio outra vez com outro conteúdo, ou com outro paciente. A que veio agora está retida.",
+            "Veja os dois lados na retenção e decida qual vale.",
+        ),
+        serious=True,
+    ),
+    "no-identity": Kind(
+        Words(
+            "Image without an identity",
+            "An image came without a Study or SOP Instance UID. It lies in the hold.",
+            "Look at it in the hold and decide what becomes of it.",
+        ),
+        Words(
+            "Imagem sem identidade",
+            "Veio uma imagem sem identificador de estudo ou de instância. Está retida.",
+            "Veja-a na retenção e decida o que lhe acontece.",
+        ),
+        serious=True,
+    ),
+    "unreadable": Kind(
+        Words(
+            "Unreadable object",
+            "What came can't be read as DICOM. It lies in the hold as it came.",
+            "Find out what the sender meant to send; it may have to send again.",
+        ),
+        Words(
+            "Objecto ilegível",
+            "O que veio não se consegue ler como DICOM. Está retido tal como veio.",
+            "Descubra o que o remetente queria enviar; pode ter de enviar outra vez.",
+        ),
+        serious=True,
+    ),
+    "quarantine": Kind(
+        Words(
+            "In quarantine",
+            "An object was put into the hold by a rule of quarantine.",
+            "Look at it in the hold and decide what becomes of it.",
+        ),
+        Words(
+            "Em quarentena",
+            "Um objecto foi retido por uma regra de quarentena.",
+            "Veja-o na retenção e decida o que lhe acontece.",
+        ),
+    ),
+    "damaged": Kind(
+        Words(
+            "Damaged file in the hold",
+            "A file in the hold is missing or no longer has the bytes that were put there.",
+            "Look for a copy in the backups; the disk may be failing.",
+        ),
+        Words(
+            "Ficheiro retido danificado",
+            "Um ficheiro retido falta ou já não tem os bytes com que foi guardado.",
+            "Procure uma cópia nas cópias de segurança; o disco pode estar a falhar.",
+        ),
+        serious=True,
+    ),
+    "discard-asked": Kind(
+        Words(
+            "Discarding waits for a second person",
+            "Somebody asked that a held object be discarded.",
+            "Another person must look at it and confirm or refuse.",
+        ),
+        Words(
+            "Descarte à espera de segunda pessoa",
+            "Alguém pediu que um objecto retido fosse descartado.",
+            "Outra pessoa tem de o ver e confirmar ou recusar.",
+        ),
+    ),
+}  # fmt: skip
+
+#: The only kinds that a rule may settle: the images, orders or studies they speak of are kept and stay where they are.
+#: Never a conflict, damage, the audit trail, a patient who may be the wrong one, or a copy that was not made.
+RULED = frozenset(name for name, kind in KINDS.items() if kind.ruled)
+
+
+def words(kind: str, language: str, facts: Mapping[str, Any]) -> Words | None:
+    """The item in words of `language` (pt or en); None where the kind is unknown or a fact is missing."""
+    known = KINDS.get(kind)
+    if known is None:
+        return None
+    said = known.pt if language == "pt" else known.en
+    try:
+        return Words(said.title, said.what.format_map(facts), said.suggestion.format_map(facts))
+    except KeyError:
+        return None
+
+
+def title(kind: str, language: str) -> str:
+    """What the kind is called; the bare word where it is unknown."""
+    known = KINDS.get(kind)
+    return (known.pt if language == "pt" else known.en).title if known else kind
