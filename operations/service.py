@@ -1,7 +1,8 @@
 """The process `operations`: looks after the house by the clock (APScheduler).
 
-Every few seconds a sign of life with the queues' depths; every minute the disk; every night the whole audit
-trail. What a person must know becomes an item that waits for a decision, and an `incident` in the audit trail.
+Every few seconds a sign of life with the queues' depths; every minute the disk and the rules that decide
+exceptions; every night the whole audit trail; and the alert channels. What a person must know becomes an item that
+waits for a decision, and an `incident` in the audit trail.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import auditing, status
+from operations import alert_channels, alerting, auditing, status
 from operations.custody import worker
-from zambezi import audit, clock, config, exceptions, keys
+from zambezi import audit, clock, config, exception_rules, exceptions, keys
 from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.tables import ExceptionRule
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient
 from zambezi.processes import heartbeat
@@ -101,11 +104,14 @@ def raise_item(session: Session, concern: Concern, now: datetime) -> bool:
 class Caretaker:
     """The jobs; each stands for itself and takes no other down."""
 
-    def __init__(self, environment: Environment, writing: Sessions, reading: Sessions, configuration: str) -> None:
+    def __init__(
+        self, environment: Environment, writing: Sessions, reading: Sessions, configuration: str, zone: tzinfo
+    ) -> None:
         self._environment = environment
         self._writing = writing
         self._reading = reading
         self._configuration = configuration
+        self._zone = zone
         self._findings = Findings()
 
     def sign_of_life(self) -> None:
@@ -130,6 +136,16 @@ class Caretaker:
         now = clock.now()
         self._findings.details["audit verified"] = clock.text(now)
         self._warn(audit_concerns(verdict), now)
+
+    def decide_by_rules(self) -> None:
+        """Carry out the rules that persons made for exceptions, batch by batch."""
+        with self._writing.begin() as session:
+            rules = session.scalars(select(ExceptionRule.id).where(ExceptionRule.ended_at.is_(None))).all()
+        for rule in rules:
+            decided = exceptions.BATCH
+            while decided == exceptions.BATCH:
+                with self._writing.begin() as session:
+                    decided = exception_rules.carry_out(session, rule, clock.now(), self._zone, PROCESS)
 
     def _warn(self, concerns: list[Concern], now: datetime) -> None:
         for concern in concerns:
@@ -164,6 +180,7 @@ def main() -> None:
         sessions(connect(environment.database_url, PROCESS), PROCESS),
         sessions(connect(environment.database_url, PROCESS, reading=True), PROCESS),
         loaded.hash,
+        loaded.zambezi.site.zone,
     )
     scheduler = BackgroundScheduler(timezone=loaded.zambezi.site.zone)
     soon = clock.now() + timedelta(seconds=2)
@@ -171,6 +188,10 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.sign_of_life), "interval", seconds=5, next_run_time=clock.now(), **at)
     scheduler.add_job(caretaker.guarded(caretaker.look_at_disk), "interval", minutes=1, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
+    scheduler.add_job(caretaker.guarded(caretaker.decide_by_rules), "interval", minutes=1, next_run_time=soon, **at)
+    for teller in _tellers(environment, loaded):
+        every = alerting.EVERY.total_seconds()
+        scheduler.add_job(caretaker.guarded(teller), "interval", seconds=every, next_run_time=soon, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -181,6 +202,24 @@ def main() -> None:
     ended.wait()
     scheduler.shutdown(wait=False)
     custody.stop()
+
+
+def _tellers(environment: Environment, loaded: config.Configuration) -> list[Callable[[], None]]:
+    """A job for each way by which persons are told, so that one that hangs keeps no other waiting."""
+    settings, ways = loaded.zambezi, alert_channels.ways(loaded.zambezi.alerts, environment.home)
+    opened = sessions(connect(environment.database_url, PROCESS), PROCESS)
+    with opened.begin() as session:
+        alerting.forget_others(session, [way.name for way in ways])
+
+    def job(way: alert_channels.Way) -> Callable[[], None]:
+        teller = alerting.Teller(opened, way, settings.alerts, settings.site)
+
+        def tell() -> None:
+            teller.round()
+
+        return tell
+
+    return [job(way) for way in ways]
 
 
 def _desk(environment: Environment, loaded: config.Configuration) -> worker.Desk:

@@ -125,6 +125,14 @@ def rules(ended: str, as_json: bool) -> None:
         )
 
 
+@exceptions_group.command("kinds")
+def kinds() -> None:
+    """List the kinds there are: which are told of at once, and which a rule may decide."""
+    for name, kind in sorted(exception_kinds.KINDS.items()):
+        marks = ", ".join(["serious"] * kind.serious + ["may be ruled"] * kind.ruled)
+        click.echo(f"{name:<20} {marks:<14} {kind.en.title}")
+
+
 def document(row: ExceptionItem) -> dict[str, Any]:
     """An item for programs; names no patient."""
     return {

@@ -36,7 +36,7 @@ COMMANDS: dict[str, str] = {
     "audit": "operations.auditing:audit",
     "key": "operations.key_commands:key",
     "exceptions": "ris_service.exception_commands:exceptions_group",
-    "alerts": "operations.alert_commands:alerts",
+    "alerts": "operations.alert_commands:alerts_group",
     "user": "ris_service.commands:user",
     "token": "ris_service.commands:token",
     "order": "ris_service.commands:order",

@@ -36,12 +36,12 @@ KINDS: dict[str, Kind] = {
     "delivery-parked": Kind(
         Words(
             "Delivery stopped",
-            "A delivery to {source} (rule {rule}) failed {attempts} times and is not tried any more.",
+            "A delivery to {source} (rule {rule}) failed and is not tried any more; attempts: {attempts}.",
             "When {source} is well again, let it be tried again.",
         ),
         Words(
             "Envio parado",
-            "Um envio para {source} (regra {rule}) falhou {attempts} vezes e já não é tentado.",
+            "Um envio para {source} (regra {rule}) falhou e já não é tentado; tentativas: {attempts}.",
             "Quando {source} estiver bem, mande tentar de novo.",
         ),
     ),

@@ -143,7 +143,7 @@ def test_exceptions_are_selected_and_decided_with_the_keyboard(running, page):
         page.keyboard.press(key)
     expect(page.locator("tbody input:checked")).to_have_count(2)
     expect(page.locator("[data-selected]")).to_have_text("2")
-    shot(page, "exceptions")
+    shot(page, "exceptions-selected")
     chosen = [int(box.get_attribute("value")) for box in page.locator("tbody input:checked").all()]
     page.get_by_label("O que se decidiu").fill("Visto com o fabricante.")
     page.keyboard.press("Enter")

@@ -267,6 +267,7 @@ def test_the_console_lists_shows_and_decides(hospital, monkeypatch):
     assert (listed["total"], listed["exceptions"][0]["id"]) == (1, number)
     assert "Find the order" in run("show", str(number))
     assert json.loads(run("show", str(number), "--json"))["facts"] == {"source": "CT1"}
+    assert "conflict             serious" in run("kinds")
     assert "no exception 999" in run("show", "999", fails=True)
     assert "1 decided" in run("decide", str(number), "--decision", "A drill.")
     assert f"decided before: {number}" in run("decide", str(number), "--decision", "Again.", fails=True)
