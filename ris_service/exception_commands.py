@@ -153,13 +153,14 @@ def age(since: str, now: datetime) -> str:
 
 def _what(row: ExceptionItem) -> str:
     said = exception_kinds.words(row.kind, "en", row.facts or {})
-    reason = str((row.facts or {}).get("reason", ""))
-    return (f"{said.what} {reason}".strip()) if said else row.what
+    if said is None or not row.facts:  # what was noted says more than a kind without facts
+        return row.what
+    return f"{said.what} {row.facts.get('reason', '')}".strip()
 
 
 def _suggestion(row: ExceptionItem) -> str:
     said = exception_kinds.words(row.kind, "en", row.facts or {})
-    return said.suggestion if said else row.suggestion
+    return said.suggestion if said and row.facts else row.suggestion
 
 
 def _rule(rule: ExceptionRule) -> dict[str, Any]:

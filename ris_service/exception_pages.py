@@ -39,9 +39,12 @@ ACTIONS = {
     "Open the order": _("Open the order"),
     "Open the study": _("Open the study"),
     "Open the migration": _("Open the migration"),
-    "Look at it in the hold": _("Look at it in the hold"),
-    "Open the correction": _("Open the correction"),
+    "Open the other study": _("Open the other study"),
+    "Open in the hold": _("Open in the hold"),
     "Open the deletion": _("Open the deletion"),
+    "Correction": _("Correction"),
+    "Study": _("Study"),
+    "Studies": _("Studies"),
 }
 #: Entries of the audit trail that may speak of an item, and how many of the newest are looked at.
 HISTORY_EVENTS = ("exception-decided", "alerted")
@@ -228,9 +231,9 @@ def shown(row: ExceptionItem) -> Shown:
     said = exception_kinds.words(row.kind, language(), facts)
     note = str(facts.get("reason", ""))
     actions = () if row.decided_at else tuple(_actions(row))
-    if said is None:
-        return Shown(row, title_of(row), row.what, row.suggestion, "en", note if note not in row.what else "", actions)
-    return Shown(row, said.title, said.what, said.suggestion, language(), note, actions)
+    if said is None or (language() == "en" and not facts):  # what was noted says more than a kind without facts
+        return Shown(row, title_of(row), row.what, row.suggestion, "en", "" if note in row.what else note, actions)
+    return Shown(row, said.title, said.what, said.suggestion, language(), note if facts else row.what, actions)
 
 
 def title_of(row: ExceptionItem | Waiting) -> str:

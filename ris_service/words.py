@@ -53,6 +53,7 @@ ROOM = {
     "hold": _("Hold"),
     "correction": _("Corrections"),
     "deletion": _("Deletions"),
+    "neighbour": _("Neighbours"),
     "keys": _("Keys of signature"),
     "disk": _("Disk"),
     "audit": _("Audit"),

@@ -317,6 +317,188 @@ KINDS: dict[str, Kind] = {
             "Outra pessoa tem de o ver e confirmar ou recusar.",
         ),
     ),
+    "second-copy": Kind(
+        Words(
+            "One image in two places",
+            "The same image is in the archive twice, under another patient, study or series. The archive keeps both.",
+            "Find out which of the two the image belongs to, and correct or delete the other.",
+        ),
+        Words(
+            "Uma imagem em dois lugares",
+            "A mesma imagem está duas vezes no arquivo, com outro paciente, estudo ou série. O arquivo guarda as duas.",
+            "Descubra a qual dos dois pertence a imagem e corrija ou elimine a outra.",
+        ),
+        serious=True,
+    ),
+    # --- corrections
+    "parked": Kind(
+        Words(
+            "Correction stopped",
+            "A correction can't be carried out; nothing was changed.",
+            "Once the cause is gone, let it be tried again, or cancel it.",
+        ),
+        Words(
+            "Correcção parada",
+            "Uma correcção não pode ser executada; nada foi alterado.",
+            "Resolvida a causa, mande tentar de novo, ou anule-a.",
+        ),
+    ),
+    "stuck": Kind(
+        Words(
+            "Correction half done",
+            "A correction is half done and can't go on. Every image is in the hold; it is tried again by itself.",
+            "See that the archive runs, has room on its disk and takes images.",
+        ),
+        Words(
+            "Correcção a meio",
+            "Uma correcção está a meio e não avança. Todas as imagens estão retidas; tenta-se de novo.",
+            "Verifique que o arquivo funciona, tem espaço no disco e aceita imagens.",
+        ),
+        serious=True,
+    ),
+    "came-late": Kind(
+        Words(
+            "Images came during a correction",
+            "Images came into the old study while a correction was carried out.",
+            "Look at them, and correct them too if they belong to it.",
+        ),
+        Words(
+            "Imagens chegadas durante uma correcção",
+            "Chegaram imagens ao estudo antigo enquanto se fazia uma correcção.",
+            "Veja-as e corrija-as também, se lhe pertencem.",
+        ),
+        serious=True,
+    ),
+    "unclear-patient": Kind(
+        Words(
+            "Studies of an unclear patient",
+            "Studies carry a patient ID that several issuers gave out, and no order says whose they are.",
+            "Look at each of them and reassign those that belong to the merged patient.",
+        ),
+        Words(
+            "Estudos de paciente incerto",
+            "Há estudos com um número de paciente que várias entidades emitiram, e nenhum pedido diz de quem são.",
+            "Veja cada um e reatribua os que pertencem ao paciente unificado.",
+        ),
+        serious=True,
+    ),
+    "two-reports": Kind(
+        Words(
+            "Two reports after a correction",
+            "A study became another one, and both have reports.",
+            "The reports of the old study were left under it. Decide which report counts and write an addendum.",
+        ),
+        Words(
+            "Dois relatórios depois de uma correcção",
+            "Um estudo passou a ser outro, e ambos têm relatórios.",
+            "Os relatórios do estudo antigo ficaram nele. Decida qual vale e escreva uma adenda.",
+        ),
+        serious=True,
+    ),
+    "signed-report": Kind(
+        Words(
+            "Signed report of another patient",
+            "A signed report went with its images to another patient or order; its PDF still names the first.",
+            "Write an addendum, so that a signed version names the right patient, and tell those who got the first.",
+        ),
+        Words(
+            "Relatório assinado de outro paciente",
+            "Um relatório assinado foi com as imagens para outro paciente ou pedido; o PDF ainda nomeia o primeiro.",
+            "Escreva uma adenda, para que uma versão assinada nomeie o paciente certo, e avise quem tem a primeira.",
+        ),
+        serious=True,
+    ),
+    # --- deletions
+    "deletion-parked": Kind(
+        Words(
+            "Deletion stopped",
+            "A deletion has stopped.",
+            "Look at the study. Then try the deletion again, withdraw it, or restore what is gone.",
+        ),
+        Words(
+            "Eliminação parada",
+            "Uma eliminação parou.",
+            "Veja o estudo. Depois tente de novo a eliminação, retire-a, ou reponha o que já saiu.",
+        ),
+    ),
+    "deletion-stopped": Kind(
+        Words(
+            "Deletion stopped by a legal hold",
+            "A legal hold stopped a deletion after some images were gone.",
+            "Restore what is gone; its copies are in the hold.",
+        ),
+        Words(
+            "Eliminação parada por dever legal",
+            "Um dever legal de conservação parou uma eliminação quando já tinham saído imagens.",
+            "Reponha o que saiu; as cópias estão retidas.",
+        ),
+        serious=True,
+    ),
+    "deletion-newcomers": Kind(
+        Words(
+            "Images came after a deletion was decided",
+            "Images of a deleted study came after two people had decided; they stay in the archive.",
+            "Look at them; if they are to go, too, ask for it anew.",
+        ),
+        Words(
+            "Imagens chegadas depois de decidida a eliminação",
+            "Chegaram imagens de um estudo eliminado depois de duas pessoas terem decidido; ficam no arquivo.",
+            "Veja-as; se também devem sair, peça-o de novo.",
+        ),
+    ),
+    "deletion-unordered": Kind(
+        Words(
+            "Images gone without an order",
+            "Images left the archive and nobody had ordered it.",
+            "Find out who reached Orthanc or its files. Bring the images back from the sender or the backup.",
+        ),
+        Words(
+            "Imagens desaparecidas sem ordem",
+            "Saíram imagens do arquivo sem que ninguém o tivesse ordenado.",
+            "Descubra quem chegou ao Orthanc ou aos ficheiros. Traga as imagens do remetente ou da cópia.",
+        ),
+        serious=True,
+    ),
+    # --- neighbours that are paused
+    "configuration": Kind(
+        Words(
+            "Neighbour paused: configuration",
+            "A neighbour is paused: nothing will work before a setting is changed, here or there.",
+            "Put that right, then let it go on.",
+        ),
+        Words(
+            "Vizinho em pausa: configuração",
+            "Um vizinho está em pausa: nada resultará antes de se mudar a configuração, aqui ou lá.",
+            "Corrija isso e depois mande continuar.",
+        ),
+    ),
+    "disk": Kind(
+        Words(
+            "Queue paused: disk",
+            "A queue waits because a disk of ours is full or failing.",
+            "Give it room or another disk, then let it go on.",
+        ),
+        Words(
+            "Fila em pausa: disco",
+            "Uma fila espera porque um disco nosso está cheio ou a falhar.",
+            "Dê-lhe espaço ou outro disco e depois mande continuar.",
+        ),
+        serious=True,
+    ),
+    # --- signing keys
+    "key": Kind(
+        Words(
+            "Signing key",
+            "Something about a signing key must be seen by a person.",
+            "Was an old copy of signing/ put back, or a key revoked? Tell everybody who holds what it signed.",
+        ),
+        Words(
+            "Chave de assinatura",
+            "Há algo sobre uma chave de assinatura que uma pessoa tem de ver.",
+            "Repôs-se uma cópia antiga de signing/, ou revogou-se uma chave? Avise quem tem o que ela assinou.",
+        ),
+        serious=True,
+    ),
 }  # fmt: skip
 
 #: The only kinds that a rule may settle: the images, orders or studies they speak of are kept and stay where they are.
