@@ -258,7 +258,7 @@ class Alerts(Section):
         pattern=r"^(https?://[^\s?#]+)?$",
         description="How persons reach these pages, such as https://pacs.hospital.local.",
     )
-    interval_minutes: float = Field(15, ge=1, le=1440, description="At most one message in so long; it tells of all.")
+    interval_minutes: float = Field(15, ge=0.1, le=1440, description="At most one message in so long; it tells of all.")
     hours: float = Field(24, ge=0, le=24 * 365, description="What waits for so long is told of; serious kinds at once.")
     hours_of_kind: dict[str, float] = Field(
         default_factory=dict, description="The same for single kinds, by the kind's word; 0: at once."
