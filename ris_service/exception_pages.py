@@ -143,7 +143,7 @@ def ask_for_all() -> Any:
     """How many of a kind there are, before one decision is recorded for all of them."""
     chosen = replace(selection_of(request.args), decided=False)
     if not chosen.kind:
-        abort(400)
+        return redirect("/exceptions", 303)
     now = parts().clock()
     with parts().sessions.begin() as database:
         total = exceptions.count(database, chosen, now)

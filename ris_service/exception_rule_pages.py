@@ -63,7 +63,7 @@ def preview() -> Any:
     new = _given(request.args)
     now = parts().clock()
     if new.kind not in exception_kinds.RULED:
-        abort(400)
+        return redirect("/exceptions/rules", 303)
     with parts().sessions.begin() as database:
         total = exceptions.count(database, exception_rules.selection(new), now)
         first, _after = exceptions.found(database, exception_rules.selection(new), now, ROWS)

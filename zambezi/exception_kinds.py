@@ -486,16 +486,42 @@ KINDS: dict[str, Kind] = {
         serious=True,
     ),
     # --- signing keys
-    "key": Kind(
+    "key-revoked": Kind(
         Words(
-            "Signing key",
-            "Something about a signing key must be seen by a person.",
-            "Was an old copy of signing/ put back, or a key revoked? Tell everybody who holds what it signed.",
+            "Signing key revoked",
+            "Signing key {source} is revoked: nothing that it signed may be trusted.",
+            "Tell everybody who holds what it signed, and hand them the new key's fingerprint on paper.",
         ),
         Words(
-            "Chave de assinatura",
-            "Há algo sobre uma chave de assinatura que uma pessoa tem de ver.",
-            "Repôs-se uma cópia antiga de signing/, ou revogou-se uma chave? Avise quem tem o que ela assinou.",
+            "Chave de assinatura revogada",
+            "A chave de assinatura {source} foi revogada: nada do que assinou merece confiança.",
+            "Avise quem tem o que ela assinou e entregue, em papel, a impressão digital da chave nova.",
+        ),
+        serious=True,
+    ),
+    "key-restarted": Kind(
+        Words(
+            "Signing began anew",
+            "The signing key had to begin anew as {source}.",
+            "Tell everybody who holds what was signed, and hand them the new key's fingerprint on paper.",
+        ),
+        Words(
+            "Assinatura recomeçada",
+            "A chave de assinatura teve de recomeçar como {source}.",
+            "Avise quem tem o que foi assinado e entregue, em papel, a impressão digital da chave nova.",
+        ),
+        serious=True,
+    ),
+    "key-lacking": Kind(
+        Words(
+            "Register of keys set back",
+            "The register of signing keys lacks what the audit trail says of key {source} ({change}).",
+            "Was an old copy of signing/ put back? Revoke again what was revoked.",
+        ),
+        Words(
+            "Registo de chaves recuado",
+            "Ao registo das chaves de assinatura falta o que a auditoria diz da chave {source} ({change}).",
+            "Repôs-se uma cópia antiga de signing/? Volte a revogar o que estava revogado.",
         ),
         serious=True,
     ),

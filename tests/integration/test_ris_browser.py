@@ -130,7 +130,9 @@ def test_exceptions_are_selected_and_decided_with_the_keyboard(running, page):
     hospital, address = running
     with hospital.sessions.begin() as session:
         for n, kind in enumerate(exception_kinds.KINDS):
-            facts = dict.fromkeys(("source", "rule", "message", "number", "accession", "place", "event"), "CT1")
+            facts = dict.fromkeys(
+                ("source", "rule", "message", "number", "accession", "place", "event", "change"), "CT1"
+            )
             exceptions.wait(
                 session, "archive", kind, what="", suggestion="", kind=kind,
                 now=hospital.clock() - timedelta(hours=n * n),
