@@ -222,9 +222,8 @@ def test_a_rule_is_shown_with_what_it_would_decide_then_made_then_switched_off(h
     preview = admin.get("/exceptions/rules/preview", query_string=form).text
     assert "1 excepção cabe agora nesta regra." in preview
     word = {"csrf_token": csrf(preview)}
-    assert (
-        admin.get("/exceptions/rules/preview", query_string=form | {"kind": "conflict"}).location == "/exceptions/rules"
-    )
+    conflict = form | {"kind": "conflict"}
+    assert admin.get("/exceptions/rules/preview", query_string=conflict).location == "/exceptions/rules"
     refused = admin.post("/exceptions/rules", data=conflict | word)
     assert (refused.status_code, "Uma regra não pode decidir este tipo." in refused.text) == (400, True)
     assert admin.post("/exceptions/rules", data=form | word).status_code == 303
