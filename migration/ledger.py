@@ -122,6 +122,9 @@ def set_project(session: Session, project: MigrationProject, state: str, note: s
     """Change a project's state, with the reason in words."""
     project.state, project.note, project.updated_at = state, note, clock.text(now)
     audit.append(session, WRITER, "migration-changed", now, project=project.name, state=state, reason=note)
+    if state == "running":
+        who, about = "the migration itself", f"project {project.name}"
+        exceptions.decide(session, "migration", about, who=who, decision="it runs again", now=now, writer=WRITER)
 
 
 def states(session: Session, project_id: int) -> dict[str, int]:
