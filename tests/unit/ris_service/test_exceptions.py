@@ -79,6 +79,21 @@ def test_what_has_no_words_stands_as_it_was_noted_and_says_that_it_is_english(ho
     assert '<p lang="en">A key is lost.</p>' in page
 
 
+def test_a_kind_without_facts_keeps_what_was_noted_beside_its_words(hospital):
+    with hospital.sessions.begin() as session:
+        exceptions.wait(
+            session, "deletion", "d1", what="deletion 7 has stopped: the disk is full", suggestion="Look at it.",
+            now=hospital.clock(), kind="deletion-parked",
+        )  # fmt: skip
+    admin, path = hospital.signed_in("administrator"), f"/exceptions/{number_of(hospital, 'd1')}"
+    speak(hospital, "administrator", "pt")
+    portuguese = admin.get(path).text
+    assert "Uma eliminação parou." in portuguese
+    assert "deletion 7 has stopped" in portuguese and "deletion 7 has stopped" not in outside_of_english(portuguese)
+    speak(hospital, "administrator", "en")
+    assert "<p>deletion 7 has stopped: the disk is full</p>" in admin.get(path).text
+
+
 @pytest.mark.parametrize("language", ["pt", "en"])
 def test_a_hundred_items_weigh_less_than_40_kb_with_everything(hospital, language):
     with hospital.sessions.begin() as session:
