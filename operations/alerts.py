@@ -185,14 +185,14 @@ def _group(
 
 _WORDS = {
     "pt": {
-        "test": "ensaio do aviso", "new": "novas", "open": "à espera", "oldest": "a mais antiga há", "serious": "grave",
-        "alert": "esperam por uma pessoa", "digest": "resumo do dia", "more": "e mais {n} linhas; veja a página",
+        "test": "ensaio do aviso", "new": "novas", "open": "à espera", "oldest": "a mais antiga há", "serious": "graves",
+        "alert": "à espera de uma pessoa", "digest": "resumo do dia", "more": "e mais {n} linhas; veja a página",
         "tried": "Isto é um ensaio: os avisos chegam aqui.", "see": "Ver e decidir", "ids": "n.º",
         "units": (("minuto", "minutos"), ("hora", "horas"), ("dia", "dias")),
     },
     "en": {
         "test": "test of the alert", "new": "new", "open": "waiting", "oldest": "the oldest for", "serious": "serious",
-        "alert": "wait for a person", "digest": "the day's digest", "more": "and {n} more lines; see the page",
+        "alert": "waiting for a person", "digest": "the day's digest", "more": "and {n} more lines; see the page",
         "tried": "This is a test: alerts arrive here.", "see": "See and decide", "ids": "no.",
         "units": (("minute", "minutes"), ("hour", "hours"), ("day", "days")),
     },
@@ -206,15 +206,15 @@ def mail(told: dict[str, Any], language: str, now: datetime) -> tuple[str, str]:
     if told["about"] == "test":
         return f"{begin}: {words['test']}", f"{words['tried']}\n\n{told['href']}\n"
     if told["about"] == "digest":
-        subject = f"{begin}: {words['digest']}: {told['open']} {words['open']}"
+        subject = f"{begin}: {words['digest']}, {words['open']}: {told['open']}"
     else:
-        subject = f"{begin}: {told['new']} {words['alert']}"
-        subject += f" ({told['serious']} {words['serious']})" if told["serious"] else ""
+        subject = f"{begin}: {words['alert']}: {told['new']}"
+        subject += f" ({words['serious']}: {told['serious']})" if told["serious"] else ""
     lines = []
     for group in told["groups"]:
         mark = "! " if group["serious"] else "- "
         oldest = _lasting(now - clock.parse(group["oldest"]), words["units"])
-        counts = f"{group['new']} {words['new']}, {group['open']} {words['open']}"
+        counts = f"{words['new']} {group['new']}, {words['open']} {group['open']}"
         lines.append(f"{mark}{group['title']} ({group['room']}): {counts}, {words['oldest']} {oldest}")
         if group["ids"]:
             lines.append(f"  {words['ids']} {', '.join(map(str, group['ids']))}")

@@ -127,7 +127,7 @@ def test_a_mail_goes_over_tls_that_is_verified_and_signs_in_only_there(opened: S
     ((sender, to, raw),) = heard.mails
     assert "zambezi@hcm.example" in sender and len(to) == 2
     mail = email.message_from_bytes(raw, policy=email.policy.default)
-    assert mail["Subject"] == "Zambezi, HCM: 1 esperam por uma pessoa (1 grave)"
+    assert mail["Subject"] == "Zambezi, HCM: à espera de uma pessoa: 1 (graves: 1)"
     assert mail["Auto-Submitted"] == "auto-generated" and mail["Message-ID"] and mail["Date"]
     text = mail.get_content()
     assert "Imagens em conflito" in text and str(number) in text and PATIENT not in text

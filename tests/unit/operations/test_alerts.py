@@ -151,9 +151,9 @@ def test_a_message_names_ids_counts_and_ages_and_is_bounded():
     assert first["href"] == "https://pacs/exceptions?room=hold&kind=conflict"
     assert second["title"] == "Exame sem pedido"
     subject, text = alerts.mail(told, "pt", NOW)
-    assert subject == "Zambezi, HCM: 501 esperam por uma pessoa (500 grave)"
-    assert "! Imagens em conflito (hold): 500 novas, 500 à espera, a mais antiga há 8 horas" in text
-    assert "- Exame sem pedido (hold): 1 novas, 1 à espera, a mais antiga há 2 dias" in text
+    assert subject == "Zambezi, HCM: à espera de uma pessoa: 501 (graves: 500)"
+    assert "! Imagens em conflito (hold): novas 500, à espera 500, a mais antiga há 8 horas" in text
+    assert "- Exame sem pedido (hold): novas 1, à espera 1, a mais antiga há 2 dias" in text
     sorts = tuple(replace(concern(n), room=f"room{n}") for n in range(100))
     bounded = alerts.document(Message("digest", (), sorts), Site(), "", NOW)
     assert (len(bounded["groups"]), bounded["more_groups"]) == (40, 60)
