@@ -185,7 +185,8 @@ def _group(
 
 _WORDS = {
     "pt": {
-        "test": "ensaio do aviso", "new": "novas", "open": "à espera", "oldest": "a mais antiga há", "serious": "graves",
+        "test": "ensaio do aviso", "new": "novas", "open": "à espera", "oldest": "a mais antiga há",
+        "serious": "graves",
         "alert": "à espera de uma pessoa", "digest": "resumo do dia", "more": "e mais {n} linhas; veja a página",
         "tried": "Isto é um ensaio: os avisos chegam aqui.", "see": "Ver e decidir", "ids": "n.º",
         "units": (("minuto", "minutos"), ("hora", "horas"), ("dia", "dias")),
