@@ -307,7 +307,8 @@ def park_strangers(session: Session, kind: str, known: set[str], *, now: datetim
         row.state, row.fence, row.updated_at = "parked", row.fence + 1, clock.text(now)
         row.outcome = f"the configuration names no {row.destination} to deliver to"
         exceptions.wait(
-            session, "delivery", row.id, what=row.outcome, now=now,
+            session, "delivery", row.id, what=row.outcome, now=now, kind="delivery-stranger", study_uid=row.study_uid,
+            actions=outbox.actions(row.id), facts={"source": row.destination},
             suggestion=f"Name it in orthanc-config/ again, then: zambezi route retry {row.id}",
         )  # fmt: skip
     return len(lost)

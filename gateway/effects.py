@@ -85,6 +85,10 @@ def _runs(told: Sequence[tuple[Sealed, dict[str, Any]]]) -> Iterable[Sequence[tu
             yield told[begin:end]
 
 
+def _study_page(study_uid: str | None) -> list[dict[str, str]]:
+    return [{"label": "Open the study", "href": f"/studies/{study_uid}"}] if study_uid else []
+
+
 class Effects:
     """What a batch of entries means in the central database, within one transaction."""
 
@@ -126,7 +130,12 @@ class Effects:
         except Exception as error:  # edge: one odd entry must not stop the archive from being followed
             log.exception("entry %s of %s could not be carried out", entry.seq, entry.journal)
             exceptions.wait(
-                self._session, "archive", f"{entry.journal}/{entry.seq}", now=self._now,
+                self._session, "archive", f"{entry.journal}/{entry.seq}", now=self._now, kind="entry-failed",
+                study_uid=facts.get("study_uid"), actions=_study_page(facts.get("study_uid")),
+                facts={
+                    "source": entry.journal, "place": entry.seq, "event": facts["event"],
+                    "reason": type(error).__name__,
+                },
                 what=f"what follows from the archive's entry {entry.seq} ({facts['event']}) could not be carried "
                 f"out: {type(error).__name__}",
                 suggestion="The entry itself is kept. Look at the study and at the gateway's log.",
@@ -279,7 +288,11 @@ class Effects:
         )  # fmt: skip
         if study.patient_id and not identifiers.is_called(self._session, order.patient, study.patient_id):
             exceptions.wait(
-                self._session, "archive", f"study {study.study_uid}", now=self._now,
+                self._session, "archive", f"study {study.study_uid}", now=self._now, kind="patient-mismatch",
+                study_uid=study.study_uid, facts={"accession": order.accession_number},
+                actions=[
+                    {"label": "Open the order", "href": f"/orders/{order.id}"}, *_study_page(study.study_uid),
+                ],
                 what=f"the images of order {order.accession_number} carry another patient ID than the order",
                 suggestion="Compare patient and images; the modality may have used a wrong worklist entry.",
             )  # fmt: skip

@@ -85,7 +85,8 @@ class Follower:
             why = f"the archive began a new journal {self._journal}; before there was {', '.join(sorted(others))}"
             audit.append(session, WRITER, "incident", now, reason=why, new_journal=self._journal)
             exceptions.wait(
-                session, "archive", f"journal {self._journal}", now=now, what=why,
+                session, "archive", f"journal {self._journal}", now=now, what=why, kind="journal-new",
+                facts={"source": self._journal, "reason": why},
                 suggestion="Find out why plugin/journal.db was lost; entries not followed before that are lost.",
             )  # fmt: skip
         log.error("%s", why)
@@ -133,7 +134,8 @@ class Follower:
             audit.append(session, fork, "incident", now, reason=why, original_seq=place[0], original_hash=place[1])
             audit.append(session, WRITER, "incident", now, reason=why, forked=journal)
             exceptions.wait(
-                session, "archive", f"journal {journal}", now=now, what=why,
+                session, "archive", f"journal {journal}", now=now, what=why, kind="journal-changed",
+                facts={"source": journal, "place": place[0], "reason": why},
                 suggestion="Find out who replaced or changed plugin/journal.db. Following goes on meanwhile.",
             )  # fmt: skip
         log.error("%s", why)

@@ -52,7 +52,8 @@ def create(session: Session, sop_uid: str, attributes: Dataset, station_aet: str
     _audit(session, step, order, now)
     if order is None:
         exceptions.wait(
-            session, "mpps", sop_uid, now=now,
+            session, "mpps", sop_uid, now=now, kind="mpps-no-order", study_uid=step.study_uid,
+            facts={"source": station_aet}, actions=_actions(None, step.study_uid),
             what=f"{station_aet} began an exam that belongs to no order here",
             suggestion="Find the order and link its study, or register the exam; its images are in the archive.",
         )  # fmt: skip
@@ -101,7 +102,9 @@ def _discontinued(session: Session, order: Order, step: PerformedStep, changes: 
         return
     _follow(session, order, "scheduled", step, now, f"{step.station_aet} had chosen a wrong worklist entry (MPPS)")
     exceptions.wait(
-        session, "mpps", step.sop_uid, now=now,
+        session, "mpps", step.sop_uid, now=now, kind="mpps-wrong-entry", study_uid=step.study_uid,
+        facts={"source": step.station_aet, "accession": order.accession_number},
+        actions=_actions(order, step.study_uid),
         what=f"{step.station_aet} had chosen a wrong worklist entry: order {order.accession_number} is scheduled again",
         suggestion="Images made under the wrong entry may be in the archive: compare them with the patient.",
     )  # fmt: skip
@@ -112,9 +115,16 @@ def _follow(session: Session, order: Order, status: str, step: PerformedStep, no
         orders.set_status(session, order, status, now=now, writer=WRITER, reason=why)
     except orders.OrderRefused as refused:
         exceptions.wait(
-            session, "mpps", step.sop_uid, now=now, what=f"{why}, but: {refused}",
+            session, "mpps", step.sop_uid, now=now, what=f"{why}, but: {refused}", kind="mpps-refused",
+            study_uid=step.study_uid, actions=_actions(order, step.study_uid),
+            facts={"source": step.station_aet, "accession": order.accession_number, "reason": str(refused)},
             suggestion="The exam was performed as the modality says; decide what becomes of the order.",
         )  # fmt: skip
+
+
+def _actions(order: Order | None, study_uid: str | None) -> list[dict[str, str]]:
+    pages = [{"label": "Open the order", "href": f"/orders/{order.id}"}] if order else []
+    return pages + ([{"label": "Open the study", "href": f"/studies/{study_uid}"}] if study_uid else [])
 
 
 def _scheduled(attributes: Dataset, keyword: str) -> str:

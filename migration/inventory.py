@@ -18,9 +18,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration.source import Counted, CutOff, Source
-from zambezi import audit, clock
+from zambezi import audit, clock, exceptions
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import ExceptionItem, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
 
 #: A limit of a source shows as a round count, or as one that comes again and again; small counts do so by themselves.
 _LEAST_LIMIT = 50
@@ -288,17 +288,21 @@ def record(
         study.next_at, study.verified_at = clock.text(now), None
     if not instances and study.state == "ready":
         study.state, study.reason = "parked", "the source names this study, but no instance of it"
-        raise_exception(session, study.study_uid, study.reason, "Look at the study in the source.", now)
+        raise_exception(
+            session, session.get_one(MigrationProject, project_id), "study-empty", study.reason,
+            "Look at the study in the source.", now, study.study_uid,
+        )  # fmt: skip
     session.flush()
     return found
 
 
-def raise_exception(session: Session, reference: str, what: str, suggestion: str, now: datetime) -> None:
-    """Something about the migration waits for a person; said once for each thing, in the latest words."""
-    query = select(ExceptionItem).where(ExceptionItem.room == "migration", ExceptionItem.reference == reference)
-    item = session.scalars(query).first()
-    if item is None:
-        item = ExceptionItem(room="migration", reference=reference, since=clock.text(now))
-        session.add(item)
-    item.what, item.suggestion = what, suggestion
-    item.decided_at = item.decided_by = item.decision = None
+def raise_exception(
+    session: Session, project: MigrationProject, kind: str, reason: str, suggestion: str, now: datetime,
+    study_uid: str | None = None,
+) -> None:  # fmt: skip
+    """Something about the migration waits for a person; said once for each study or project, in the latest words."""
+    exceptions.wait(
+        session, "migration", study_uid or f"project {project.name}", what=reason, suggestion=suggestion, now=now,
+        kind=kind, study_uid=study_uid, facts={"source": project.name, "reason": reason},
+        actions=[{"label": "Open the migration", "href": f"/migrations/{project.id}"}],
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from migration.inventory import raise_exception
-from zambezi import audit, clock, leases
+from zambezi import audit, clock, exceptions, leases
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.leases import Lease
 
@@ -83,7 +83,11 @@ def finish(
         attempts=held.attempts if counts else held.attempts - 1,
     )  # fmt: skip
     if state in ("divergent", "parked"):
-        raise_exception(session, held.study_uid, reason, suggestion, now)
+        project = session.scalars(select(MigrationProject).where(MigrationProject.name == held.project)).one()
+        raise_exception(session, project, f"study-{state}", reason, suggestion, now, held.study_uid)
+    elif state == "verified":
+        who = "the migration itself"
+        exceptions.decide(session, "migration", held.study_uid, who=who, decision=state, now=now, writer=WRITER)
     _audit(session, held, state, reason, now)
 
 
@@ -102,6 +106,9 @@ def set_project(session: Session, project: MigrationProject, state: str, note: s
     """Change a project's state, with the reason in words."""
     project.state, project.note, project.updated_at = state, note, clock.text(now)
     audit.append(session, WRITER, "migration-changed", now, project=project.name, state=state, reason=note)
+    if state == "running":
+        who, about = "the migration itself", f"project {project.name}"
+        exceptions.decide(session, "migration", about, who=who, decision="it runs again", now=now, writer=WRITER)
 
 
 def states(session: Session, project_id: int) -> dict[str, int]:

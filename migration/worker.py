@@ -200,7 +200,7 @@ def _stop_project(session: Session, held: Claim, reason: str, desk: Desk) -> Non
     project = session.scalars(select(MigrationProject).where(MigrationProject.name == held.project)).one()
     ledger.set_project(session, project, "paused", reason, desk.now())
     suggestion = "Put the configuration of the source or of ours right, then `zambezi migrate start`."
-    inventory.raise_exception(session, f"project {held.project}", reason, suggestion, desk.now())
+    inventory.raise_exception(session, project, "project-stopped", reason, suggestion, desk.now())
 
 
 def finish_project(session: Session, project_id: int, desk: Desk) -> bool:

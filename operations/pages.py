@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, current_app, jsonify, render_template
+from flask_babel import get_locale
 from flask_babel import lazy_gettext as _
 
 from operations import status
+from zambezi import exception_kinds
 from zambezi.access import PUBLIC, requires
 
 pages = Blueprint("operations", __name__, template_folder="templates")
@@ -42,13 +44,23 @@ QUEUES = {
 }
 
 
+ALERTS = {"webhook": _("to a program (webhook)"), "mail": _("by e-mail")}
+
+
 @pages.get("/health")
 @requires("health.read")
 def health() -> Any:
     """Each process, what waits and what went wrong: what `zambezi status` says."""
     parts = current_app.extensions["zambezi"]
     found = status.look(parts.environment, parts.clock())
-    return render_template("health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES)
+    return render_template(
+        "health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES, kind_title=_title, alert_names=ALERTS
+    )
+
+
+def _title(kind: str) -> str:
+    locale = get_locale()
+    return exception_kinds.title(kind, locale.language if locale else "en")
 
 
 @pages.get("/health/live")

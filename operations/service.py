@@ -1,8 +1,8 @@
 """The process `operations`: looks after the house by the clock (APScheduler).
 
-Every few seconds a sign of life with the queues' depths; every minute the disk; every night the whole audit
-trail and every file of the hold. What a person must know becomes an item that waits for a decision, and an `incident`
-in the audit trail.
+Every few seconds a sign of life with the queues' depths; every minute the disk and the rules that decide
+exceptions; every night the whole audit trail and every file of the hold; and the alert channels. What a person must
+know becomes an item that waits for a decision, and an `incident` in the audit trail.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -23,11 +23,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import auditing, status
+from operations import alert_channels, alerting, auditing, status
 from operations.custody import integrity, worker
-from zambezi import audit, clock, config, keys
+from zambezi import audit, clock, config, exception_rules, exceptions, keys
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import ExceptionItem
+from zambezi.database.tables import ExceptionRule
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient
 from zambezi.processes import heartbeat
@@ -50,11 +50,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Concern:
-    """Something for a person: `reference` keeps the same thing from being said twice."""
+    """Something for a person: `reference` keeps the same thing from being said twice in its room."""
 
+    room: str
+    kind: str
     reference: str
     what: str
     suggestion: str
+    facts: dict[str, str | int]
 
 
 def disk_concern(total: int, free: int, today: str) -> Concern | None:
@@ -62,9 +65,12 @@ def disk_concern(total: int, free: int, today: str) -> Concern | None:
     if free >= LOW_FREE_BYTES or free >= total * LOW_FREE_SHARE:
         return None
     return Concern(
+        "disk",
+        "disk-low",
         f"disk {today}",
         f"The disk of the data folder is getting full: {free / 2**30:.1f} GB of {total / 2**30:.0f} GB are free.",
         "Give it more space before it is full: then the archive refuses images, and modalities must keep them.",
+        {"free": f"{free / 2**30:.1f}", "total": f"{total / 2**30:.0f}"},
     )
 
 
@@ -72,28 +78,25 @@ def audit_concerns(verdict: auditing.Verdict) -> list[Concern]:
     """Every broken place of the audit trail."""
     return [
         Concern(
+            "audit",
+            "audit-broken",
             f"audit {place.journal} {place.seq}",
             f"The audit trail doesn't hold: {place}",
             "Keep the machine's state as it is and find out who or what wrote there; `zambezi audit verify` says more.",
+            {"source": place.journal, "place": place.seq, "reason": place.why},
         )
         for place in verdict.broken
     ]
 
 
 def raise_item(session: Session, concern: Concern, now: datetime) -> bool:
-    """Put the concern before a person, with an `incident` in the audit trail; False where it waits already."""
-    known = select(ExceptionItem).where(ExceptionItem.room == "archive", ExceptionItem.reference == concern.reference)
-    if session.scalars(known).first():
+    """Put the concern before a person, with an `incident` in the audit trail; False where it was said before."""
+    if exceptions.is_known(session, concern.room, concern.reference):
         return False
-    session.add(
-        ExceptionItem(
-            room="archive",
-            reference=concern.reference,
-            what=concern.what,
-            suggestion=concern.suggestion,
-            since=clock.text(now),
-        )
-    )
+    exceptions.wait(
+        session, concern.room, concern.reference, what=concern.what, suggestion=concern.suggestion, now=now,
+        kind=concern.kind, facts=concern.facts,
+    )  # fmt: skip
     audit.append(session, PROCESS, "incident", now, reason=concern.what)
     return True
 
@@ -101,11 +104,14 @@ def raise_item(session: Session, concern: Concern, now: datetime) -> bool:
 class Caretaker:
     """The jobs; each stands for itself and takes no other down."""
 
-    def __init__(self, environment: Environment, writing: Sessions, reading: Sessions, configuration: str) -> None:
+    def __init__(
+        self, environment: Environment, writing: Sessions, reading: Sessions, configuration: str, zone: tzinfo
+    ) -> None:
         self._environment = environment
         self._writing = writing
         self._reading = reading
         self._configuration = configuration
+        self._zone = zone
         self._findings = Findings()
 
     def sign_of_life(self) -> None:
@@ -137,6 +143,16 @@ class Caretaker:
         looked = integrity.look(self._writing, self._environment.hold_dir, now)
         self._findings.details["hold checked"] = f"{clock.text(now)}: {looked}"
         log.info("the hold: %s", looked)
+
+    def decide_by_rules(self) -> None:
+        """Carry out the rules that persons made for exceptions, batch by batch."""
+        with self._writing.begin() as session:
+            rules = session.scalars(select(ExceptionRule.id).where(ExceptionRule.ended_at.is_(None))).all()
+        for rule in rules:
+            decided = exceptions.BATCH
+            while decided == exceptions.BATCH:
+                with self._writing.begin() as session:
+                    decided = exception_rules.carry_out(session, rule, clock.now(), self._zone, PROCESS)
 
     def _warn(self, concerns: list[Concern], now: datetime) -> None:
         for concern in concerns:
@@ -171,6 +187,7 @@ def main() -> None:
         sessions(connect(environment.database_url, PROCESS), PROCESS),
         sessions(connect(environment.database_url, PROCESS, reading=True), PROCESS),
         loaded.hash,
+        loaded.zambezi.site.zone,
     )
     scheduler = BackgroundScheduler(timezone=loaded.zambezi.site.zone)
     soon = clock.now() + timedelta(seconds=2)
@@ -179,6 +196,10 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.look_at_disk), "interval", minutes=1, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)
+    scheduler.add_job(caretaker.guarded(caretaker.decide_by_rules), "interval", minutes=1, next_run_time=soon, **at)
+    for teller in _tellers(environment, loaded):
+        every = alerting.EVERY.total_seconds()
+        scheduler.add_job(caretaker.guarded(teller), "interval", seconds=every, next_run_time=soon, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -189,6 +210,24 @@ def main() -> None:
     ended.wait()
     scheduler.shutdown(wait=False)
     custody.stop()
+
+
+def _tellers(environment: Environment, loaded: config.Configuration) -> list[Callable[[], None]]:
+    """A job for each way by which persons are told, so that one that hangs keeps no other waiting."""
+    settings, ways = loaded.zambezi, alert_channels.ways(loaded.zambezi.alerts, environment.home)
+    opened = sessions(connect(environment.database_url, PROCESS), PROCESS)
+    with opened.begin() as session:
+        alerting.forget_others(session, [way.name for way in ways])
+
+    def job(way: alert_channels.Way) -> Callable[[], None]:
+        teller = alerting.Teller(opened, way, settings.alerts, settings.site)
+
+        def tell() -> None:
+            teller.round()
+
+        return tell
+
+    return [job(way) for way in ways]
 
 
 def _desk(environment: Environment, loaded: config.Configuration) -> worker.Desk:

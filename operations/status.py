@@ -16,10 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import alone, supervision
-from zambezi import __version__, breakers, clock, keys, leases, signing
+from zambezi import __version__, breakers, clock, exceptions, keys, leases, signing
 from zambezi.config import ConfigurationFaults, load
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
+from zambezi.database.tables import AlertChannel, Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient, OrthancError
 
@@ -51,6 +51,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class AlertState:
+    """A way by which persons are told: when it told last, and since when it fails with what ("" where it doesn't)."""
+
+    name: str
+    sent_at: str
+    error: str
+    error_since: str
+
+
+@dataclass(frozen=True)
 class Status:
     """All of it; `trouble` has what could not be asked, as sentences, and `paused` the neighbours that are left alone.
 
@@ -66,6 +76,8 @@ class Status:
     archive: dict[str, Any]
     queues: dict[str, int]
     paused: list[str]
+    exceptions: list[exceptions.Waiting]
+    alerts: list[AlertState]
     trouble: list[str]
     signing: list[dict[str, Any]] = field(default_factory=list)
 
@@ -96,6 +108,12 @@ def queues(session: Session, now: datetime) -> dict[str, int]:
     for what, table, states in _LEASED:
         found[f"{what} abandoned by their workers"] = leases.abandoned(session, table, states, now)
     return found
+
+
+def alert_states(session: Session) -> list[AlertState]:
+    """Every channel that was used or tried, by name."""
+    rows = session.scalars(select(AlertChannel).order_by(AlertChannel.name))
+    return [AlertState(row.name, row.sent_at or "", row.error, row.error_since or "") for row in rows]
 
 
 def parts(rows: list[ProcessState], running: list[supervision.Process] | None, now: datetime) -> list[Part]:
@@ -133,16 +151,21 @@ def look(environment: Environment, now: datetime) -> Status:
     rows: list[ProcessState] = []
     depths: dict[str, int] = {}
     paused: list[str] = []
+    waiting: list[exceptions.Waiting] = []
+    told: list[AlertState] = []
     engine = connect(environment.database_url, "operations", reading=True)
     try:
         with sessions(engine, "operations")() as session:
             rows = list(session.scalars(select(ProcessState)))
             depths = queues(session, now)
             paused = [found.words for found in breakers.paused(session)]
+            waiting = exceptions.waiting(session)
+            told = alert_states(session)
     except SQLAlchemyError as error:
         trouble.append(database_trouble(error))
     finally:
         engine.dispose()
+    trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
     said = [row.configuration for row in sorted(rows, key=lambda row: row.at)] if running else []
@@ -156,6 +179,8 @@ def look(environment: Environment, now: datetime) -> Status:
         archive,
         depths,
         paused,
+        waiting,
+        told,
         trouble,
         _tried(lambda: signers(environment, now), [], trouble),
     )
@@ -237,6 +262,11 @@ def lines(found: Status) -> list[str]:
         f"{signing.PURPOSES[key['purpose']]} are signed with key {key['key_id']}, {key['days']} days old"
         for key in found.signing
     ]
+    out += [
+        f"          {one.count:>6}  {one.room} {one.kind or '-'}, the oldest since {one.oldest[:19]}"
+        for one in found.exceptions
+    ]
+    out += [f"  alerts by {one.name}: the last told at {one.sent_at[:19]}" for one in found.alerts if one.sent_at]
     out += [f"! {sentence}" for sentence in (*found.paused, *found.trouble)]
     return out
 

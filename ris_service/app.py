@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, abort, current_app, g, redirect, r
 from flask_babel import Babel
 from flask_login import LoginManager, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as AnyResponse
@@ -195,17 +195,22 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
         for file in Path(str(app.static_folder)).iterdir()
         if file.is_file()
     }
+    badges: dict[str, Callable[[], int]] = {}
+    for blueprint in blueprints:
+        badges |= getattr(blueprint, "badges", {})
     navigation = [entry for blueprint in blueprints for entry in getattr(blueprint, "navigation", ())]
 
-    def places() -> list[tuple[str, str, bool]]:
-        """The navigation of this person: (endpoint, label, whether the page belongs to it)."""
+    def places() -> list[tuple[str, str, bool, int]]:
+        """The navigation of this person: (endpoint, label, whether the page belongs to it, how much waits there)."""
         if not current_user.is_authenticated:
             return []
         mine = [(where, gettext(label)) for where, label in navigation if current_user.may(permission_of(app, where))]
         here = _place(request.endpoint or "", [where for where, _label in mine])
-        return [(where, label, where == here) for where, label in mine]
+        return [(where, label, where == here, _waiting(badges.get(where))) for where, label in mine]
 
-    app.jinja_env.filters.update(moment=languages.moment, day=languages.day, person_name=person_name)
+    app.jinja_env.filters.update(
+        moment=languages.moment, day=languages.day, lasting=languages.lasting, person_name=person_name
+    )
     app.jinja_env.globals.update(
         words=words,
         places=places,
@@ -218,9 +223,16 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
     )
 
 
+def _waiting(badge: Callable[[], int] | None) -> int:
+    try:
+        return badge() if badge else 0
+    except SQLAlchemyError:  # the page that says that the database doesn't answer has a navigation, too
+        return 0
+
+
 def _place(endpoint: str, places: list[str]) -> str:
     """Which place of the navigation a page belongs to: itself, or the first of its page set."""
     if endpoint in places or endpoint == "users.account":
         return endpoint
-    page_set = endpoint.split(".")[0].replace("reports", "studies")
+    page_set = endpoint.split(".")[0].replace("reports", "studies").replace("exception_rules", "exceptions")
     return next((where for where in places if where.split(".")[0] == page_set), "")

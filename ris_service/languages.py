@@ -91,6 +91,17 @@ def _moment(at: datetime, form: str, zone: ZoneInfo, locale: str) -> str:
     return dates.format_datetime(at, PATTERNS[form], tzinfo=zone, locale=locale)
 
 
+def lasting(written: str | None) -> str:
+    """How long ago a stored moment is, in words: 3 dias, 20 minutes."""
+    if not written:
+        return ""
+    return str(
+        dates.format_timedelta(
+            parts().clock() - clock.parse(written), granularity="minute", threshold=1.5, locale=LOCALES[language()]
+        )
+    )
+
+
 def day(dicom_date: str | None) -> str:
     """A DICOM date (YYYYMMDD) as people write it here; what is no date stays as it is."""
     try:

@@ -63,6 +63,9 @@ ROOM = {
     "correction": _("Corrections"),
     "deletion": _("Deletions"),
     "neighbour": _("Neighbours"),
+    "keys": _("Keys of signature"),
+    "disk": _("Disk"),
+    "audit": _("Audit"),
 }
 ROLE = {
     "administrator": _("Administrator"),
@@ -111,6 +114,7 @@ EVENT = {
     "deletion-changed": _("deletion changed its state"),
     "legal-hold-changed": _("legal hold set or lifted"),
     "exception-decided": _("exception decided"),
+    "exception-rule-changed": _("rule for exceptions changed"),
     "key-changed": _("signing key changed"),
     "alerted": _("alert sent"),
     "incident": _("incident"),
@@ -126,6 +130,8 @@ _SAID = {
     "retry": _("It will be tried again at once."),
     "resumed": _("It is asked again at once."),
     "decided": _("Your decision is recorded."),
+    "rule-made": _("The rule counts from now on."),
+    "rule-ended": _("The rule is switched off."),
     "password": _("Your new password counts from now on. Other sign-ins of yours were ended."),
     "second-factor": _("The second factor is set up."),
     "second-factor-removed": _("The second factor is removed."),

@@ -46,6 +46,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "deletion-changed": ("110105", "E", "a deletion was asked for, confirmed, withdrawn or carried out"),
     "legal-hold-changed": ("110113", "U", "a legal hold was set or lifted"),
     "exception-decided": ("110113", "U", "a person decided what had waited for one"),
+    "exception-rule-changed": ("110113", "U", "a rule that decides exceptions was made or switched off"),
     "key-changed": ("110113", "U", "a signing key was made or retired"),
     "alerted": ("110100", "E", "the alert channel told a person"),
     "incident": ("110113", "E", "something that a person must look at happened"),

@@ -96,7 +96,9 @@ def claim(
 def delivered(session: Session, held: Lease, *, proof: str, outcome: str, now: datetime, writer: str) -> None:
     """The receiver has it, shown at the level `proof`; leases.Fenced if the delivery isn't ours any more."""
     row = leases.finish(session, held, "delivered", proof=proof, outcome=outcome, updated_at=clock.text(now))
-    exceptions.decide(session, "delivery", row.id, who="the delivery itself", decision="delivered", now=now)
+    exceptions.decide(
+        session, "delivery", row.id, who="the delivery itself", decision="delivered", now=now, writer=writer
+    )
     _audit(session, row.id, row.destination, row.study_uid, now, writer, state="delivered", proof=proof, reason=outcome)
 
 
@@ -266,9 +268,17 @@ def _decide(
         return False
     row = session.get_one(Delivery, id, populate_existing=True)
     decision = "try again" if state == "due" else state
-    exceptions.decide(session, "delivery", id, who=who, decision=decision, now=now)
+    exceptions.decide(session, "delivery", id, who=who, decision=decision, now=now, writer=writer)
     _audit(session, id, row.destination, row.study_uid, now, writer, state=state, who=who)
     return True
+
+
+def actions(id: str) -> list[dict[str, str]]:
+    """What a person can do about a delivery that stands still."""
+    return [
+        {"label": "Try again now", "href": f"/deliveries/{id}/retry", "method": "post"},
+        {"label": "Cancel", "href": f"/deliveries/{id}/cancel", "method": "post"},
+    ]
 
 
 def _park(session: Session, row: Delivery, kind: ErrorClass, outcome: str, now: datetime) -> None:
@@ -278,7 +288,8 @@ def _park(session: Session, row: Delivery, kind: ErrorClass, outcome: str, now: 
         ErrorClass.OBJECT: f"Find out why {row.destination} doesn't take it",
     }.get(kind, f"When {row.destination} is well again")
     exceptions.wait(
-        session, "delivery", row.id, now=now, kind=kind.value, study_uid=row.study_uid,
+        session, "delivery", row.id, now=now, kind="delivery-parked", study_uid=row.study_uid, actions=actions(row.id),
+        facts={"source": row.destination, "rule": row.rule, "attempts": row.attempts, "reason": outcome},
         what=f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
         suggestion=f"{helps}; then: zambezi route retry {row.id}",
     )  # fmt: skip

@@ -39,7 +39,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from zambezi import audit, clock, exceptions
-from zambezi.database.tables import AuditEntry, ExceptionItem
+from zambezi.database.tables import AuditEntry
 
 #: What is signed with keys of its own.
 PURPOSES = {"certificate": "certificates of migrations"}
@@ -287,8 +287,8 @@ def record(session: Session, known: Register, writer: str) -> None:
                 what = f"Signing key {entry.key_id} is revoked: nothing that it signed may be trusted"
             audit.append(session, writer, "incident", at, reason=f"{what}: {said['reason']}", who=said["by"])
             exceptions.wait(
-                session, "operations", f"key {entry.key_id} {entry.kind}", what=f"{what}. {said['reason']}", now=at,
-                kind="key",
+                session, "keys", f"key {entry.key_id} {entry.kind}", what=f"{what}. {said['reason']}", now=at,
+                kind=f"key-{entry.kind}", facts={"source": entry.key_id, "reason": said["reason"]},
                 suggestion="Tell everybody who holds what it signed, and hand them the new key's fingerprint on paper.",
             )  # fmt: skip
 
@@ -296,14 +296,15 @@ def record(session: Session, known: Register, writer: str) -> None:
 def _set_back(session: Session, known: Register, writer: str, facts: Mapping[str, Any]) -> None:
     """The register lacks a statement: an old copy was put back, by a restore or to hide a revocation."""
     reference = f"key statement {facts['statement'][:32]}"
-    if session.scalars(select(ExceptionItem.id).where(ExceptionItem.reference == reference)).first() is not None:
+    if exceptions.is_known(session, "keys", reference):
         return
     about = f"{facts['fingerprint']}: {facts['change']}"
     what = f"The register of signing keys lacks what the audit trail says of key {about}"
     at = clock.parse(known.entries[-1].statement["at"])
     audit.append(session, writer, "incident", at, reason=what, key=known.purpose, statement=facts["statement"])
     exceptions.wait(
-        session, "operations", reference, what=f"{what}, {facts['at'][:19]}. {facts['reason']}", now=at, kind="key",
+        session, "keys", reference, what=f"{what}, {facts['at'][:19]}. {facts['reason']}", now=at, kind="key-lacking",
+        facts={"source": facts["fingerprint"], "change": facts["change"], "reason": facts["reason"]},
         suggestion="Was an old copy of signing/ put back? Revoke again what was revoked.",
     )  # fmt: skip
 

@@ -114,7 +114,8 @@ class Inbox:
         )  # fmt: skip
         if verdict.state == "waiting" and trouble:
             exceptions.wait(
-                session, "hl7", f"message {row.id}", now=now,
+                session, "hl7", f"message {row.id}", now=now, kind="message-refused",
+                facts={"source": name, "message": row.kind, "number": row.id, "reason": trouble.text},
                 what=f"{row.kind} from {name} could not be carried out: {trouble.text}",
                 suggestion=f"The sender was told (AE). Put right what it names, then: zambezi message retry {row.id}",
             )  # fmt: skip
@@ -149,7 +150,7 @@ def try_again(session: Session, message: Message, settings: Zambezi, *, now: dat
         message.reason = str(error)
         return str(error)
     message.state, message.reason = "applied", f"carried out by {who}"
-    exceptions.decide(session, "hl7", f"message {message.id}", now=now, who=who, decision="carried out")
+    exceptions.decide(session, "hl7", f"message {message.id}", now=now, who=who, decision="carried out", writer=writer)
     audit.append(
         session, writer, "message-received", now, peer=message.peer, message=message.id, state="applied", who=who
     )

@@ -35,13 +35,20 @@
     } else if (event.key === "j" || (event.key === "ArrowDown" && at >= 0)) { event.preventDefault(); go(1); }
     else if (event.key === "k" || (event.key === "ArrowUp" && at >= 0)) { event.preventDefault(); go(-1); }
     else if (event.key === "Enter" && at >= 0 && !event.target.closest("a, button")) rows()[at].querySelector("a.row").click();
-    else if (event.key === "v") follow("v");
+    else if (event.key === "x" && at >= 0) {
+      const box = rows()[at].querySelector("input[type=checkbox]");
+      if (box) box.click();
+    } else if (event.key === "v") follow("v");
     else if (event.key === "r") follow("r");
     else if (event.key === "?") { const keys = document.getElementById("keys"); if (keys && !keys.open) keys.showModal(); }
   });
 
   document.addEventListener("change", (event) => {
     if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+    const boxes = [...document.querySelectorAll("tbody input[type=checkbox]")];
+    if (event.target.matches("[data-select-all]")) boxes.forEach((box) => { box.checked = event.target.checked; });
+    const count = document.querySelector("[data-selected]");
+    if (count) count.textContent = boxes.filter((box) => box.checked).length;
   });
 
   const form = document.querySelector("form[data-autosave]");

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ris_service.service import serve
 from tests.unit.ris_service.seeding import CHEST, PASSWORD, Clock, Hospital, seeded
-from zambezi import clock, reports
+from zambezi import clock, exception_kinds, exceptions, reports
+from zambezi.database.tables import ExceptionItem
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -122,6 +124,59 @@ def test_autosave_says_plainly_that_somebody_else_was_faster(running, page):
     with hospital.sessions.begin() as session:
         assert reports.latest(session, CHEST).findings == "outro texto"
     page.once("dialog", lambda dialog: dialog.accept())
+
+
+def test_exceptions_are_selected_and_decided_with_the_keyboard(running, page):
+    hospital, address = running
+    with hospital.sessions.begin() as session:
+        for n, kind in enumerate(exception_kinds.KINDS):
+            facts = dict.fromkeys(
+                ("source", "rule", "message", "number", "accession", "place", "event", "change"), "CT1"
+            )
+            exceptions.wait(
+                session, "archive", kind, what="", suggestion="", kind=kind,
+                now=hospital.clock() - timedelta(hours=n * n),
+                facts={**facts, "attempts": 3, "free": "9.1", "total": "900", "reason": "connection refused"},
+            )  # fmt: skip
+    sign_in(page, address, "administrator")
+    expect(page.locator("nav .badge")).to_have_text(str(len(exception_kinds.KINDS) + 2))
+    page.goto(f"{address}/exceptions")
+    for key in "jxjjx":
+        page.keyboard.press(key)
+    expect(page.locator("tbody input:checked")).to_have_count(2)
+    expect(page.locator("[data-selected]")).to_have_text("2")
+    shot(page, "exceptions-selected")
+    chosen = [int(box.get_attribute("value")) for box in page.locator("tbody input:checked").all()]
+    page.get_by_label("O que se decidiu").fill("Visto com o fabricante.")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("A sua decisão está registada")
+    with hospital.sessions.begin() as session:
+        rows = [session.get_one(ExceptionItem, number) for number in chosen]
+        assert [(row.decided_by, row.decision) for row in rows] == [("administrator", "Visto com o fabricante.")] * 2
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/exceptions/\d+$"))
+    shot(page, "exception")
+    page.goto(f"{address}/exceptions/{chosen[0]}")
+    expect(page.get_by_text("Visto com o fabricante.").first).to_be_visible()
+    page.goto(f"{address}/exceptions?kind=mpps-no-order")
+    page.get_by_role("link", name="Decidir todas deste tipo").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("O que se decidiu")).to_be_focused()
+    shot(page, "exceptions-all")
+    page.keyboard.type("Ensaio.")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("A sua decisão está registada")
+    page.goto(f"{address}/exceptions/rules?kind=mpps-no-order&source=CT1")
+    page.get_by_label("Nome").fill("ensaios do CT1")
+    page.get_by_label("Decisão").fill("Exame de ensaio.")
+    page.get_by_label("Motivo").fill("O CT1 está em ensaio até Maio.")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Fazer a regra")).to_be_focused()
+    shot(page, "exception-rule")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("A regra vale a partir de agora")
+    shot(page, "exception-rules")
 
 
 def test_the_other_pages_stand_in_the_browser_without_a_complaint(running, page):

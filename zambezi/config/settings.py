@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 from datetime import date, time, timedelta
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_pascal
 
 from zambezi import holidays as calendar
+from zambezi.exception_kinds import KINDS
 from zambezi.holidays import Holiday
 from zambezi.retries import Policy
 
@@ -23,6 +25,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Fingerprint = Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){19}[0-9A-Fa-f]{2}$")]
 #: zambezi.causes; `ourselves` stands for report, correction and restore.
 Cause = Literal["modality", "migration", "report", "correction", "restore", "ourselves"]
+MailAddress = Annotated[str, Field(pattern=r"^([^\s@<>,;]+@[^\s@<>,;]+)?$", max_length=254)]
 
 
 class NamesUnknown(ValueError):
@@ -291,6 +294,92 @@ class Deletion(Section):
     )
 
 
+class AlertWebhook(Section):
+    """An HTTP POST of JSON: to a chat, a ticket system, an SMS gateway ..."""
+
+    url: str = Field("", description="Where alerts are posted; https, or http to this machine. Empty: nowhere.")
+    secret_file: str = Field(
+        "",
+        description="File whose content signs each post (HMAC-SHA256 in X-Zambezi-Signature); below ZAMBEZI_HOME "
+        "unless absolute.",
+    )
+    ca_file: str = Field("", description="Certificate authority to trust instead of the system's, PEM; as SecretFile.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_safe(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            parts = urlsplit(value)
+            port_is_good = parts.port != 0
+        except ValueError:
+            port_is_good, parts = False, urlsplit("")
+        is_here = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or not port_is_good or not (parts.scheme == "https" or is_here):
+            raise ValueError("not https://HOST/..., nor http:// to this machine")
+        if parts.username or parts.password:
+            raise ValueError("a password doesn't belong here; SecretFile signs each post")
+        return value
+
+
+class AlertMail(Section):
+    """Alerts by e-mail."""
+
+    host: str = Field("", description="SMTP server; empty: no mail.", max_length=255)
+    port: int = Field(587, ge=1, le=65535, description="Its port: 587 with starttls, 465 with tls, 25 with none.")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the connection is secured; certificates are checked. none: no User."
+    )
+    user: str = Field("", description="Name to sign in with; empty: without signing in.", max_length=255)
+    password_file: str = Field("", description="File with the password; below ZAMBEZI_HOME unless absolute.")
+    ca_file: str = Field(
+        "", description="Certificate authority to trust instead of the system's, PEM; as PasswordFile."
+    )
+    from_: MailAddress = Field("", alias="From", description="Sender's address.")
+    to: tuple[MailAddress, ...] = Field((), max_length=20, description="Who gets the mails.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.host and not (self.from_ and self.to and all(self.to)):
+            raise ValueError("Host goes with From and To")
+        if self.security == "none" and self.user:
+            raise ValueError('with Security "none" a password would cross the network readable: leave User empty')
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("User goes with PasswordFile")
+        return self
+
+
+class Alerts(Section):
+    """Who is told that something waits for a person, and when. Alerts hold no patient data."""
+
+    webhook: AlertWebhook = Field(AlertWebhook(), description="By an HTTP POST.")
+    mail: AlertMail = Field(AlertMail(), description="By e-mail.")
+    page_address: str = Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="How persons reach these pages, such as https://pacs.hospital.local.",
+    )
+    interval_minutes: float = Field(15, ge=0.1, le=1440, description="At most one message in so long; it tells of all.")
+    hours: float = Field(24, ge=0, le=24 * 365, description="What waits for so long is told of; serious kinds at once.")
+    hours_of_kind: dict[str, float] = Field(
+        default_factory=dict, description="The same for single kinds, by the kind's word; 0: at once."
+    )
+    digest_hour: int | None = Field(
+        7, ge=0, le=23, description="Hour of the site at which all that waits is told once a day; null: never."
+    )
+
+    @field_validator("hours_of_kind")
+    @classmethod
+    def _kinds_are_known(cls, value: dict[str, float]) -> dict[str, float]:
+        for kind, hours in value.items():
+            if kind not in KINDS:
+                raise ValueError(f'no kind "{kind}" (known: {", ".join(sorted(KINDS))})')
+            if not 0 <= hours <= 24 * 365:
+                raise ValueError(f"{kind}: found {hours:g}, allowed is 0 to 8760")
+        return value
+
+
 class DicomTls(Section):
     """DICOM over TLS: the front door ends it, and shows Orthanc the address that stands for the certificate."""
 
@@ -322,6 +411,7 @@ class Zambezi(Section):
     migration: Migration = Field(Migration(), description="Legacy archives whose studies are brought over.")
     hold: Hold = Field(Hold(), description="What lies apart until somebody decides, and safe copies.")
     deletion: Deletion = Field(Deletion(), description="Images that are to leave the archive.")
+    alerts: Alerts = Field(Alerts(), description="Who is told that something waits for a person.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")

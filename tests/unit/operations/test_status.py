@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from operations import status, supervision
 from operations.supervision import Process
-from zambezi import clock
-from zambezi.database.tables import ProcessState
+from zambezi import clock, exceptions
+from zambezi.database.engine import connect, sessions
+from zambezi.database.tables import AlertChannel, Base, ProcessState
 from zambezi.environment import Environment
 
 NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -51,6 +54,30 @@ def test_everything_dead_is_still_a_status(tmp_path: Path):
     assert {part.state for part in found.parts} == {"stopped"}
     assert any("`zambezi up` starts it" in sentence for sentence in found.trouble)
     assert status.lines(found)
+
+
+def test_what_waits_and_a_channel_that_fails_are_in_the_status(tmp_path: Path):
+    environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path)})
+    engine = connect(environment.database_url, "test")
+    Base.metadata.create_all(engine)
+    with sessions(engine, "test").begin() as session:
+        for n in range(3):
+            at = NOW - timedelta(hours=n)
+            exceptions.wait(session, "hold", str(n), what="", suggestion="", now=at, kind="conflict")
+        session.add(
+            AlertChannel(
+                name="mail", sent_at=clock.text(NOW), digest_day="", failures=2, error="mail.hcm: refused",
+                error_since=clock.text(NOW),
+            )
+        )  # fmt: skip
+    found = status.look(environment, NOW)
+    assert found.exceptions == [exceptions.Waiting("hold", "conflict", 3, clock.text(NOW - timedelta(hours=2)))]
+    trouble = "alerts by mail fail since 2026-03-01T08:30:00: mail.hcm: refused"
+    assert trouble in found.trouble
+    said = "\n".join(status.lines(found))
+    assert "3  hold conflict, the oldest since 2026-03-01T06:30:00" in said
+    assert trouble in said
+    assert json.loads(json.dumps(asdict(found)))["exceptions"][0]["count"] == 3
 
 
 def test_every_process_has_its_program_in_supervisords_configuration(tmp_path: Path):

@@ -15,11 +15,11 @@ from flask.testing import FlaskClient
 
 from ris_service import commands
 from ris_service.app import create_app
-from zambezi import audit, clock, keys, orders, outbox, reports, users
+from zambezi import audit, clock, exceptions, keys, orders, outbox, reports, users
 from zambezi.access.tokens import COOKIE, Token, begin, sign
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import Base, ExceptionItem, Order, Series, Study
+from zambezi.database.tables import Base, Order, Series, Study
 from zambezi.environment import Environment
 from zambezi.keys import Keys
 from zambezi.retries import ErrorClass, Policy
@@ -27,7 +27,7 @@ from zambezi.retries import ErrorClass, Policy
 #: Our own page sets; migration and operations bring theirs with their own tests.
 OURS = tuple(
     f"ris_service.{name}_pages:pages"
-    for name in ("session", "worklist", "study", "report", "delivery", "exception", "audit", "user")
+    for name in ("session", "worklist", "study", "report", "delivery", "exception", "exception_rule", "audit", "user")
 )
 PASSWORD = "quatro palavras bem longas"
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
@@ -191,11 +191,10 @@ def _work(session, made: Hospital) -> None:
         session, held[1], outcome="no association: connection refused", now=now, writer="ris",
         kind=ErrorClass.TRANSIENT, policy=Policy(timedelta(seconds=30), attempts=1), draw=0,
     )  # fmt: skip
-    session.add(
-        ExceptionItem(
-            room="mpps", reference="1.2.840.99", since=clock.text(now), suggestion="Find the order that was meant.",
-            what="CT1 began an exam that no order knows.",
-        )
+    exceptions.wait(
+        session, "mpps", "1.2.840.99", now=now, kind="mpps-no-order", study_uid=FOREIGN, facts={"source": "CT1"},
+        what="CT1 began an exam that no order knows.", suggestion="Find the order that was meant.",
+        actions=[{"label": "Open the study", "href": f"/studies/{FOREIGN}"}],
     )  # fmt: skip
     audit.append(session, "ris", "incident", now, reason="seeded")
 

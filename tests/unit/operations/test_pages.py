@@ -1,0 +1,47 @@
+"""The health page: what waits and whether persons are reached, in both languages."""
+
+from __future__ import annotations
+
+import gzip
+import html
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ris_service.app import create_app
+from tests.unit.ris_service.seeding import OURS, seeded
+from tests.unit.ris_service.test_pages import speak
+from zambezi import clock, exceptions
+from zambezi.database.tables import AlertChannel
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("pt", ("Imagens em conflito", "a mais antiga: 3 dias", "por correio electrónico", "falha")),
+        ("en", ("Conflicting images", "the oldest: 3 days", "by e-mail", "fails")),
+    ],
+)
+def test_the_health_page_counts_what_waits_and_says_which_channel_fails(
+    tmp_path: Path, language: str, words: tuple[str, ...]
+):
+    made = seeded(tmp_path / "home")
+    with made.sessions.begin() as session:
+        for days in (1, 3):
+            at = made.clock() - timedelta(days=days)
+            exceptions.wait(session, "hold", str(days), what="", suggestion="", now=at, kind="conflict")
+        at = clock.text(made.clock())
+        session.add(AlertChannel(name="mail", digest_day="", failures=1, error="it is away", error_since=at))
+        session.add(AlertChannel(name="webhook", digest_day="", failures=0, error="", sent_at=at))
+    app = create_app(
+        made.environment, made.settings, made.sessions, made.keys, made.clock, (*OURS, "operations.pages:pages")
+    )
+    speak(made, "administrator", language)
+    answer = replace(made, app=app).signed_in("administrator").get("/health")
+    page = html.unescape(answer.text)
+    assert [word for word in words if word not in page] == []
+    assert "alerts by mail fail since" in page and "it is away" in page
+    assert "/exceptions?room=hold&kind=conflict" in page
+    assert len(gzip.compress(answer.data)) < 20_000
