@@ -22,12 +22,13 @@ from werkzeug.wrappers import Response as AnyResponse
 from ris_service import languages, people, words
 from ris_service.exams import person_name
 from ris_service.languages import gettext
-from ris_service.parts import Parts
+from ris_service.parts import CHAIN, Parts
 from ris_service.session import TokenSessions
 from zambezi import composition
 from zambezi.access import PUBLIC, SIGNED_IN, requires
 from zambezi.access.tokens import renewed
 from zambezi.config.settings import Zambezi
+from zambezi.database import engine
 from zambezi.database.engine import Sessions
 from zambezi.environment import Environment
 from zambezi.keys import Keys
@@ -71,7 +72,8 @@ def create_app(
     )
     # Only the front door reaches our port, and it sets these two headers itself.
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
-    app.extensions["zambezi"] = Parts(environment, settings, sessions, keys, clock)
+    reading = engine.sessions(engine.connect(environment.database_url, CHAIN, reading=True), CHAIN)
+    app.extensions["zambezi"] = Parts(environment, settings, sessions, reading, keys, clock)
     app.session_interface = TokenSessions(keys.session_key, clock)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     requires(PUBLIC)(app.view_functions["static"])

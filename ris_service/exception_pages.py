@@ -78,7 +78,8 @@ def count_for_me() -> int:
     """How much waits, for those who may decide it."""
     if not me().may("exception.decide"):
         return 0
-    with parts().sessions.begin() as database:
+    # A page may be written in the middle of its own transaction: this one must not wait for it.
+    with parts().reading() as database:
         return exceptions.count(database, Selection(), parts().clock())
 
 

@@ -19,11 +19,15 @@ CHAIN = "ris"
 
 @dataclass(frozen=True)
 class Parts:
-    """The installation, its settings, its database, its keys and its clock."""
+    """The installation, its settings, its database, its keys and its clock.
+
+    `reading` only looks, and waits for no writer: for what a page shows beside its own work, such as its navigation.
+    """
 
     environment: Environment
     settings: Zambezi
     sessions: Sessions
+    reading: Sessions
     keys: Keys
     clock: Callable[[], datetime]
 

@@ -292,6 +292,18 @@ KINDS: dict[str, Kind] = {
             "Veja-o na retenção e decida o que lhe acontece.",
         ),
     ),
+    "found": Kind(
+        Words(
+            "Object without an account in the hold",
+            "A crash left a file in the hold that nobody had accounted for.",
+            "Look at it in the hold, then release or discard it.",
+        ),
+        Words(
+            "Objecto sem registo na retenção",
+            "Uma falha deixou na retenção um ficheiro de que ninguém tinha dado conta.",
+            "Veja-o na retenção e depois liberte-o ou elimine-o.",
+        ),
+    ),
     "damaged": Kind(
         Words(
             "Damaged file in the hold",

@@ -175,7 +175,8 @@ def resume(session: Session, name: str, *, now: datetime, writer: str, who: str)
         .join(ExceptionItem, and_(ExceptionItem.room == "delivery", ExceptionItem.reference == Delivery.id))
         .where(
             Delivery.state == "parked", Delivery.destination == (name.partition(":")[2] or name),
-            ExceptionItem.kind == ErrorClass.CONFIGURATION.value, ExceptionItem.decided_at.is_(None),
+            ExceptionItem.facts["error"].as_string() == ErrorClass.CONFIGURATION.value,
+            ExceptionItem.decided_at.is_(None),
         )
     ).all()  # fmt: skip
     return closed, sum(retry(session, id, now=now, writer=writer, who=who) for id in parked)
@@ -289,7 +290,10 @@ def _park(session: Session, row: Delivery, kind: ErrorClass, outcome: str, now: 
     }.get(kind, f"When {row.destination} is well again")
     exceptions.wait(
         session, "delivery", row.id, now=now, kind="delivery-parked", study_uid=row.study_uid, actions=actions(row.id),
-        facts={"source": row.destination, "rule": row.rule, "attempts": row.attempts, "reason": outcome},
+        facts={
+            "source": row.destination, "rule": row.rule, "attempts": row.attempts, "reason": outcome,
+            "error": kind.value,
+        },
         what=f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
         suggestion=f"{helps}; then: zambezi route retry {row.id}",
     )  # fmt: skip

@@ -101,7 +101,7 @@ def test_a_message_that_the_peer_refuses_is_tried_twice_and_parked_while_the_oth
     send_all(sender)
     assert states(made) == ["parked", *["delivered"] * 7]
     with made.begin() as session:
-        assert session.query(ExceptionItem).one().kind == "object"
+        assert session.query(ExceptionItem).one().facts["error"] == "object"
         assert breakers.paused(session) == []
 
 
