@@ -36,7 +36,8 @@ INSTANCES_FOR = timedelta(days=30)
 
 
 def _because(row: AnnouncedStudy | AnnouncedInstance) -> dict[str, str]:
-    return {"cause": row.cause, "reference": row.reference}
+    told = {"cause": row.cause, "reference": row.reference}
+    return told | {"sha256": row.sha256} if isinstance(row, AnnouncedInstance) and row.sha256 else told
 
 
 class Pushes:

@@ -23,10 +23,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from operations.custody.identity import identify
 from zambezi import clock, digests
 from zambezi import hold as files
 from zambezi.config import Configuration
 from zambezi.config.load import SECRETS_FILE
+from zambezi.digest import CutOff, Unreadable, fingerprint
 from zambezi.environment import Environment
 from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
@@ -136,6 +138,13 @@ def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool
     except OrthancRefused as refused:
         if refused.is_transient or refused.status >= 507:
             raise RecoveryFault(f"Orthanc doesn't take {file.name}: {refused}; is the disk full?") from refused
+        if is_cut_off(content):
+            # Orthanc refuses it as it would have done when it came, and a file is on disk before Success is answered:
+            # nobody was told that this one is there. It is kept all the same, and asks for nobody.
+            log.warning("%s is cut off: Orthanc died while it wrote what it received, and answered nothing", file.name)
+            _keep(environment, content, "unreadable", "Orthanc died while it wrote it", file.name, clock.now(), "kept")
+            file.unlink()
+            return False
         why, reason = "unreadable", f"Orthanc can't read it: HTTP {refused.status}"
     except OrthancUnreachable as error:
         raise RecoveryFault(f"Orthanc stopped answering during recovery ({error}); see its log") from error
@@ -149,22 +158,39 @@ def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool
     return False
 
 
-def hold(environment: Environment, content: bytes, why: str, reason: str, name: str, now: datetime) -> Path:
-    """Keep a file whole in the hold, for a person to decide; on disk and verified when this returns.
+def is_cut_off(content: bytes) -> bool:
+    """Whether this is the beginning of a DICOM object with an identity, which ends before it should."""
+    if not identify(content).sop_uid:
+        return False
+    try:
+        fingerprint(content)
+    except CutOff:
+        return True
+    except Unreadable:
+        return False
+    return False
 
-    The central database may be away while the archive starts: a note says why it lies there, custody makes a row of it.
-    """
+
+def hold(environment: Environment, content: bytes, why: str, reason: str, name: str, now: datetime) -> Path:
+    """Keep a file whole in the hold, for a person to decide; on disk and verified when this returns."""
+    sha256 = _keep(environment, content, why, reason, name, now)
+    _incident(environment, now, f"a file that the index had lost is in the hold: {reason}", hold=sha256)
+    return files.path(environment.hold_dir, sha256)
+
+
+def _keep(
+    environment: Environment, content: bytes, why: str, reason: str, name: str, now: datetime, state: str = ""
+) -> str:
+    """The central database may be away while the archive starts: a note says why it lies there, custody makes a row."""
     folder = environment.hold_dir
     sha256 = files.put(folder, content)
     try:
         files.get(folder, sha256)
     except files.NotHeld as error:
         raise RecoveryFault(f"{error}: it was not written as it should be; check the disk") from error
-    files.leave_note(
-        folder, sha256, {"why": why, "reason": reason, "reference": f"recovery {name}", "at": clock.text(now)}
-    )
-    _incident(environment, now, f"a file that the index had lost is in the hold: {reason}", hold=sha256)
-    return files.path(folder, sha256)
+    told = {"why": why, "reason": reason, "reference": f"recovery {name}", "at": clock.text(now)}
+    files.leave_note(folder, sha256, told | ({"state": state} if state else {}))
+    return sha256
 
 
 def is_taken(port: int) -> bool:

@@ -144,7 +144,7 @@ class Arrivals:
             # First what is coming, then what is recorded: in between an instance is in both, never in neither.
             coming = [Copy(one, self._coming[key[0], one].sha256) for one in self._of_sop.get(key[0], ())]
             recorded = [Copy(*row) for row in self._reader.execute(_COPIES, (newcomer.sop_uid,))]
-            is_ours = self._is_ours(newcomer.sop_uid, by_dicom)
+            is_ours = self._is_ours(newcomer.sop_uid, sha256, by_dicom)
             verdict = Verdict()
             if not self._recovering:  # operations.recovery compares and holds by itself: it knows whose file it was
                 verdict = judge(newcomer, sha256, coming + recorded, is_ours, self._knows_all)
@@ -168,9 +168,12 @@ class Arrivals:
             self._drop_bytes(key)
         return True
 
-    def _is_ours(self, sop_uid: str, by_dicom: bool) -> bool:
+    def _is_ours(self, sop_uid: str, sha256: str, by_dicom: bool) -> bool:
         because = self._announced().instances.get(sop_uid)
-        return not by_dicom and because is not None and because.cause in (causes.CORRECTION, causes.RESTORE)
+        if by_dicom or because is None or because.cause not in (causes.CORRECTION, causes.RESTORE):
+            return False
+        # An announcement stays for weeks: it holds for the very bytes that were announced, never for others.
+        return because.sha256 == sha256
 
     def _expect(self, key: tuple[str, str], sha256: str, content: bytes, verdict: Verdict) -> None:
         """It may be what Orthanc stores under this identity; where another may be, too, the digest isn't known."""

@@ -76,7 +76,7 @@ def _announced(document: dict[str, Any], kind: str) -> dict[str, Because]:
         said = {"cause": one} if isinstance(one, str) else one
         if not isinstance(said, dict) or said.get("cause") not in causes.ALL:
             raise SnapshotRefused(f"{kind}, {uid}: found {one!r}, allowed causes: {', '.join(causes.ALL)}")
-        told[uid] = Because(said["cause"], str(said.get("reference", "")))
+        told[uid] = Because(said["cause"], str(said.get("reference", "")), str(said.get("sha256", "")))
     return told
 
 

@@ -137,7 +137,7 @@ def store_one(sessions: Sessions, orthanc: OrthancClient, report_id: int, zone: 
     file = encapsulated(report, attributes_of(orthanc, study), zone)
     with sessions.begin() as session:
         told = f"report {report.study_uid} version {report.version}"
-        generation = announcing.announce_instances(session, [str(report.sop_uid)], causes.REPORT, told, now)
+        generation = announcing.announce_instances(session, {str(report.sop_uid): ""}, causes.REPORT, told, now)
     # Brought back after a power cut, the file no longer says who stored it: the archive must know beforehand.
     if not announcing.wait_until_known(orthanc, generation, ANNOUNCE_S):
         raise NotAnnounced("the archive was not told of the report; is the gateway running?")

@@ -7,7 +7,7 @@ pushes what is announced to the plugin; whoever announces waits until the plugin
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,12 +30,18 @@ def announce_studies(session: Session, uids: Iterable[str], cause: str, referenc
 
     Announced anew, a study has the newer cause. ValueError for a cause that doesn't exist.
     """
-    return _announce(session, AnnouncedStudy, "study_uid", uids, cause, reference, now)
+    said = [{"study_uid": uid} for uid in sorted(set(uids))]
+    return _announce(session, AnnouncedStudy, "study_uid", said, cause, reference, now)
 
 
-def announce_instances(session: Session, sop_uids: Iterable[str], cause: str, reference: str, now: datetime) -> int:
-    """These SOP Instance UIDs come by this cause, whoever brings the files; the generation that says so."""
-    return _announce(session, AnnouncedInstance, "sop_uid", sop_uids, cause, reference, now)
+def announce_instances(session: Session, coming: Mapping[str, str], cause: str, reference: str, now: datetime) -> int:
+    """What comes under these SOP Instance UIDs comes by this cause, whoever brings it; the generation that says so.
+
+    `coming` maps each to the SHA-256 of its bytes, or to "" where they aren't known yet. Corrected and restored
+    bytes may take the place of others because they are these very bytes.
+    """
+    said = [{"sop_uid": uid, "sha256": sha256} for uid, sha256 in sorted(coming.items())]
+    return _announce(session, AnnouncedInstance, "sop_uid", said, cause, reference, now)
 
 
 def wait_until_known(orthanc: OrthancClient, generation: int, seconds: float) -> bool:
@@ -49,27 +55,27 @@ def wait_until_known(orthanc: OrthancClient, generation: int, seconds: float) ->
 
 
 def _announce(
-    session: Session, table: type[AnnouncedStudy] | type[AnnouncedInstance], key: str, uids: Iterable[str], cause: str,
-    reference: str, now: datetime,
+    session: Session, table: type[AnnouncedStudy] | type[AnnouncedInstance], key: str,
+    announced: Sequence[dict[str, str]], cause: str, reference: str, now: datetime,
 ) -> int:  # fmt: skip
     if cause not in causes.ALL:
         raise ValueError(f"no cause {cause!r}; there are {', '.join(causes.ALL)}")
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     said = {"cause": cause, "reference": reference[:200], "created_at": clock.text(now)}
     changed = False
-    for piece in _pieces(sorted(set(uids))):
-        rows: list[dict[str, Any]] = [{key: uid, **said} for uid in piece]
+    for piece in _pieces(announced):
+        rows: list[dict[str, Any]] = [{**one, **said} for one in piece]
         statement = insert(table).values(rows)
+        told = [name for name in rows[0] if name != key]
+        fresh = [getattr(table, name) != statement.excluded[name] for name in told if name != "created_at"]
         statement = statement.on_conflict_do_update(
-            index_elements=[key],
-            set_=said,
-            where=or_(table.cause != said["cause"], table.reference != said["reference"]),
+            index_elements=[key], set_={name: statement.excluded[name] for name in told}, where=or_(*fresh)
         )
         # A row that says the same already is not returned: nothing to tell the archive.
         changed |= bool(session.scalars(statement.returning(getattr(table, key))).all())
     return generations.raise_(session, "announced") if changed else generations.current(session, "announced")
 
 
-def _pieces(uids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for n in range(0, len(uids), _ROWS):
-        yield uids[n : n + _ROWS]
+def _pieces(announced: Sequence[dict[str, str]]) -> Iterator[Sequence[dict[str, str]]]:
+    for n in range(0, len(announced), _ROWS):
+        yield announced[n : n + _ROWS]

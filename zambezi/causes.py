@@ -27,6 +27,7 @@ class Because:
 
     cause: str
     reference: str = ""
+    sha256: str = ""  # of the very bytes that were announced, where they are known
 
 
 def covers(named: Collection[str], cause: str) -> bool:

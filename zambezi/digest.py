@@ -58,6 +58,10 @@ class Unreadable(ValueError):
     """The bytes are not a DICOM object that can be taken apart to the end."""
 
 
+class CutOff(Unreadable):
+    """The bytes end before the object does: it was not written, or not sent, to its end."""
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """The digest of one object (lower-case hex SHA-256) and, for naming differences, one of each top-level element."""
@@ -156,7 +160,7 @@ def _inflate(stream: IO[bytes], begin: int, into: IO[bytes]) -> None:
         while not inflater.eof:
             found = inflater.unconsumed_tail or stream.read(_CHUNK)
             if not found:
-                raise Unreadable("the deflated data set is cut off")
+                raise CutOff("the deflated data set is cut off")
             into.write(inflater.decompress(found, _CHUNK))
             if into.tell() > _MOST_INFLATED:
                 raise Unreadable(f"the deflated data set is larger than {_MOST_INFLATED >> 30} GiB")
@@ -178,7 +182,7 @@ class _Reader:
         self._stream.seek(at)
         found = self._stream.read(length)
         if len(found) < length:
-            raise Unreadable(f"the object is cut off at byte {at + len(found)}")
+            raise CutOff(f"the object is cut off at byte {at + len(found)}")
         return found
 
     def head(self, at: int, end: int, form: _Form) -> _Head:
@@ -186,7 +190,7 @@ class _Reader:
         self._stream.seek(at)
         found = self._stream.read(12)
         if at + 8 > end or len(found) < 8:
-            raise Unreadable(f"an element is cut off at byte {at}")
+            raise CutOff(f"an element is cut off at byte {at}")
         tag, vr = form.tag(found), found[4:6]
         if form.implicit or tag >> 16 == 0xFFFE or not (vr.isalpha() and vr.isupper()):
             # Some writers fall back to implicit VR amid an explicit data set.
@@ -196,7 +200,7 @@ class _Reader:
         else:
             head = _Head(tag, vr, form.number(found[8:12]), at + 12)
         if head.length != _UNDEFINED and head.at + head.length > end:
-            raise Unreadable(f"{_name(tag)} is cut off after {end - head.at} of {head.length} bytes")
+            raise CutOff(f"{_name(tag)} is cut off after {end - head.at} of {head.length} bytes")
         return head
 
     def data_set(self, at: int, end: int, form: _Form) -> list[tuple[int, bytes]]:
@@ -221,7 +225,7 @@ class _Reader:
             if _counts(head.tag):
                 yield head.tag, part
         if ends is not None:
-            raise Unreadable("an item has no end")
+            raise CutOff("an item has no end")
 
     def _undefined(self, head: _Head, end: int, form: _Form) -> tuple[bytes, int]:
         if head.tag == _PIXEL_DATA or head.vr in (b"OB", b"OW"):
@@ -285,7 +289,7 @@ class _Reader:
             for tag, part in parts:
                 whole.update(f"{_name(tag)}={part.hex()}\n".encode())
         if is_open:
-            raise Unreadable("a sequence has no end")
+            raise CutOff("a sequence has no end")
         self._depth -= 1
         # An encoder that doesn't know the VR can't tell an empty sequence from an empty value.
         return hashlib.sha256(b"value\n").digest() if empty else whole.digest(), at
@@ -310,7 +314,7 @@ class _Reader:
                 for chunk in self._chunks(head.at, head.length):
                     whole.update(chunk)
             is_table, at = False, head.at + head.length
-        raise Unreadable("the encapsulated pixel data has no end")
+        raise CutOff("the encapsulated pixel data has no end")
 
     def _value(self, head: _Head, swap: str | None) -> bytes:
         whole = hashlib.sha256(b"value\n")

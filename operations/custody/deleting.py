@@ -315,8 +315,9 @@ class Deleting:
         with desk.sessions.begin() as session:
             left = deletions.items(session, deletion, ("deleted", "gone"))
             generation = announcing.announce_instances(
-                session, [one.sop_uid for one in left], "restore", deletions.reference(deletion), desk.now()
-            )
+                session, {one.sop_uid: one.sha256 or "" for one in left}, "restore", deletions.reference(deletion),
+                desk.now(),
+            )  # fmt: skip
         if not announcing.wait_until_known(desk.orthanc, generation, KNOWN_S):
             raise NotYet("the archive was not told what comes; is the gateway running?")
         for item in left:

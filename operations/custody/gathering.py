@@ -30,21 +30,19 @@ def prepare(work: Work) -> bool:
     targets = _plan(work)
     _claim_instances(work, targets)
     becomes: dict[str, str] = {}
-    sop_uids: list[str] = []
     for target in targets:
         work.keeper.check()
         prepared = planning.prepare(work.desk.orthanc, work.desk.environment.hold_dir, target, _stamp(work))
         _keep(work, prepared)
         if prepared.is_change:
             becomes[target.orthanc_id] = prepared.becomes.orthanc_id
-            sop_uids.append(prepared.was.sop_uid)
     if not becomes:
         _nothing_to_do(work)
         return False
     found = planning.collisions(work.desk.orthanc, becomes)
     if found:
         raise CannotBeDone("; ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""))
-    _announce(work, sop_uids)
+    _announce(work)
     _begin_switching(work)
     return True
 
@@ -146,9 +144,11 @@ def _nothing_to_do(work: Work) -> None:
         work.end(session, "nothing to change: every image has these values already, or there is none")
 
 
-def _announce(work: Work, sop_uids: Sequence[str]) -> None:
+def _announce(work: Work) -> None:
     with work.desk.sessions.begin() as session:
-        generation = announcing.announce_instances(session, sop_uids, work.cause, work.reference, work.desk.now())
+        items = select(CorrectionItem).where(CorrectionItem.correction_id == work.row.id)
+        coming = {one.sop_uid: one.new_sha256 or "" for one in session.scalars(items)}
+        generation = announcing.announce_instances(session, coming, work.cause, work.reference, work.desk.now())
     if not announcing.wait_until_known(work.desk.orthanc, generation, KNOWN_S):
         raise NotYet("the archive was not told what comes: is the gateway running?")
 

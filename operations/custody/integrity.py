@@ -90,7 +90,7 @@ def adopt(sessions: Sessions, folder: Path, now: datetime, writer: str = WRITER)
             holding.hold(
                 session, sha256=told["sha256"], size=len(content), why=told["why"], reason=told["reason"],
                 reference=told["reference"], now=now, writer=writer, **identify(content).columns,
-                state="comparing" if told["why"] == "conflict" else "waiting",
+                state=told.get("state") or ("comparing" if told["why"] == "conflict" else "waiting"),
             )  # fmt: skip
         note.unlink()  # after the commit: a crash between them raises `times`, and that is all
     return len(notes)

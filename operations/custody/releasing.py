@@ -134,7 +134,7 @@ class Releasing:
     def _announce(self, row: Held) -> None:
         with self._desk.sessions.begin() as session:
             generation = announcing.announce_instances(
-                session, [row.sop_uid or ""], "restore", f"hold {row.id}", self._desk.now()
+                session, {row.sop_uid or "": row.sha256}, "restore", f"hold {row.id}", self._desk.now()
             )
         if not announcing.wait_until_known(self._desk.orthanc, generation, KNOWN_WITHIN_S):
             raise OrthancError("the archive was not told what is to be released; is the gateway running?")

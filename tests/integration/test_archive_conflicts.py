@@ -149,7 +149,8 @@ def test_what_has_no_identity_is_refused_and_held(archive: Archive, missing: str
 def test_a_correction_that_takes_its_place_is_no_conflict_and_a_senders_copy_is(archive: Archive) -> None:
     one = image()
     corrected = alike(one, AccessionNumber="Z1")
-    instances = {one.SOPInstanceUID: {"cause": "correction", "reference": "correction 12"}}
+    sha256 = hashlib.sha256(written(corrected)).hexdigest()
+    instances = {one.SOPInstanceUID: {"cause": "correction", "reference": "correction 12", "sha256": sha256}}
     generation = archive.get("/zambezi/status").json()["announced_generation"] + 1
     archive.put("/zambezi/announced", {"generation": generation, "studies": {}, "instances": instances})
     assert archive.send(one) == [0]

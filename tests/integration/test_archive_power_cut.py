@@ -142,6 +142,24 @@ def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None
     archive.stop()
 
 
+def test_a_file_that_was_not_written_to_its_end_is_kept_and_no_incident(tmp_path: Path) -> None:
+    """Orthanc was killed while it wrote: the sender heard nothing, and sends it again."""
+    archive = Archive(tmp_path).start()
+    archive.stop()
+    half = written(image())[:-200]
+    lost = archive.environment.storage_dir / "ab" / "cd" / "abcd0000-1111-2222-3333-444455556666"
+    lost.parent.mkdir(parents=True)
+    lost.write_bytes(half)
+    archive.start()
+    assert [file.read_bytes() for file in hold.files(archive.environment.hold_dir)] == [half]
+    assert not lost.exists()
+    (note,) = hold.notes(archive.environment.hold_dir)
+    assert json.loads(note.read_text())["state"] == "kept"
+    assert archive.events("incident") == []
+    assert archive.events("stored") == []
+    archive.stop()
+
+
 def test_a_file_that_was_never_written_is_no_loss_and_no_incident(tmp_path: Path) -> None:
     archive = Archive(tmp_path).start()
     archive.stop()

@@ -36,7 +36,7 @@ def pushed(made: Sessions, now: datetime = NOW) -> dict[str, Any]:
 def test_what_is_announced_reaches_the_document_that_is_pushed(made: Sessions) -> None:
     many = [f"1.2.{n}" for n in range(2500)]
     with made.begin() as session:
-        first = announcing.announce_instances(session, many, "correction", "correction 12", NOW)
+        first = announcing.announce_instances(session, dict.fromkeys(many, ""), "correction", "correction 12", NOW)
         second = announcing.announce_studies(session, ["1.9"], "migration", "legacy", NOW)
     assert second > first > 0
     told = pushed(made)
@@ -48,12 +48,16 @@ def test_what_is_announced_reaches_the_document_that_is_pushed(made: Sessions) -
 
 def test_a_generation_is_made_only_where_something_new_is_said(made: Sessions) -> None:
     with made.begin() as session:
-        first = announcing.announce_instances(session, ["1.2"], "correction", "correction 12", NOW)
+        first = announcing.announce_instances(session, {"1.2": "aa"}, "correction", "correction 12", NOW)
     with made.begin() as session:
-        assert announcing.announce_instances(session, ["1.2"], "correction", "correction 12", NOW) == first
+        assert announcing.announce_instances(session, {"1.2": "aa"}, "correction", "correction 12", NOW) == first
     with made.begin() as session:
-        assert announcing.announce_instances(session, ["1.2"], "correction", "correction 13", NOW) > first
-    assert pushed(made)["instances"] == {"1.2": {"cause": "correction", "reference": "correction 13"}}
+        assert announcing.announce_instances(session, {"1.2": "aa"}, "correction", "correction 13", NOW) > first
+    with made.begin() as session:
+        latest = announcing.announce_instances(session, {"1.2": "bb"}, "correction", "correction 13", NOW)
+        assert announcing.announce_instances(session, {"1.2": "bb"}, "correction", "correction 13", NOW) == latest
+    told = {"cause": "correction", "reference": "correction 13", "sha256": "bb"}
+    assert pushed(made)["instances"] == {"1.2": told}
 
 
 def test_only_causes_that_exist_are_announced(made: Sessions) -> None:

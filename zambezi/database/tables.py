@@ -206,6 +206,7 @@ class AnnouncedInstance(Base):
     sop_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
     cause: Mapped[str] = mapped_column(String(16))
     reference: Mapped[str] = mapped_column(String(200), default="")
+    sha256: Mapped[str] = mapped_column(String(64), default="")  # of the bytes that are to come, where they are known
     created_at: Mapped[str] = mapped_column(Moment)
 
 

@@ -220,7 +220,7 @@ def test_a_size_that_orthanc_does_not_have_is_not_what_it_stored(bench: Bench) -
 
 def test_a_correction_is_no_conflict_by_http_alone(bench: Bench) -> None:
     one, other = two()
-    bench.announced = Announced({}, {header.read(one).sop_uid: Because("correction", "correction 1")})
+    bench.announced = Announced({}, {header.read(one).sop_uid: Because("correction", "correction 1", digest(other))})
     bench.look(one)
     bench.record(one)
     assert bench.look(other, by_dicom=False)
@@ -228,6 +228,16 @@ def test_a_correction_is_no_conflict_by_http_alone(bench: Bench) -> None:
     assert bench.record(other) == digest(other)
     bench.look(one, by_dicom=True)
     assert bench.held == [("conflict", digest(one))]
+
+
+def test_an_announcement_that_stands_for_weeks_lets_no_other_bytes_pass(bench: Bench) -> None:
+    one, other = two()
+    for sha256 in (digest(one), ""):
+        bench.announced = Announced({}, {header.read(one).sop_uid: Because("restore", "hold 7", sha256)})
+        bench.look(one, by_dicom=False)
+        bench.record(one)
+        assert bench.look(other, by_dicom=False)
+    assert [held for held in bench.held if held[1] == digest(other)] == [("conflict", digest(other))] * 2
 
 
 def test_the_recovering_orthanc_holds_nothing_by_itself(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("sop_uid", sa.String(length=64), nullable=False),
         sa.Column("cause", sa.String(length=16), nullable=False),
         sa.Column("reference", sa.String(length=200), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("sop_uid", name=op.f("pk_announced_instance")),
     )
