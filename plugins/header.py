@@ -8,11 +8,12 @@ preamble of PS3.10.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
 import zlib
 from dataclasses import dataclass
+
+from zambezi import orthanc_ids
 
 _IMPLICIT = b"1.2.840.10008.1.2"
 _BIG_ENDIAN = b"1.2.840.10008.1.2.2"
@@ -68,14 +69,7 @@ class Header:
     @property
     def orthanc_id(self) -> str:
         """The id that Orthanc gives this identity: five times eight digits of a SHA-1."""
-        return orthanc_id(self.patient_id, self.study_uid, self.series_uid, self.sop_uid)
-
-
-def orthanc_id(patient_id: str, study_uid: str, series_uid: str, sop_uid: str) -> str:
-    """As Orthanc makes it of an identity."""
-    identity = f"{patient_id}|{study_uid}|{series_uid}|{sop_uid}".encode()
-    digest = hashlib.sha1(identity, usedforsecurity=False).hexdigest()
-    return "-".join(digest[n : n + 8] for n in range(0, 40, 8))
+        return orthanc_ids.instance(self.patient_id, self.study_uid, self.series_uid, self.sop_uid)
 
 
 def read(content: bytes) -> Header:

@@ -1,11 +1,18 @@
-"""The ids that Orthanc gives to patients' studies and series: SHA-1 of what names them (Orthanc Book, identifiers).
+"""The ids that Orthanc gives to patients, studies, series and instances: SHA-1 of what names them (Orthanc Book).
 
-The same Study UID under another Patient ID is another study of Orthanc; so a corrected study has another id.
+The same Study UID under another Patient ID is another study of Orthanc; so a corrected study has another id. Values
+are without padding and, where they aren't ASCII, as Orthanc reads them (UTF-8). Standard library only: the plugin
+asks for each instance that comes in.
 """
 
 from __future__ import annotations
 
 import hashlib
+
+
+def patient(patient_id: str) -> str:
+    """Orthanc's id of a patient."""
+    return _hashed(patient_id)
 
 
 def study(patient_id: str, study_uid: str) -> str:
@@ -16,6 +23,11 @@ def study(patient_id: str, study_uid: str) -> str:
 def series(patient_id: str, study_uid: str, series_uid: str) -> str:
     """Orthanc's id of a series."""
     return _hashed(patient_id, study_uid, series_uid)
+
+
+def instance(patient_id: str, study_uid: str, series_uid: str, sop_uid: str) -> str:
+    """Orthanc's id of an instance."""
+    return _hashed(patient_id, study_uid, series_uid, sop_uid)
 
 
 def _hashed(*parts: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread
+
+from zambezi import orthanc_ids
 
 _KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
@@ -29,8 +30,7 @@ class Identity:
         parts = (self.patient_id, self.study_uid or "", self.series_uid or "", self.sop_uid or "")
         if not all(parts[1:]) or not all(part.isascii() for part in parts):
             return None
-        digest = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
-        return "-".join(digest[n : n + 8] for n in range(0, 40, 8))
+        return orthanc_ids.instance(*parts)
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from operations.custody import rewriting
 from operations.custody.elements import NotFaithful
 from operations.custody.rewriting import Changed, Identity, Stamp
-from zambezi import corrections, hold
+from zambezi import corrections, hold, orthanc_ids
 from zambezi.correctable import ATTRIBUTES, ISSUER, PATIENT_ID, SERIES_UID, STUDY_UID
 from zambezi.database.tables import Held, Patient
 from zambezi.hold import NotHeld
@@ -169,7 +169,7 @@ def _of_patient(orthanc: OrthancClient, patient: Patient, patients: Mapping[str,
         found = [study["orthanc_id"] for study in patients["studies"]]
         there = [one for one in found if _is_there(orthanc, f"/studies/{one}")]
         return [one for study in there for one in _of_study(orthanc, study)]
-    path = f"/patients/{rewriting.patient_orthanc_id(patient.patient_id)}"
+    path = f"/patients/{orthanc_ids.patient(patient.patient_id)}"
     if not _is_there(orthanc, path):
         return []
     studies: Sequence[str] = orthanc.get(path)["Studies"]

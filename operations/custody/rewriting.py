@@ -7,7 +7,6 @@ files apart in another way. Pure: time and reason are parameters.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pydicom.datadict import keyword_for_tag
 
 from operations.custody import elements
 from operations.custody.elements import Element, File, NotFaithful
-from zambezi import digest, worklist
+from zambezi import digest, orthanc_ids, worklist
 from zambezi.correctable import ATTRIBUTES
 
 ORIGINALS = 0x04000561
@@ -68,16 +67,11 @@ class Identity:
 
     @property
     def orthanc_id(self) -> str:
-        return _hashed(self.patient_id, self.study_uid, self.series_uid, self.sop_uid)
+        return orthanc_ids.instance(self.patient_id, self.study_uid, self.series_uid, self.sop_uid)
 
     @property
     def study_orthanc_id(self) -> str:
-        return _hashed(self.patient_id, self.study_uid)
-
-
-def patient_orthanc_id(patient_id: str) -> str:
-    """What Orthanc knows a patient by."""
-    return _hashed(patient_id)
+        return orthanc_ids.study(self.patient_id, self.study_uid)
 
 
 def identity(content: bytes) -> Identity:
@@ -319,9 +313,3 @@ def _encoded(value: str, vr: str, terms: Sequence[str]) -> bytes | None:
             return encoded if charset.decode_bytes(encoded, codecs, {0x5C, 0x5E}) == value else None
         except (UnicodeError, LookupError):
             return None
-
-
-def _hashed(*parts: str) -> str:
-    # Orthanc's DicomInstanceHasher: SHA-1 of the identifiers joined by bars, in five groups.
-    found = hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()
-    return "-".join(found[n : n + 8] for n in range(0, 40, 8))
