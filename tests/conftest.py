@@ -1,4 +1,8 @@
-"""One installation for the whole run: each test brings patients of its own."""
+"""One installation for the whole run: each test brings patients of its own.
+
+`make test` runs two tests at a time. All that use that one installation stay together, in the order of their files;
+otherwise a file is what stays together. Those that wait longest begin first.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +45,44 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print a line that is seen although pytest captures output: the figures of a round are worth a line."""
+def say(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print a line that is seen although pytest captures output: the figures of a round are worth a line.
+
+    At once where tests run one by one; at the end where they run beside each other.
+    """
 
     def line(words: str) -> None:
+        request.node.user_properties.append((_SAID, words))
         with capsys.disabled():
             print(f"\n  {words}", flush=True)  # noqa: T201
 
     return line
+
+
+_SAID = "said"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay together, and put those first that wait for processes."""
+
+    def turn(item: pytest.Item) -> int:
+        waits = {"integration", "e2e", "soak"} & set(item.path.parts)
+        return 0 if _of_the_one(item) else 1 if waits else 2
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("hospital" if _of_the_one(item) else str(item.path)))
+    items.sort(key=turn)
+
+
+def _of_the_one(item: pytest.Item) -> bool:
+    return "unit" not in item.path.parts and "hospital" in getattr(item, "fixturenames", ())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What tests said beside each other, once all have run."""
+    if not config.getoption("numprocesses", None):
+        return
+    for report in [one for reports in terminalreporter.stats.values() for one in reports]:
+        for name, words in getattr(report, "user_properties", ()):
+            if name == _SAID and getattr(report, "when", "") == "call":
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {words}")
