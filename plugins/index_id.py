@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from plugins.pushed import replace_durably
+from zambezi import durable
 
 FILE = "zambezi-index-id"
 
@@ -17,5 +17,5 @@ def read_or_create(folder: Path) -> str:
     """The id of the index in this folder."""
     file = folder / FILE
     if not file.exists():
-        replace_durably(file, uuid.uuid4().hex.encode())
+        durable.replace(file, uuid.uuid4().hex.encode())
     return file.read_text().strip()

@@ -10,14 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from zambezi import causes
+from zambezi import causes, durable
 from zambezi.causes import Because
 
 Content = TypeVar("Content")
@@ -44,7 +43,7 @@ class Pushed(Generic[Content]):
         generation, content = self._checked(document)
         with self._lock:
             if generation > self.generation:
-                replace_durably(self._file, json.dumps(document).encode())
+                durable.replace(self._file, json.dumps(document).encode())
                 self.generation, self.content = generation, content
             return self.generation
 
@@ -105,20 +104,3 @@ def worklist(document: dict[str, Any]) -> dict[str, list[bytes]]:
         for aet in aets:
             items.setdefault(aet, []).append(item)
     return items
-
-
-def replace_durably(file: Path, content: bytes) -> None:
-    """The file has the old content or the new one, whatever happens, and the new one once this returns."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(file.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

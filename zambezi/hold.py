@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+
+from zambezi import durable
 
 
 class NotHeld(Exception):
@@ -34,20 +33,13 @@ def put(folder: Path, content: bytes) -> str:
     sha256 = hashlib.sha256(content).hexdigest()
     file = path(folder, sha256)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone(folder):
+    with durable.alone(folder):
         if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
             os.utime(file)
-            _sync(file.parent)
+            durable.sync(file.parent)
             return sha256
-    fresh = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)
-    for changed in (file.parent, folder):
-        _sync(changed)
+    durable.replace(file, content)
+    durable.sync(folder)
     return sha256
 
 
@@ -69,29 +61,21 @@ def remove(folder: Path, sha256: str, untouched_since: datetime) -> bool:
     row of theirs, which is still to come, will find it.
     """
     file = path(folder, sha256)
-    with _alone(folder):
+    with durable.alone(folder):
         if not file.exists():
             return True
         if file.stat().st_mtime > untouched_since.timestamp():
             return False
         file.unlink()
-    _sync(file.parent)
+    durable.sync(file.parent)
     return True
 
 
 def leave_note(folder: Path, sha256: str, facts: Mapping[str, str]) -> None:
     """Say, on disk, why a file lies here, where the central database can't be asked; custody makes a row of it."""
-    place = folder / "notes"
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = place / f"{sha256}.{hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]}.json"
-    fresh = file.with_suffix(".new")
-    with fresh.open("w") as out:
-        json.dump({"sha256": sha256, **facts}, out)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)
-    _sync(place)
-    _sync(folder)
+    name = f"{sha256}.{hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]}.json"
+    durable.replace(folder / "notes" / name, json.dumps({"sha256": sha256, **facts}).encode())
+    durable.sync(folder)
 
 
 def notes(folder: Path) -> list[Path]:
@@ -102,23 +86,3 @@ def notes(folder: Path) -> list[Path]:
 def files(folder: Path) -> Iterator[Path]:
     """Every object's file, in the order of digests; what is just being written isn't one yet."""
     yield from sorted(folder.glob("[0-9a-f][0-9a-f]/*.dcm"))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody looks whether a file is there while somebody takes it away."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,10 +7,11 @@ repository. Standard library only: the plugin reads them, too.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from zambezi import durable
 
 #: Who signs in to Orthanc, each with a password of its own; Orthanc keeps the name (HttpUsername) with what it stores.
 SERVICES = ("front", "ris", "gateway", "migration", "operations", "recovery", "custody")
@@ -43,12 +44,5 @@ def load_or_create(file: Path) -> Keys:
     missing = [name for name in SERVICES if name not in keys.services]
     if missing:
         keys = Keys(keys.session_key, {**keys.services, **{name: secrets.token_urlsafe(24) for name in missing}})
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(asdict(keys), out, indent=2)
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(file)
+        durable.replace(file, json.dumps(asdict(keys), indent=2).encode())
     return keys

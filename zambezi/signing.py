@@ -14,12 +14,10 @@ date it bears. Only the register is needed for verifying.
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from zambezi import audit, clock, exceptions
+from zambezi import audit, clock, durable, exceptions
 from zambezi.database.tables import AuditEntry
 
 #: What is signed with keys of its own.
@@ -316,7 +314,7 @@ def _add(folder: Path, purpose: str, signer: Signer | None, kind: str, by: str, 
     public = _pem(private)
     fresh = key_id(public)
     # The private key is on disk before the register names it; one that is named nowhere is swept by the next change.
-    _write(
+    durable.replace(
         _private_file(folder, purpose, fresh), private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     made = _append(
@@ -338,7 +336,7 @@ def _append(
         "signed_by": signer.key_id,
     }  # fmt: skip
     made = Register(known.purpose, (*known.entries, Entry(statement, signer.sign(canonical(statement)))))
-    _write(folder / f"{known.purpose}.json", made.to_json())
+    durable.replace(folder / f"{known.purpose}.json", made.to_json())
     return made
 
 
@@ -357,30 +355,8 @@ def _public(pem: str) -> Ed25519PublicKey:
     return found
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time changes keys."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """One process at a time changes keys, in a folder that is its owner's alone whoever made it."""
+    folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write(file: Path, content: bytes) -> None:
-    """On disk, whole or not at all, for its owner alone."""
-    fresh = file.with_name(f"{file.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    return durable.alone(folder)
