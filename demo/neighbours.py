@@ -7,6 +7,7 @@ run under a supervisord of their own, so that they stay when the play is over.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -126,12 +127,24 @@ class Neighbours:
         (self.folder / "supervisord.conf").write_text(text)
 
 
+_named: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on just now, and that this process hasn't named before.
+
+    Below those that Linux gives to outgoing connections: one of these could take it before it is used.
+    """
+    while True:
+        port = random.randrange(15_000, 32_000)  # noqa: S311  no secret
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _named:
+            _named.add(port)
+            return port
 
 
 def _program(name: str) -> str:

@@ -300,3 +300,5 @@ class Recorder:
             ).fetchone()
             if not left:
                 transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ?", (study,))
+                # Should images of it come again, who it is about must be told again: others have forgotten it by then.
+                transaction.execute("DELETE FROM studies WHERE study_orthanc_id = ?", (study,))

@@ -74,7 +74,10 @@ def person_name(text: str) -> str:
 
 
 def of_study(database: Session, study_uid: str) -> list[Exam]:
-    """The studies under this UID: one, or several where different patients' images carry the same UID."""
+    """The studies under this UID: one, or several where different patients' images carry the same UID.
+
+    One whose images went to another (a correction that is being carried out) doesn't count beside it.
+    """
     rows = database.execute(
         select(Study, Order)
         .outerjoin(Order, Order.id == Study.order_id)
@@ -82,7 +85,8 @@ def of_study(database: Session, study_uid: str) -> list[Exam]:
         .order_by(Study.first_at)
     )
     former = identifiers.former_ids(database)
-    return [Exam(study, order, former.get(order.patient_key, ()) if order else ()) for study, order in rows]
+    found = [Exam(study, order, former.get(order.patient_key, ()) if order else ()) for study, order in rows]
+    return [exam for exam in found if exam.study.instances > 0] or found
 
 
 def one(database: Session, study_uid: str) -> Exam:

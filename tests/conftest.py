@@ -10,10 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from demo.hospital import Hospital
 from tests import postgres
 from tests.running import a_hospital
+
+CHROMIUM = "/usr/bin/chromium"
+#: Software rendering for the viewers, and no calls out of this machine.
+ARGUMENTS = [
+    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic",
+    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +29,15 @@ def hospital() -> Iterator[Hospital]:
     """The demo hospital, every process of it, on free ports."""
     with a_hospital() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, headless: one for the whole run, for Playwright allows no second in a process."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +79,7 @@ def say(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> C
 _SAID = "said"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests stay together, and put those first that wait for processes."""
 

@@ -22,7 +22,7 @@ from sqlalchemy import select
 from demo import images
 from demo.hospital import PASSWORD, Hospital, wait_for
 from demo.neighbours import Neighbours
-from tests.e2e.conftest import ARGUMENTS, CHROMIUM
+from tests.conftest import ARGUMENTS, CHROMIUM
 from zambezi.database.tables import Order, Study
 from zambezi.environment import REPOSITORY, Environment
 

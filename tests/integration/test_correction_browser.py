@@ -14,7 +14,7 @@ from sqlalchemy import select
 from ris_service.app import create_app
 from ris_service.service import serve
 from tests.gateway_alone import free_port
-from tests.integration.test_ris_browser import browser, page, shot, sign_in  # noqa: F401  # fixtures
+from tests.integration.test_ris_browser import page, shot, sign_in  # noqa: F401  # fixtures
 from tests.unit.custody.fake_archive import Archive
 from tests.unit.ris_service.seeding import CHEST, OURS, Clock, Hospital, seeded
 from zambezi import clock

@@ -12,12 +12,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from ris_service.app import create_app
 from ris_service.service import serve
-from tests.integration.test_ris_browser import browser, page, shot, sign_in
+from tests.integration.test_ris_browser import page, shot, sign_in
 from tests.unit.ris_service.seeding import CHEST, OURS, Clock, Hospital, seeded
 from zambezi import clock
 from zambezi.database.tables import Deletion, DeletionItem
 
-__all__ = ["browser", "page"]
+__all__ = ["page"]
 
 
 @pytest.fixture

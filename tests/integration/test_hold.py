@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from sqlalchemy import select
@@ -17,7 +17,7 @@ from sqlalchemy import select
 from demo.hospital import PASSWORD, Hospital
 from operations.custody.identity import identify
 from tests import invariants
-from tests.integration.test_ris_browser import FLAGS, shot
+from tests.integration.test_ris_browser import shot
 from zambezi import clock, corrections, hold, holding, keys
 from zambezi.database.tables import AnnouncedInstance, AuditEntry, Held
 from zambezi.orthanc_client import OrthancClient
@@ -134,14 +134,6 @@ def test_one_person_at_the_console_can_not_discard_alone(hospital):
     assert "another person must confirm" in again.stderr
     assert row(hospital, number).state == "discard-asked"
     assert hospital.try_zambezi("hold", "check").returncode == 0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
