@@ -27,7 +27,7 @@ demo-docker: ## The same in containers, with PostgreSQL (needs Docker Engine; EX
 
 test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for some)
 	@tools/install --tests
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: ## Lint, formatting and types
 	@tools/install --tests

@@ -7,10 +7,13 @@ otherwise a file is what stays together. Those that wait longest begin first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from demo.hospital import Hospital
 from tests import postgres
@@ -79,21 +82,27 @@ def say(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> C
 _SAID = "said"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together, and put those first that wait for processes."""
-
-    def turn(item: pytest.Item) -> int:
-        waits = {"integration", "e2e", "soak"} & set(item.path.parts)
-        return 0 if _of_the_one(item) else 1 if waits else 2
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("hospital" if _of_the_one(item) else str(item.path)))
-    items.sort(key=turn)
+    """Put those first that wait for processes, and before all those of the one installation."""
+    waits = {"integration", "e2e", "soak"}
+    items.sort(key=lambda item: 0 if _of_the_one(item.path) else 1 if waits & set(item.path.parts) else 2)
 
 
-def _of_the_one(item: pytest.Item) -> bool:
-    return "unit" not in item.path.parts and "hospital" in getattr(item, "fixturenames", ())
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """What stays together when tests run beside each other: a file, and all files of the one installation."""
+    return _ByInstallation(config, log)
+
+
+class _ByInstallation(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "the one installation" if _of_the_one(self.config.rootpath / file) else file
+
+
+@cache
+def _of_the_one(file: Path) -> bool:
+    """Whether tests of this file ask for the installation that serves the whole run."""
+    return "unit" not in file.parts and "hospital: Hospital" in file.read_text(encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

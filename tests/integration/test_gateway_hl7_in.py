@@ -266,7 +266,6 @@ def test_accents_arrive_whatever_character_set_was_declared(gateway: Alone, line
     ("change", "code", "error"),
     [
         (("ADT^A04^ADT_A01", "ADT^A18^ADT_A18"), "AR", "201"),
-        (("ADT^A04^ADT_A01", "ADT^A40^ADT_A39"), "AE", "101"),  # and nobody to merge is named (MRG)
         (("ADT^A04^ADT_A01", "MFN^M02"), "AR", "200"),
         (("Conceição^João^Múcio", ""), "AE", "101"),
     ],
