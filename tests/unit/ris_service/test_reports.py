@@ -146,7 +146,15 @@ def test_two_patients_under_one_study_uid_get_no_report(hospital):
     with hospital.sessions.begin() as session:
         now = clock.text(hospital.clock())
         session.add(
-            Study(study_uid=CHEST, orthanc_id="other", cause="modality", patient_id="P9", first_at=now, last_at=now)
+            Study(
+                instances=1,
+                study_uid=CHEST,
+                orthanc_id="other",
+                cause="modality",
+                patient_id="P9",
+                first_at=now,
+                last_at=now,
+            )
         )
     client = hospital.signed_in("radiologist")
     assert client.get(f"/studies/{CHEST}/report").status_code == 409
