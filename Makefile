@@ -35,9 +35,9 @@ check: ## Lint, formatting and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: ## Measure ingest against bare Orthanc
+bench: ## Measure ingest against bare Orthanc, memory and starts (ARGS="ingest" for some of it)
 	@tools/install --tests
-	@$(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench $(ARGS)
 
 soak: ## Kill processes for hours while images and orders come in; nothing may be lost
 	@tools/install --tests

@@ -1,8 +1,27 @@
-"""`make bench`."""
+"""`make bench`, or `make bench ARGS="ingest memory"` for some of it."""
+
+from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from tests.bench import ingest
+from tests.bench import ingest, memory, starts
+from tests.running import a_hospital
+
+
+def _sizes() -> None:
+    with a_hospital(quiet_seconds=600) as hospital:
+        memory.measure(hospital)
+        starts.measure(hospital)
+
+
+PARTS = {"ingest": ingest.main, "memory": _sizes}
 
 if __name__ == "__main__":
-    sys.exit(ingest.main())
+    if not Path("/usr/sbin/Orthanc").exists():
+        sys.exit("Orthanc is not installed; `make install` as root installs it")
+    wanted = sys.argv[1:] or list(PARTS)
+    if unknown := [part for part in wanted if part not in PARTS]:
+        sys.exit(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    for part in wanted:
+        PARTS[part]()
