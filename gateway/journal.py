@@ -15,11 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.effects import WRITER, Effects
-from zambezi import audit, chain, clock, exceptions
+from zambezi import audit, chain, clock, exceptions, nodes
 from zambezi.chain import Sealed
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import AuditEntry, ChainHead
+from zambezi.database.tables import AuditEntry, ChainHead, NodeJournal
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
 
 log = logging.getLogger("zambezi.journal")
@@ -32,8 +32,10 @@ class Follower:
     """Takes over what the plugin of one Orthanc has recorded; used by one thread."""
 
     def __init__(
-        self, sessions: Sessions, settings: Zambezi, orthanc: OrthancClient, now: Callable[[], datetime] = clock.now
-    ) -> None:
+        self, sessions: Sessions, settings: Zambezi, orthanc: OrthancClient, now: Callable[[], datetime] = clock.now,
+        node: str = "", is_first: bool = True,
+    ) -> None:  # fmt: skip
+        self._node, self._is_first = node, is_first
         self._sessions = sessions
         self._settings = settings
         self._orthanc = orthanc
@@ -71,12 +73,12 @@ class Follower:
     def _commit(self, entries: Sequence[Sealed]) -> None:
         with self._sessions.begin() as session:
             audit.take_over(session, entries)
-            Effects(session, self._settings, self._now()).carry_out(entries)
+            Effects(session, self._settings, self._now()).carry_out(nodes.holding(session, entries))
 
     def _note_new_journal(self) -> None:
         """A journal that was never followed while another one was: somebody took the old file away."""
         with self._sessions.begin() as session:
-            others = session.scalars(select(ChainHead.journal).where(ChainHead.journal.like("orthanc-%"))).all()
+            others = self._before(session)
             if not others or self._journal in others:
                 return
             now = self._now()
@@ -90,6 +92,15 @@ class Follower:
                 suggestion="Find out why plugin/journal.db was lost; entries not followed before that are lost.",
             )  # fmt: skip
         log.error("%s", why)
+
+    def _before(self, session: Session) -> list[str]:
+        """The journals that this archive, or this node of several, had until now."""
+        every = session.scalars(select(ChainHead.journal).where(ChainHead.journal.like("orthanc-%"))).all()
+        if not self._node:
+            return list(every)
+        owners = {row.journal: row.node for row in session.scalars(select(NodeJournal))}
+        # Before there were several nodes, what was recorded was the first one's.
+        return [one for one in every if owners.get(one, self._node if self._is_first else "") == self._node]
 
     def _fork(self, journal: str, seq: int) -> int:
         """The plugin's journal isn't the one we followed (an old copy of its file was put back, or it was changed).

@@ -2,6 +2,7 @@
 
     journal      follows the archive's journal into the central database
     pushes       worklist, announced studies and revocations to the plugin
+    nodes        of several nodes: who records, and what the others are brought (journal and pushes are one a node)
     dicom-out-*  deliveries of images, one thread a destination
     hl7-out-*    messages out, one thread a peer
     hl7-in       the MLLP server
@@ -22,6 +23,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -32,12 +34,13 @@ from gateway.hl7.inbox import Inbox
 from gateway.hl7.sender import Sender
 from gateway.hl7.server import MllpServer
 from gateway.journal import Follower
+from gateway.nodes import Nodes
 from gateway.pushes import Pushes
 from zambezi import clock, config, keys, outbox
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.database import engine
 from zambezi.database.engine import Sessions
-from zambezi.environment import Environment, EnvironmentFault
+from zambezi.environment import Environment, EnvironmentFault, Node
 from zambezi.orthanc_client import OrthancClient, OrthancError
 from zambezi.processes import heartbeat
 
@@ -98,21 +101,29 @@ class Gateway:
         self.stop_asked = threading.Event()
         known = keys.load(environment.keys_file)
 
-        def orthanc(timeout_s: float = 30) -> OrthancClient:
-            return OrthancClient(environment, known, PROCESS, timeout_s)
+        def orthanc(timeout_s: float = 30, only: Node | None = None) -> OrthancClient:
+            return OrthancClient(environment, known, PROCESS, timeout_s, only)
 
         # Whoever holds this machine's MLLP port is the only gateway here, so it may end its predecessors' leases.
         self._place = f"{socket.gethostname()[:32]}:{environment.ports.mllp}"
         self._run = uuid.uuid4().hex[:8]
         owner = f"{self._place}/{self._run}"
-        self._follower = Follower(sessions, settings, orthanc())
-        self._pushes = Pushes(sessions, settings, orthanc())
+        several = environment.nodes
+        self._followers = {
+            node.name: Follower(sessions, settings, orthanc(only=node), node=node.name, is_first=node == several[0])
+            for node in several
+        } or {"": Follower(sessions, settings, orthanc())}
+        pushes = {node.name: Pushes(sessions, settings, orthanc(only=node)) for node in several}
+        self._nodes = Nodes(sessions, {node.name: orthanc(only=node) for node in several}) if several else None
         self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
         self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps)
-        self._threads: list[Any] = [
-            Repeated("journal", self._follow, self.stop_asked),
-            Repeated("pushes", self._push, self.stop_asked),
-        ]
+        self._threads: list[Any] = []
+        for name, follower in self._followers.items():
+            self._threads.append(Repeated(f"journal {name}".strip(), partial(_follow, follower), self.stop_asked))
+        for name, pushing in (pushes or {"": Pushes(sessions, settings, orthanc())}).items():
+            self._threads.append(Repeated(f"pushes {name}".strip(), partial(_push, pushing), self.stop_asked))
+        if self._nodes:
+            self._threads.append(Repeated("nodes", self._nodes.round, self.stop_asked))
         self._threads += [
             DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, settings.site, owner, self.stop_asked)
             for name, destination in settings.destinations.items()
@@ -153,14 +164,9 @@ class Gateway:
         if released:
             log.info("%d deliveries that were being sent when the gateway died are due again", released)
 
-    def _follow(self) -> float:
-        # The wait is short, so that a stop isn't kept waiting by a journal where nothing happens.
-        self._follower.follow(wait_s=5)
-        return 0
-
-    def _push(self) -> float:
-        self._pushes.push_what_is_newer(clock.now())
-        return PUSH_S
+    def _journals(self) -> dict[str, Any]:
+        told = {name: {"seq": one.seq, "head": one.head} for name, one in self._followers.items()}
+        return told if self._nodes else told[""]
 
     def _beat(self) -> None:
         now: datetime = clock.now()
@@ -173,7 +179,8 @@ class Gateway:
                 park_strangers(session, "hl7", listening, now=now)
                 details = {
                     "deliveries": outbox.depths(session),
-                    "journal": {"seq": self._follower.seq, "head": self._follower.head},
+                    "journal": self._journals(),
+                    **({"nodes": self._nodes.told} if self._nodes else {}),
                     "hl7_connections": self.mllp.connections,
                     "leases_taken_over": sum(getattr(thread, "taken_over", 0) for thread in self._threads),
                     "errors": errors,
@@ -182,6 +189,17 @@ class Gateway:
                 heartbeat(session, PROCESS, now, self._configuration.hash, details, said)
         except DBAPIError as error:
             log.warning("the database is away: %s", type(error.orig).__name__)
+
+
+def _follow(follower: Follower) -> float:
+    # The wait is short, so that a stop isn't kept waiting by a journal where nothing happens.
+    follower.follow(wait_s=5)
+    return 0
+
+
+def _push(pushes: Pushes) -> float:
+    pushes.push_what_is_newer(clock.now())
+    return PUSH_S
 
 
 def main() -> int:

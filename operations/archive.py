@@ -8,6 +8,7 @@ goes whole to the hold.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -49,8 +50,36 @@ def main() -> None:
     except FileNotFoundError as fault:
         log.error("%s is not there; `zambezi up` makes it", fault.filename)
         sys.exit(2)
-    log.info("starting Orthanc")
-    os.execve(program, [program, str(environment.orthanc_config_dir)], variables)  # noqa: S606  no shell is wanted
+    folder = node_configuration(environment, configuration) if environment.nodes else environment.orthanc_config_dir
+    log.info("starting Orthanc%s", f", node {environment.node}" if environment.node else "")
+    os.execve(program, [program, str(folder)], variables)  # noqa: S606  no shell is wanted
+
+
+def node_configuration(environment: Environment, configuration: Configuration) -> Path:
+    """The configuration of one of several nodes, in one file: that of all, but for what belongs to a node alone."""
+    if "PostgreSQL" not in configuration.orthanc:
+        raise ArchiveFault(
+            "ZAMBEZI_NODES names several nodes, and Orthanc's index is SQLite, which only one process can have;"
+            " put the index into PostgreSQL first (docs/install.md)"
+        )
+    own = environment.node_dir / "orthanc"
+    # The password stays where it was; Orthanc reads the variable itself.
+    index = {**configuration.orthanc["PostgreSQL"], "Lock": False, "Password": "${PGPASSWORD}"}
+    apart: dict[str, object] = {
+        "DatabaseServerIdentifier": f"zambezi-{environment.node}",
+        "HttpPort": environment.ports.orthanc_http, "DicomPort": environment.ports.dicom,
+        "TemporaryDirectory": str(own / "tmp"), "PostgreSQL": index,
+    }  # fmt: skip
+    if "WebViewer" in configuration.orthanc:
+        apart["WebViewer"] = {**configuration.orthanc["WebViewer"], "CachePath": str(own / "viewer-cache")}
+    folder = own / "node-config"  # of the first node, orthanc/config/ is the folder that all processes read
+    for made in (own / "tmp", folder, environment.plugin_dir):
+        made.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secrets = json.loads((environment.orthanc_config_dir / config.SECRETS_FILE).read_bytes())
+    file = folder / "orthanc.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({**configuration.orthanc, **secrets, **apart}))
+    return folder
 
 
 def find_orthanc(environ: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from plugins import header
+from plugins.claims import Claim, Claims
 from plugins.facts import Instance
 from plugins.header import Header, HeaderFault
 from plugins.journal import PROCESS, Journal
@@ -109,7 +110,9 @@ class Arrivals:
         announced: Callable[[], Announced],
         recovering: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
+        claims: Claims | None = None,
     ) -> None:
+        self._claims = claims
         self._journal = journal
         self._folder = folder
         self._announced = announced
@@ -139,22 +142,31 @@ class Arrivals:
         newcomer = header.read(content)
         sha256 = hashlib.sha256(content).hexdigest()
         key = newcomer.sop_uid, newcomer.orthanc_id
+        # Another node may have let it in a moment ago: none of our tables tells of that.
+        elsewhere = self._claims.claim(newcomer.orthanc_id, sha256, now) if self._claims else None
         with self._lock:
             earlier = self._coming.get(key)
             # First what is coming, then what is recorded: in between an instance is in both, never in neither.
             coming = [Copy(one, self._coming[key[0], one].sha256) for one in self._of_sop.get(key[0], ())]
             recorded = [Copy(*row) for row in self._reader.execute(_COPIES, (newcomer.sop_uid,))]
+            is_recorded = any(one.orthanc_id == newcomer.orthanc_id for one in recorded)
+            if elsewhere and not is_recorded and earlier is None:
+                coming.append(Copy(newcomer.orthanc_id, elsewhere.sha256))
             is_ours = self._is_ours(newcomer.sop_uid, sha256, by_dicom)
             verdict = Verdict()
             if not self._recovering:  # operations.recovery compares and holds by itself: it knows whose file it was
-                verdict = judge(newcomer, sha256, coming + recorded, is_ours, self._knows_all)
+                # Claims go by identity: of one that Orthanc may read in another way there is none to be found.
+                knows_all = self._knows_all and (self._claims is None or newcomer.is_certain)
+                verdict = judge(newcomer, sha256, coming + recorded, is_ours, knows_all)
             rival = self._bytes.get(key)
-            is_recorded = any(one.orthanc_id == newcomer.orthanc_id for one in recorded)
             if verdict.why != "no-identity" and (is_ours or not is_recorded):
                 self._expect(key, sha256, content, verdict)
         if not verdict.why:
             return True
         held = self._hold(content, newcomer, verdict, by_dicom, now)
+        is_other = elsewhere is not None and elsewhere.sha256 != sha256 and not is_recorded and earlier is None
+        if held and elsewhere and is_other and _is_in_flight(elsewhere, now):
+            return False  # nobody knows which of the two Orthanc stores: the sender sends it again
         if not held or earlier is None or earlier.is_held or earlier.sha256 == sha256:
             return held
         # Which of the two Orthanc stores first, nobody knows: the earlier one must be safe before the newcomer goes on.
@@ -219,8 +231,16 @@ class Arrivals:
             for one in instances:
                 self._forget((one.sop_uid, one.orthanc_id))
 
-    def caught_up(self) -> None:
-        """Everything that the archive held a moment ago is recorded."""
+    def settled(self, keys: Iterable[tuple[str, str]]) -> None:
+        """These (SOP UID, Orthanc id) were recorded by another node, and are in our tables."""
+        with self._lock:
+            for key in keys:
+                self._forget(key)
+
+    def caught_up(self, all_nodes: bool = True) -> None:
+        """Everything that the archive held a moment ago is recorded; whether by all its nodes."""
+        if self._claims and all_nodes:
+            self._claims.forget_old()
         with self._lock:
             self._knows_all = True
             settled = self._monotonic() - SETTLED_S
@@ -240,6 +260,11 @@ class Arrivals:
         content = self._bytes.pop(key, None)
         if content is not None:
             self._bytes_size -= len(content)
+
+
+def _is_in_flight(claim: Claim, now: datetime) -> bool:
+    """Whether what the other node let in may not be stored yet; the nodes' clocks are those of their hosts."""
+    return abs(now.timestamp() - claim.at) <= IN_FLIGHT_S
 
 
 def _facts(content: bytes, sha256: str, newcomer: Header | None, verdict: Verdict, by_dicom: bool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from plugins.journal import Journal
 from plugins.noted import Noted
 from plugins.pushed import Announced
 from plugins.recorder import Recorder
+from plugins.standing import Standing
 from zambezi import clock
 
 log = logging.getLogger("zambezi.follower")
@@ -39,6 +40,11 @@ BUSY_ROUND_S = 0.5
 BUSY = 10
 #: Without a call from Orthanc (events are lost in a crash, and may be), a round comes by itself.
 IDLE_S = 0.5
+#: On PostgreSQL a change may be committed after one with a higher number: so many behind the cursor are looked at
+#: again, until so many seconds after the last new one.
+BACK, BACK_S = 400, 10.0
+#: A node that doesn't record sees a deletion before it is told of the store; it looks again for so long.
+UNTOLD_S = 60.0
 _PARENTS = 20000
 
 
@@ -50,6 +56,7 @@ class Archive(Protocol):
     def instance_ids(self, since: int, limit: int) -> list[str]: ...
     def instance_count(self) -> int: ...
     def issuer(self, orthanc_id: str) -> str: ...
+    def sha256(self, orthanc_id: str) -> str | None: ...
 
 
 class Follower:
@@ -67,6 +74,8 @@ class Follower:
         announced: Callable[[], Announced],
         begin: Callable[[], None],
         recovering: bool = False,
+        standing: Standing | None = None,
+        commits_late: bool = False,
     ) -> None:
         self._archive = archive
         self._journal = journal
@@ -85,6 +94,11 @@ class Follower:
         self._compared = recovering
         self._inventory: set[str] | None = None
         self._taken = 0
+        self._standing = standing
+        self._recorded = standing is None  # whether this node recorded in the round before
+        self._commits_late = commits_late
+        self._looked_back = 0.0
+        self._untold: dict[str, float] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zambezi-follower", daemon=True)
@@ -118,12 +132,19 @@ class Follower:
 
     def round(self, now: datetime) -> bool:
         """One step; True if there is more to do at once."""
+        if self._standing is not None:
+            self._arrivals.settled(self._standing.step(now))
+            if not self._standing.records:
+                return self._stand_by(now)
+            if not self._recorded:  # another one did until now: from where its entries end
+                self._recorded, self._cursor, self._compared, self._inventory = True, None, False, None
         if self._cursor is None:
             self._cursor = self._find_place()
         cursor = self._cursor
         answer = self._archive.changes(cursor.seq, PIECE)
         rows = [self._change(row) for row in answer["Changes"]]
         new = [self._change(row) for row in answer["Changes"] if row["ChangeType"] == "NewInstance"]
+        new = self._late(cursor, bool(rows)) + new
         done = bool(answer["Done"])
         self._taken = len(new)
         self.lag = 0 if done else max(1, int(answer["Last"]) - cursor.seq)
@@ -143,11 +164,42 @@ class Follower:
             self._cursor = reach
             self._arrivals.recorded(instances.values())
         if done:
-            self._arrivals.caught_up()
+            self._arrivals.caught_up(self._standing is None or self._standing.all_know)
         if done and not self._compared:
             self._compare(now)
         self._noted.record(now)
         return not done
+
+    def _late(self, cursor: Change, is_busy: bool) -> list[Change]:
+        """New instances whose rows were committed behind the cursor after it had passed their numbers."""
+        now = time.monotonic()
+        if is_busy:
+            self._looked_back = now + BACK_S
+        if not self._commits_late or not cursor.seq or now > self._looked_back:
+            return []
+        answer = self._archive.changes(max(0, cursor.seq - BACK), BACK)
+        rows = [self._change(row) for row in answer["Changes"] if row["ChangeType"] == "NewInstance"]
+        return self._recorder.unknown([row for row in rows if row.seq <= cursor.seq])
+
+    def _stand_by(self, now: datetime) -> bool:
+        """Another node records. What only this one sees is recorded here: what it deleted, queries, refusals."""
+        self._recorded, self.lag = False, -1
+        self._parents.clear()  # what another one deletes, nobody tells us
+        with self._checking:
+            asked, self._to_check = self._to_check, set()
+        until = time.monotonic()
+        self._untold = {one: end for one, end in self._untold.items() if end > until}
+        candidates = self._recorder.present_in([*asked, *self._untold])
+        gone = dict.fromkeys(self._gone(candidates), "seen")
+        if gone:
+            with self._journal.transaction() as transaction:
+                self._recorder.record_deleted(transaction, gone, now)
+        for one in asked:
+            self._untold.setdefault(one, until + UNTOLD_S)
+        if self._standing is not None and self._standing.knows_others:
+            self._arrivals.caught_up(False)
+        self._noted.record(now)
+        return False
 
     def _run(self) -> None:
         failures, begun = 0, False
@@ -204,9 +256,14 @@ class Follower:
             study = self._parents.get(parent["ParentStudy"]) if parent else None
             if parent and study:
                 instances[orthanc_id] = facts.instance(
-                    one, parent, study, announced, recorded.get(orthanc_id), self._arrivals.digest
+                    one, parent, study, announced, recorded.get(orthanc_id), self._digest
                 )
         return instances
+
+    def _digest(self, sop_uid: str, orthanc_id: str, size: int) -> str | None:
+        """Of what came by another node nobody here saw the bytes: of several nodes, the one that records reads them."""
+        known = self._arrivals.digest(sop_uid, orthanc_id, size)
+        return known if known or self._standing is None else self._archive.sha256(orthanc_id)
 
     def _fetch_parents(self, orthanc_ids: list[str]) -> None:
         missing = [one for one in dict.fromkeys(orthanc_ids) if one not in self._parents]

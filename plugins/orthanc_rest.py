@@ -6,6 +6,7 @@ waits (the core holds its mutex while it waits for Python, Python's lock while i
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import socket
@@ -62,27 +63,34 @@ class OrthancRest:
         found = self.get(f"/instances/{orthanc_id}/simplified-tags")
         return str(found.get("IssuerOfPatientID", "")).strip()
 
+    def sha256(self, orthanc_id: str) -> str | None:
+        """The digest of an instance's file, as it is stored; None where it is gone."""
+        try:
+            return hashlib.sha256(self._call("GET", f"/instances/{orthanc_id}/file", None, as_it_is=True)).hexdigest()
+        except RestRefused:
+            return None
+
     def close(self) -> None:
         if self._connection:
             self._connection.close()
             self._connection = None
 
-    def _call(self, method: str, path: str, body: str | None) -> Any:
+    def _call(self, method: str, path: str, body: str | None, as_it_is: bool = False) -> Any:
         fresh = self._connection is None
         try:
-            return self._exchange(method, path, body)
+            return self._exchange(method, path, body, as_it_is)
         except (OSError, http.client.HTTPException):
             self.close()
             if fresh:
                 raise
         # Orthanc closes a connection that was idle for a second: once more, on a new one.
         try:
-            return self._exchange(method, path, body)
+            return self._exchange(method, path, body, as_it_is)
         except (OSError, http.client.HTTPException):
             self.close()
             raise
 
-    def _exchange(self, method: str, path: str, body: str | None) -> Any:
+    def _exchange(self, method: str, path: str, body: str | None, as_it_is: bool) -> Any:
         if self._connection is None:
             self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout_s)
             self._connection.connect()
@@ -92,4 +100,6 @@ class OrthancRest:
         text = answer.read()
         if answer.status != 200:
             raise RestRefused(f"{method} {path.partition('?')[0]}: HTTP {answer.status}")
+        if as_it_is:
+            return text
         return json.loads(text) if text.strip() else None

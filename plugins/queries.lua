@@ -1,7 +1,7 @@
 -- C-FIND and worklist queries, one line of JSON each, for the journal (Orthanc shows them to Lua alone).
 -- A query is returned unchanged, whatever happens here: recording must never cost a modality its answer.
 
-local path = (os.getenv("ZAMBEZI_HOME") or "data") .. "/plugin/queries.log"
+local path = (os.getenv("ZAMBEZI_NODE_HOME") or os.getenv("ZAMBEZI_HOME") or "data") .. "/plugin/queries.log"
 local maximum = 4000000  -- bytes; the journal takes the file away several times a second
 
 local function record(kind, query, origin)

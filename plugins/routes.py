@@ -15,6 +15,7 @@ from plugins.journal import Journal, JournalMismatch
 from plugins.orthanc_rest import RestRefused
 from plugins.pushed import Announced, Pushed, SnapshotRefused
 from plugins.rules import Rules
+from plugins.standing import Offer, OfferRefused, Standing
 from zambezi import clock
 from zambezi.config import ConfigurationFaults
 
@@ -62,6 +63,7 @@ class Routes:
         take_peers: Callable[[Mapping[str, Any]], None],
         versions: Mapping[str, str],
         lacks: Sequence[str],
+        standing: Standing | None = None,
     ) -> None:
         self._journal = journal
         self._rules = rules
@@ -73,6 +75,7 @@ class Routes:
         self._take_peers = take_peers
         self._versions = versions
         self._lacks = list(lacks)
+        self._standing = standing
         self._waiting = threading.BoundedSemaphore(WAITING)
 
     def answer(self, call: Call) -> Answer:
@@ -86,6 +89,7 @@ class Routes:
         }  # fmt: skip
         writing: dict[str, tuple[str, Callable[[Call], Answer]]] = {
             "reload": ("POST", self._reload),
+            "standing": ("PUT", self._stand),
             **dict.fromkeys(self._pushed, ("PUT", self._push)),
         }
         try:
@@ -94,7 +98,7 @@ class Routes:
             if name in writing:
                 method, act = writing[name]
                 return act(call) if call.method == method else Answer(405, {"error": f"{method} only"})
-        except (RouteFault, SnapshotRefused) as fault:
+        except (RouteFault, SnapshotRefused, OfferRefused) as fault:
             return Answer(400, {"error": str(fault)})
         return Answer(404, {"error": f"no such path: {call.path}"})
 
@@ -110,6 +114,7 @@ class Routes:
                 **{f"{name}_generation": pushed.generation for name, pushed in self._pushed.items()},
                 "follower": following or {"change": 0, "lag": -1, "error": "not started"},
                 "studies_open": self._completeness.open_studies(),
+                **(self._standing.told if self._standing else {}),
             },
         )  # fmt: skip
 
@@ -137,13 +142,19 @@ class Routes:
         told = self._completeness.explain(study)
         return Answer(200, told) if told else Answer(404, {"error": f"no study {study} is recorded"})
 
+    def _stand(self, call: Call) -> Answer:
+        """Who records, and what the others did, by the gateway's word (of several nodes)."""
+        if self._standing is None:
+            return Answer(409, {"error": "this archive has one node; ZAMBEZI_NODES names more"})
+        self._standing.offer(Offer.read(_json(call)))
+        follower = self._follower()
+        if follower:
+            follower.wake()
+        return Answer(200, self._standing.told)
+
     def _push(self, call: Call) -> Answer:
         name = call.path.removeprefix("/zambezi/").rstrip("/")
-        try:
-            document = json.loads(call.body)
-        except ValueError as error:
-            raise RouteFault(f"the body is not JSON: {error}") from error
-        return Answer(200, {"generation": self._pushed[name].put(document)})
+        return Answer(200, {"generation": self._pushed[name].put(_json(call))})
 
     def _reload(self, _: Call) -> Answer:
         try:
@@ -157,6 +168,13 @@ class Routes:
         with self._journal.transaction() as transaction:
             transaction.append("configured", clock.now(), configuration=taken.hash)
         return Answer(200, {"configuration": taken.hash})
+
+
+def _json(call: Call) -> Any:
+    try:
+        return json.loads(call.body)
+    except ValueError as error:
+        raise RouteFault(f"the body is not JSON: {error}") from error
 
 
 def _number(call: Call, name: str, default: int) -> int:

@@ -25,6 +25,7 @@ import orthanc
 
 from plugins import index_id, peers, pushed
 from plugins.arrivals import Arrivals
+from plugins.claims import Claims
 from plugins.completeness import Completeness
 from plugins.door import Door
 from plugins.follower import Follower
@@ -38,6 +39,7 @@ from plugins.refusals import Refusals
 from plugins.routes import Call, Routes
 from plugins.rules import Rules
 from plugins.spool import Spool
+from plugins.standing import Standing
 from plugins.versions import StatusAnswer, lacks
 from plugins.worklist import WorklistAnswer
 from zambezi import __version__, clock, keys
@@ -80,7 +82,14 @@ class Plugin:
         self.http_port = int(configuration["HttpPort"])
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
         self.recovering = configuration.get("DicomServerEnabled") is False
-        self.arrivals = Arrivals(self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering)
+        # Of one node nothing here depends on a gateway, or on anybody else.
+        shared, several = environment.index_dir, bool(environment.nodes)
+        self.standing = Standing(self.journal, environment.node, shared) if several else None
+        self.arrivals = Arrivals(
+            self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
+            claims=Claims(shared / "claims") if several else None,
+        )  # fmt: skip
+        self.commits_late = "PostgreSQL" in configuration
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
         self.index_id = index_id.read_or_create(environment.index_dir)
@@ -89,7 +98,7 @@ class Plugin:
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
-            lambda: self.follower, self.take_peers, self.versions, lacks(frozenset(dir(orthanc))),
+            lambda: self.follower, self.take_peers, self.versions, lacks(frozenset(dir(orthanc))), self.standing,
         )  # fmt: skip
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
@@ -135,7 +144,7 @@ class Plugin:
 
         self.follower = Follower(
             rest, self.journal, self.recorder, self.completeness, self.noted, self.arrivals, self.index_id,
-            lambda: self.announced.content, began, self.recovering,
+            lambda: self.announced.content, began, self.recovering, self.standing, self.commits_late,
         )  # fmt: skip
         self.follower.start()
 

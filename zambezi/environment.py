@@ -7,8 +7,9 @@ plugin inside Orthanc reads it, too.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -43,6 +44,40 @@ class Ports:
     dicom_tls: int
 
 
+@dataclass(frozen=True)
+class Node:
+    """One Orthanc of an installation that has several on one index and one storage (docs/decisions/0015)."""
+
+    name: str
+    host: str
+    orthanc_http: int
+    dicom: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.orthanc_http}"
+
+
+_NODE = re.compile(
+    r"(?P<name>[a-z][a-z0-9-]{0,15})=((?P<host>[A-Za-z0-9.-]+):)?(?P<http>[0-9]{1,5})/(?P<dicom>[0-9]{1,5})"
+)
+
+
+def _nodes(text: str) -> tuple[Node, ...]:
+    """`one=8042/4242,two=8142/4252`: name, HTTP and DICOM port (and HOST: before them, where it isn't this machine)."""
+    found = []
+    for word in text.replace(",", " ").split():
+        read = _NODE.fullmatch(word)
+        if not read or not all(0 < int(read[port]) < 65536 for port in ("http", "dicom")):
+            raise EnvironmentFault(
+                f"ZAMBEZI_NODES: found {word!r}, allowed is NAME=HTTP_PORT/DICOM_PORT or NAME=HOST:HTTP_PORT/DICOM_PORT"
+            )
+        found.append(Node(read["name"], read["host"] or "127.0.0.1", int(read["http"]), int(read["dicom"])))
+    if len({one.name for one in found}) < len(found):
+        raise EnvironmentFault(f"ZAMBEZI_NODES: found {text!r}, allowed is each name once")
+    return tuple(found)
+
+
 def take_secrets(environ: MutableMapping[str, str]) -> None:
     """Read PGPASSWORD (PostgreSQL's own variable) from the file that PGPASSWORD_FILE names, where that is set.
 
@@ -65,6 +100,10 @@ class Environment:
     config_dir: Path
     database_url: str
     ports: Ports
+    #: Empty where there is one Orthanc, as there is unless ZAMBEZI_NODES says otherwise.
+    nodes: tuple[Node, ...] = ()
+    #: Which of them this process is, or asks first.
+    node: str = ""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
@@ -77,6 +116,17 @@ class Environment:
                 ports[name] = int(text)
             else:
                 faults.append(f"{variable}: found {text!r}, allowed is a port number from 1 to 65535")
+        try:
+            nodes = _nodes(environ.get("ZAMBEZI_NODES", ""))
+        except EnvironmentFault as fault:
+            faults.append(str(fault))
+            nodes = ()
+        node = environ.get("ZAMBEZI_NODE", "").strip() or (nodes[0].name if nodes else "")
+        mine = next((one for one in nodes if one.name == node), None)
+        if node and nodes and mine is None:
+            faults.append(f"ZAMBEZI_NODE: found {node!r}, allowed are {', '.join(one.name for one in nodes)}")
+        if mine:
+            ports |= {"orthanc_http": mine.orthanc_http, "dicom": mine.dicom}
         taken: dict[int, str] = {}
         for name, port in ports.items():
             variable = PORTS[name][0]
@@ -94,7 +144,7 @@ class Environment:
         home = Path(environ.get("ZAMBEZI_HOME") or "data").absolute()
         config_dir = Path(environ.get("ZAMBEZI_CONFIG") or REPOSITORY / "orthanc-config").absolute()
         database_url = url or f"sqlite:///{home}/zambezi.db"
-        return cls(home, config_dir, database_url, Ports(**ports))
+        return cls(home, config_dir, database_url, Ports(**ports), nodes, node if nodes else "")
 
     def variables(self) -> dict[str, str]:
         """The same installation as `ZAMBEZI_*` variables, for the processes it starts."""
@@ -103,8 +153,22 @@ class Environment:
             "ZAMBEZI_HOME": str(self.home),
             "ZAMBEZI_CONFIG": str(self.config_dir),
             "ZAMBEZI_DATABASE_URL": self.database_url,
+            "ZAMBEZI_NODES": ",".join(f"{n.name}={n.host}:{n.orthanc_http}/{n.dicom}" for n in self.nodes),
+            "ZAMBEZI_NODE": self.node,
+            "ZAMBEZI_NODE_HOME": str(self.node_dir),
             **{variable: str(getattr(self.ports, name)) for name, (variable, _) in PORTS.items()},
         }
+
+    def at(self, node: Node) -> Environment:
+        """The same installation, seen from another of its nodes."""
+        ports = replace(self.ports, orthanc_http=node.orthanc_http, dicom=node.dicom)
+        return replace(self, ports=ports, node=node.name)
+
+    @property
+    def node_dir(self) -> Path:
+        """What belongs to one node alone lies below; of the first node, and the only one, where it always lay."""
+        is_first = not self.nodes or self.node == self.nodes[0].name
+        return self.home if is_first else self.home / "nodes" / self.node
 
     @property
     def keys_file(self) -> Path:
@@ -130,7 +194,7 @@ class Environment:
     @property
     def plugin_dir(self) -> Path:
         """The plugin's own files: journal.db, worklist.json, announced.json, revocations.json, queries.log."""
-        return self.home / "plugin"
+        return self.node_dir / "plugin"
 
     @property
     def journal_file(self) -> Path:
@@ -158,6 +222,11 @@ class Environment:
     @property
     def orthanc_url(self) -> str:
         return f"http://127.0.0.1:{self.ports.orthanc_http}"
+
+    @property
+    def orthanc_urls(self) -> list[str]:
+        """Every node's, the one that is asked first at the front."""
+        return [one.url for one in self.nodes] or [self.orthanc_url]
 
     @property
     def ris_url(self) -> str:

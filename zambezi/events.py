@@ -22,6 +22,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "configured": ("110100", "U", "rules were loaded"),
     "started": ("110100", "E", "a process started"),
     "stopped": ("110100", "E", "a process stopped"),
+    "lease-taken": ("110100", "E", "a node of several began to record what is stored"),
     # other writers
     "signed-in": ("110114", "E", "a person signed in"),
     "sign-in-failed": ("110114", "E", "a sign-in was refused"),

@@ -111,6 +111,21 @@ KINDS: dict[str, Kind] = {
         ruled=True,
     ),
     # --- the archive
+    "node-away": Kind(
+        Words(
+            "Node away",
+            "Node {source} of the archive doesn't answer since {since}. What only its journal knows behind entry "
+            "{place} (who looked, who was refused, what it held) is missing here.",
+            "The other nodes go on. Bring its machine or its disk back: the missing entries then come by themselves.",
+        ),
+        Words(
+            "Nó ausente",
+            "O nó {source} do arquivo não responde desde {since}. Falta aqui o que só o seu diário sabe depois da "
+            "entrada {place} (quem viu, quem foi recusado, o que reteve).",
+            "Os outros nós continuam. Traga de volta a máquina ou o disco: as entradas em falta chegam então sozinhas.",
+        ),
+        serious=True,
+    ),
     "journal-new": Kind(
         Words(
             "New journal",

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
-from zambezi.environment import Environment
+from zambezi.environment import Environment, Node
 from zambezi.keys import Keys
 
 
@@ -41,10 +42,16 @@ class OrthancRefused(OrthancError):
 
 
 class OrthancClient:
-    """One service's connection (`service` is a name from zambezi.keys.SERVICES). Not for sharing between threads."""
+    """One service's connection (`service` is a name from zambezi.keys.SERVICES). Not for sharing between threads.
 
-    def __init__(self, environment: Environment, keys: Keys, service: str, timeout_s: float = 30) -> None:
-        self._base = environment.orthanc_url
+    Of several nodes it stays with the one that answers, and goes on to the next where nobody listens; or it is for
+    `only` one of them.
+    """
+
+    def __init__(
+        self, environment: Environment, keys: Keys, service: str, timeout_s: float = 30, only: Node | None = None
+    ) -> None:
+        self._bases = [only.url] if only else environment.orthanc_urls
         self._timeout_s = timeout_s
         self._session = requests.Session()
         self._session.auth = keys.basic(service)
@@ -54,17 +61,44 @@ class OrthancClient:
 
     def request(self, method: str, path: str, timeout_s: float | None = None, **how: Any) -> requests.Response:
         """Any call; `how` as in requests (json, data, params, headers). Answers other than 2xx raise."""
-        try:
-            answer = self._session.request(method, self._base + path, timeout=timeout_s or self._timeout_s, **how)
-        except requests.RequestException as error:
-            raise OrthancUnreachable(f"{method} {path}: {type(error).__name__}") from error
-        if not answer.ok:
-            raise OrthancRefused(method, path, answer.status_code, answer.text)
-        return answer
+        for _ in self._bases:
+            try:
+                answer = self._session.request(
+                    method, self._bases[0] + path, timeout=timeout_s or self._timeout_s, **how
+                )
+            except requests.RequestException as error:
+                trouble = OrthancUnreachable(f"{method} {path}: {type(error).__name__}")
+                if not _nobody_listens(error):
+                    raise trouble from error  # it may have been done
+                self._bases = [*self._bases[1:], self._bases[0]]
+                continue
+            if not answer.ok:
+                raise OrthancRefused(method, path, answer.status_code, answer.text)
+            return answer
+        raise trouble
 
     def get(self, path: str, **params: Any) -> Any:
-        """The JSON that a GET answers with."""
+        """The JSON that a GET answers with. The archive's status is that of the node which records for all."""
+        if path == _STATUS and len(self._bases) > 1:
+            return self._status_of_nodes()
         return self.request("GET", path, params=params).json()
+
+    def _status_of_nodes(self) -> dict[str, Any]:
+        told: list[dict[str, Any]] = []
+        first = self._bases
+        for base in first:
+            self._bases = [base]
+            try:
+                told.append(self.request("GET", _STATUS).json())
+            except OrthancUnreachable:
+                continue
+            finally:
+                self._bases = first
+        if not told:
+            raise OrthancUnreachable(f"GET {_STATUS}: none of {len(first)} nodes answers")
+        recording = max(told, key=lambda one: (bool(one.get("records")), one.get("epoch", 0)))
+        known = min(int(one["announced_generation"]) for one in told)
+        return {**recording, "announced_generation": known, "nodes": told}
 
     def post(self, path: str, body: Any) -> Any:
         """The JSON that a POST of JSON answers with."""
@@ -114,3 +148,11 @@ class OrthancClient:
         answers: list[dict[str, str]] = self.get(f"/queries/{made['ID']}/answers", expand="", simplify="")
         self.request("DELETE", f"/queries/{made['ID']}")
         return answers
+
+
+_STATUS = "/zambezi/status"
+
+
+def _nobody_listens(error: requests.RequestException) -> bool:
+    """Whether the request can't have reached anybody."""
+    return isinstance(getattr(error.args[0] if error.args else None, "reason", None), NewConnectionError)

@@ -17,7 +17,7 @@ from sqlalchemy import delete, select
 
 from operations.custody.identity import identify
 from operations.custody.worker import WRITER, Desk
-from zambezi import clock, digests, hold, holding
+from zambezi import clock, digests, hold, holding, nodes
 from zambezi.database import generations
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import AnnouncedInstance, ChainHead, Held
@@ -153,6 +153,8 @@ def is_told(sessions: Sessions, orthanc: OrthancClient) -> bool:
     status = orthanc.get("/zambezi/status")
     with sessions.begin() as session:
         head = session.get(ChainHead, status["journal"])
+        if not nodes.has_all(session, clock.now()):
+            return False  # a node that is away may have held the very file
     return bool(head and head.seq >= status["seq"] and status["follower"]["lag"] == 0)
 
 
