@@ -67,11 +67,13 @@ class Follower:
         entries = [Sealed(self._journal, e["seq"], e["hash"], e["payload"].encode()) for e in answer["entries"]]
         self.seq, self.head = seq + len(entries), answer["head"]
         if entries:
-            self._commit(entries)
+            self._commit(entries, (seq, head))
         return len(entries)
 
-    def _commit(self, entries: Sequence[Sealed]) -> None:
+    def _commit(self, entries: Sequence[Sealed], behind: tuple[int, str]) -> None:
         with self._sessions.begin() as session:
+            if audit.locked_head(session, entries[0].journal) != behind:
+                return  # another gateway has committed them meanwhile
             audit.take_over(session, entries)
             Effects(session, self._settings, self._now()).carry_out(nodes.holding(session, entries))
 

@@ -12,6 +12,7 @@ from zambezi import config as configuration
 from zambezi import keys
 from zambezi.config import schema as schema_of
 from zambezi.environment import Environment, EnvironmentFault
+from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
 
 #: Processes that read their settings when they start; each may be stopped at any moment.
@@ -46,6 +47,18 @@ def keys_of_the_section() -> None:
     click.echo(schema_of.manual(), nl=False)
 
 
+def _reload(environment: Environment, made: Keys) -> None:
+    """Let the archive take the rules, each of its nodes. A refusal is raised at once, a node that is away last."""
+    away: list[OrthancUnreachable] = []
+    for node in environment.nodes or (None,):
+        try:
+            OrthancClient(environment, made, "operations", only=node).post("/zambezi/reload", {})
+        except OrthancUnreachable as error:
+            away.append(error)
+    if away:
+        raise away[0]
+
+
 @config.command("reload")
 def reload_rules() -> None:
     """Check the JSON and let the running processes take it; on a fault everything stays as it was.
@@ -61,7 +74,7 @@ def reload_rules() -> None:
     before = {file: file.read_bytes() for file in environment.orthanc_config_dir.glob("*.json")}
     preparing.write_orthanc_configuration(environment, made)
     try:
-        OrthancClient(environment, made, "operations").post("/zambezi/reload", {})
+        _reload(environment, made)
     except OrthancRefused as refused:
         for file in environment.orthanc_config_dir.glob("*.json"):
             file.unlink()

@@ -100,7 +100,7 @@ def filled(
     values = {
         "RUN": str(environment.run_dir),
         "LISTEN": "\n    ".join(listens),
-        "ORTHANC": f"127.0.0.1:{environment.ports.orthanc_http}",
+        "ORTHANC": _upstream(environment),
         "RIS": f"127.0.0.1:{environment.ports.ris}",
         "OHIF": str(OHIF),
         "PARTS": str(TEMPLATE),
@@ -122,6 +122,14 @@ def filled(
     for name, value in values.items():
         template = template.replace(f"@{name}@", value)
     return template
+
+
+def _upstream(environment: Environment) -> str:
+    """Orthanc's address. Of several nodes the first is asked; another one where it doesn't answer, for ten seconds."""
+    if not environment.nodes:
+        return f"127.0.0.1:{environment.ports.orthanc_http}"
+    first, *others = (f"{node.host}:{node.orthanc_http}" for node in environment.nodes)
+    return "; server ".join([f"{first} max_fails=1 fail_timeout=10s", *(f"{other} backup" for other in others)])
 
 
 def write(environment: Environment, configuration: Configuration, keys: Keys, environ: Mapping[str, str]) -> None:

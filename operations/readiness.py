@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import requests
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +26,11 @@ def probes(environment: Environment, keys: Keys, sessions: Sessions, since: date
     ports = environment.ports
     return {
         "orthanc": lambda: _orthanc(environment, keys) or _port("DICOM", ports.dicom),
+        **{
+            f"orthanc-{node.name}": partial(_node, environment.at(node), keys)
+            for node in environment.nodes[1:]
+            if node.host == "127.0.0.1"
+        },
         "ris": lambda: _http("its pages", f"{environment.ris_url}/health/live"),
         "gateway": lambda: _port("HL7", ports.mllp) or _port("MPPS", ports.mpps),
         "migration": lambda: _heartbeat(sessions, "migration", since),
@@ -33,9 +39,14 @@ def probes(environment: Environment, keys: Keys, sessions: Sessions, since: date
     }
 
 
+def _node(environment: Environment, keys: Keys) -> str:
+    return _orthanc(environment, keys) or _port("DICOM", environment.ports.dicom)
+
+
 def _orthanc(environment: Environment, keys: Keys) -> str:
+    own = next((node for node in environment.nodes if node.name == environment.node), None)
     try:
-        OrthancClient(environment, keys, "operations", timeout_s=3).get("/zambezi/door")
+        OrthancClient(environment, keys, "operations", timeout_s=3, only=own).get("/zambezi/door")
     except OrthancError as error:
         return f"HTTP {environment.ports.orthanc_http}: {error}"
     return ""

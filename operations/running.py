@@ -130,7 +130,8 @@ def _wait_until_ready(environment: Environment, keys: Keys, started: datetime) -
     """Wait for every process, a line each; False when one did not come up, said with the end of its log."""
     engine = connect(environment.database_url, "operations")
     waiting = readiness.probes(environment, keys, sessions(engine, "operations"), started)
-    waiting = {name: probe for name, probe in waiting.items() if name in supervision.present()}
+    started_here = {*supervision.present(), *supervision.nodes(environment)}
+    waiting = {name: probe for name, probe in waiting.items() if name in started_here}
     failed: dict[str, set[int]] = {}
     why = dict.fromkeys(waiting, "")
     begun = time.monotonic()

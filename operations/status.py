@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -120,12 +120,13 @@ def parts(rows: list[ProcessState], running: list[supervision.Process] | None, n
     """Each process, put together from its row and from supervisord's answer (None: nothing runs)."""
     said = {row.process: row for row in rows}
     seen = {process.name: process for process in running or []}
-    return [_part(name, said.get(name), seen.get(name), now) for name in supervision.present()]
+    nodes = [name for name in seen if name.startswith("orthanc-")]
+    return [_part(name, said.get(name), seen.get(name), now) for name in (*supervision.present(), *nodes)]
 
 
 def _part(name: str, row: ProcessState | None, seen: supervision.Process | None, now: datetime) -> Part:
     state = seen.state.lower() if seen else "stopped"
-    if state == "running" and name not in SPEECHLESS:
+    if state == "running" and name.partition("-")[0] not in SPEECHLESS:
         last = clock.parse(row.at).timestamp() if row else 0
         if last < (seen.since if seen else 0):
             state = "starting"
@@ -168,6 +169,7 @@ def look(environment: Environment, now: datetime) -> Status:
     trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
+    trouble += _silent_nodes(environment, archive)
     said = [row.configuration for row in sorted(rows, key=lambda row: row.at)] if running else []
     configuration = str(archive.get("configuration") or (said[-1] if said else on_disk))
     return Status(
@@ -210,6 +212,13 @@ def _archive(environment: Environment) -> dict[str, Any]:
     client = OrthancClient(environment, keys.load(environment.keys_file), "operations", timeout_s=5)
     found: dict[str, Any] = client.get("/zambezi/status")
     return found
+
+
+def _silent_nodes(environment: Environment, archive: dict[str, Any]) -> list[str]:
+    """The nodes that don't answer, as sentences."""
+    answer = {one["node"] for one in archive.get("nodes", [])}
+    silent = [node for node in environment.nodes if archive and node.name not in answer]
+    return [f"the archive's node {node.name} doesn't answer; the others go on" for node in silent]
 
 
 def _tried(ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
@@ -256,6 +265,7 @@ def lines(found: Status) -> list[str]:
         out.append(f"  journal entry {archive.get('seq', '?')}, {follower.get('lag', '?')} changes behind")
         if follower.get("error"):
             out.append(f"  {follower['error']}")
+        out += [f"  {_node(one)}" for one in archive.get("nodes", [])]
         out += [f"  this version can't: {sentence}" for sentence in archive.get("lacks", [])]
     out += [f"  {number:>6}  {what}" for what, number in sorted(found.queues.items()) if number]
     out += [
@@ -269,6 +279,11 @@ def lines(found: Status) -> list[str]:
     out += [f"  alerts by {one.name}: the last told at {one.sent_at[:19]}" for one in found.alerts if one.sent_at]
     out += [f"! {sentence}" for sentence in (*found.paused, *found.trouble)]
     return out
+
+
+def _node(told: Mapping[str, Any]) -> str:
+    does = f"records for all, epoch {told['epoch']}" if told["records"] else "answers, and another one records"
+    return f"node {told['node']} {does}; its journal {told['journal']} has {told['seq']} entries"
 
 
 def _facts(part: Part, configuration: str) -> str:

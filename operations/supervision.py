@@ -74,7 +74,7 @@ def configuration(environment: Environment, processes: list[str]) -> str:
         f"childlogdir={logs}",
         "identifier=zambezi",
     ]
-    for order, name in enumerate(processes):
+    for order, name in enumerate([*processes, *nodes(environment)]):
         lines += [
             f"[program:{name}]",
             f"command={command(environment, name)}",
@@ -85,7 +85,7 @@ def configuration(environment: Environment, processes: list[str]) -> str:
             "startsecs=1",
             # Supervisord waits a second longer after each failed start; giving up would need a person at night.
             "startretries=1000",
-            f"stopwaitsecs={_STOP_SECONDS.get(name, 15)}",
+            f"stopwaitsecs={_STOP_SECONDS.get(name.partition('-')[0], 15)}",
             "stopasgroup=false",
             "killasgroup=true",
             "redirect_stderr=true",
@@ -96,21 +96,28 @@ def configuration(environment: Environment, processes: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def nodes(environment: Environment) -> list[str]:
+    """The other Orthancs of an installation that has several on this machine, as processes: `orthanc-NAME`."""
+    return [f"orthanc-{node.name}" for node in environment.nodes[1:] if node.host == "127.0.0.1"]
+
+
 def command(environment: Environment, name: str) -> str:
     """The command line of a process, quoted as a shell takes it."""
-    module = PROCESSES[name]
+    module = PROCESSES[name.partition("-")[0]]
     # -P: the working folder is ZAMBEZI_HOME/run and must not be imported from.
     return f"{sys.executable} -P -m {module}" if module else NGINX.format(run=environment.run_dir)
 
 
 def variables(name: str) -> dict[str, str]:
     """What a process needs in its environment beside the installation's own variables."""
-    if name != "orthanc":
+    process, _, node = name.partition("-")
+    if process != "orthanc":
         return {"PYTHONPATH": str(REPOSITORY), "PYTHONNOUSERSITE": "1"}
     # The interpreter inside Orthanc knows nothing of our virtual environment; and Debian's DCMTK leaves
     # Nagle's algorithm on, at a third of the speed, unless this variable says otherwise.
     packages = sysconfig.get_paths()["purelib"]
-    return {"PYTHONPATH": f"{REPOSITORY}:{packages}", "PYTHONNOUSERSITE": "1", "TCP_NODELAY": "1"}
+    found = {"PYTHONPATH": f"{REPOSITORY}:{packages}", "PYTHONNOUSERSITE": "1", "TCP_NODELAY": "1"}
+    return {**found, "ZAMBEZI_NODE": node} if node else found
 
 
 def socket(environment: Environment) -> Path:

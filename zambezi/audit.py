@@ -56,6 +56,12 @@ def head(session: Session, journal: str) -> tuple[int, str]:
     return (found.seq, found.hash) if found else (0, "")
 
 
+def locked_head(session: Session, journal: str) -> tuple[int, str]:
+    """The same, and nobody else appends to the chain before this transaction ends."""
+    found = _locked_head(session, journal)
+    return found.seq, found.hash
+
+
 def verify(session: Session) -> list[Broken]:
     """Walk every chain in the central table: the first broken place of each, and heads that don't fit."""
     broken = []

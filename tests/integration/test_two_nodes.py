@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +36,30 @@ class House:
     one: Archive
     two: Archive
     sessions: Sessions
-    gateway: subprocess.Popen[bytes] | None = None
+    gateways: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start_gateway(self) -> None:
+    def start_gateways(self) -> None:
+        """Two, as a site may have them."""
         environ = {**os.environ, **self.one.variables, "PYTHONPATH": str(REPOSITORY)}
         environ["ZAMBEZI_CONFIG"] = str(self.one.environment.orthanc_config_dir)
-        with (self.one.home / "gateway.log").open("ab") as log:
-            self.gateway = subprocess.Popen(
-                [sys.executable, "-m", "gateway.service"], env=environ, stdout=log, stderr=log
-            )
+        for _ in range(2):
+            mllp, mpps = map(str, free_ports(2))
+            own = {**environ, "ZAMBEZI_MLLP_PORT": mllp, "ZAMBEZI_MPPS_PORT": mpps}
+            with (self.one.home / "gateway.log").open("ab") as log:
+                self.gateways.append(
+                    subprocess.Popen([sys.executable, "-m", "gateway.service"], env=own, stdout=log, stderr=log)
+                )
 
-    def kill_gateway(self) -> None:
-        assert self.gateway is not None
-        self.gateway.kill()
-        self.gateway.wait()
+    def kill_gateways(self) -> None:
+        while self.gateways:
+            one = self.gateways.pop()
+            one.kill()
+            one.wait()
+
+    def end_lease(self) -> None:
+        """As if the time that the gateway waits for a node that is away were over."""
+        with self.sessions.begin() as session:
+            session.scalars(select(FollowerLease)).one().lease_until = "2026-01-01T00:00:00.000000Z"
 
     def recorder(self) -> str:
         """Which node records; empty where none, or both, would."""
@@ -99,21 +111,22 @@ def house(postgres_cluster: postgres.Cluster, tmp_path_factory: pytest.TempPathF
         plugins = (config / "20-plugins.json").read_text()
         (config / "20-plugins.json").write_text(plugins.replace('libOrthancGdcm.so"', f'libOrthancGdcm.so", "{INDEX}"'))
         (config / "25-postgresql.json").write_text(
-            f'{{"PostgreSQL": {{"EnableIndex": true, "EnableStorage": false, "Host": "127.0.0.1", "Port": '
-            f'{postgres_cluster.port}, "Database": "{index.rpartition("/")[2]}", "Username": "zambezi", "Password": "", '
-            f'"IndexConnectionsCount": 4}}}}'
-        )
+            json.dumps({"PostgreSQL": {
+                "EnableIndex": True, "EnableStorage": False, "Host": "127.0.0.1", "Port": postgres_cluster.port,
+                "Database": index.rpartition("/")[2], "Username": "zambezi", "Password": "", "IndexConnectionsCount": 4,
+            }})
+        )  # fmt: skip
         engine = connect(central, "test")
         upgrade(engine)
         made = House(one, two, sessions(engine, "test"))
         begin(one)  # the first alone: it makes the index's tables
         begin(two)
-        made.start_gateway()
+        made.start_gateways()
         try:
             until(lambda: made.recorder() == "one", 30)
             yield made
         finally:
-            made.kill_gateway()
+            made.kill_gateways()
             for node in (one, two):
                 if node.process and node.process.poll() is None:
                     node.kill()
@@ -137,3 +150,74 @@ def test_stores_to_both_nodes_are_each_recorded_once(house: House):
     assert len({entry.journal for entry in stored}) == 1
     # The node that doesn't record knows them, too.
     until(lambda: house.two.journal_rows("SELECT count(*) FROM instances WHERE study_uid = '1.2.3.1'") == [(60,)])
+
+
+def test_a_conflict_across_the_nodes_is_held_whole(house: House):
+    first = image("1.2.3.2", PatientID="ACROSS")
+    other = image("1.2.3.2", PatientID="ACROSS", SOPInstanceUID=first.SOPInstanceUID, PixelData=bytes([9] * 64))
+    other.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    assert house.one.send(first) == [0]
+    # At once, before any table of the other node tells of the first: nobody knows which of them Orthanc stores.
+    assert house.two.send(other) != [0]
+    assert house.two.send(first) == [0]
+    held = until(lambda: house.all(Held, Held.sop_uid == first.SOPInstanceUID))
+    assert {one.why for one in held} == {"conflict"}
+    assert (house.one.environment.hold_dir / held[0].sha256[:2] / f"{held[0].sha256}.dcm").exists()
+
+
+def test_the_recorder_is_killed_and_comes_back(house: House):
+    epoch = standing(house.one)["epoch"]
+    house.one.send(*[image("1.2.3.3", PatientID="KILLED") for _ in range(5)])
+    until(lambda: house.stored()["1.2.3.3"] == 5)
+    # What the second node stores while nobody records waits in /changes.
+    house.one.kill()
+    time.sleep(1)  # a renewal that is under way
+    house.end_lease()
+    assert house.two.send(*[image("1.2.3.3", PatientID="KILLED") for _ in range(7)]) == [0] * 7
+    until(lambda: house.recorder() == "two", 40)
+    assert standing(house.two)["epoch"] > epoch
+    until(lambda: house.stored()["1.2.3.3"] == 12)
+    begin(house.one)
+    until(
+        lambda: len(house.one.journal_rows("SELECT 1 FROM instances WHERE study_uid = '1.2.3.3' AND present = 1")) == 12
+    )
+    assert house.recorder() == "two"
+    house.one.send(*[image("1.2.3.3", PatientID="KILLED") for _ in range(3)])
+    until(lambda: house.stored()["1.2.3.3"] >= 15)
+    assert house.stored()["1.2.3.3"] == 15
+    with house.sessions() as session:
+        assert audit.verify(session) == []
+    assert house.all(ExceptionItem, ExceptionItem.kind == "journal-new") == []
+
+
+def test_with_the_gateway_away_the_recorder_goes_on_and_what_a_relieved_one_wrote_does_not_count(house: House):
+    until(lambda: house.recorder() == "two")
+    house.kill_gateways()
+    house.one.send(*[image("1.2.3.4", PatientID="AWAY") for _ in range(4)])
+    count = "SELECT count(*) FROM instances WHERE study_uid = '1.2.3.4' AND present = 1"
+    until(lambda: house.two.journal_rows(count) == [(4,)])
+    # Its machine goes, and with it the entries that nobody has read. The other one tells of the same.
+    house.two.kill()
+    house.end_lease()
+    house.start_gateways()
+    until(lambda: house.recorder() == "one", 40)
+    until(lambda: house.stored()["1.2.3.4"] == 4)
+    begin(house.two)
+    until(lambda: len(house.all(AuditEntry, AuditEntry.event == "stored", AuditEntry.study_uid == "1.2.3.4")) == 8)
+    assert house.stored()["1.2.3.4"] == 4
+    until(lambda: house.two.journal_rows(count) == [(4,)])
+    with house.sessions() as session:
+        assert audit.verify(session) == []
+    # And back again: it goes on where the other one stopped, with its own late entries forgotten. The other one hangs,
+    # and when it wakes up it must not record any more.
+    assert house.one.process is not None
+    house.one.process.send_signal(signal.SIGSTOP)
+    house.two.send(image("1.2.3.4", PatientID="AWAY"))
+    until(lambda: standing(house.two)["records"], 40)
+    house.one.process.send_signal(signal.SIGCONT)
+    until(lambda: house.stored()["1.2.3.4"] >= 5)
+    until(lambda: house.recorder() == "two")
+    house.two.send(image("1.2.3.4", PatientID="AWAY"))
+    until(lambda: house.one.journal_rows(count) == [(6,)])
+    assert house.stored()["1.2.3.4"] == 6
+    assert "entry" not in (house.one.home / "gateway.log").read_text()
