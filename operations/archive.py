@@ -42,6 +42,9 @@ def main() -> None:
         program = find_orthanc(os.environ)
         check(environment, configuration)
         variables = program_environment(os.environ, environment)
+        folder = environment.orthanc_config_dir
+        if environment.nodes:
+            folder = node_configuration(environment, configuration, os.environ)
         recovery.run(environment, keys.load(environment.keys_file), configuration, program, variables)
     except (ArchiveFault, EnvironmentFault, ConfigurationFaults, recovery.RecoveryFault) as fault:
         for line in str(fault).splitlines():
@@ -50,12 +53,11 @@ def main() -> None:
     except FileNotFoundError as fault:
         log.error("%s is not there; `zambezi up` makes it", fault.filename)
         sys.exit(2)
-    folder = node_configuration(environment, configuration) if environment.nodes else environment.orthanc_config_dir
     log.info("starting Orthanc%s", f", node {environment.node}" if environment.node else "")
     os.execve(program, [program, str(folder)], variables)  # noqa: S606  no shell is wanted
 
 
-def node_configuration(environment: Environment, configuration: Configuration) -> Path:
+def node_configuration(environment: Environment, configuration: Configuration, environ: Mapping[str, str]) -> Path:
     """The configuration of one of several nodes, in one file: that of all, but for what belongs to a node alone."""
     if "PostgreSQL" not in configuration.orthanc:
         raise ArchiveFault(
@@ -63,8 +65,9 @@ def node_configuration(environment: Environment, configuration: Configuration) -
             " put the index into PostgreSQL first (docs/install.md)"
         )
     own = environment.node_dir / "orthanc"
-    # The password stays where it was; Orthanc reads the variable itself.
-    index = {**configuration.orthanc["PostgreSQL"], "Lock": False, "Password": "${PGPASSWORD}"}
+    index = {**configuration.orthanc["PostgreSQL"], "Lock": False}
+    if index.get("Password") == environ.get("PGPASSWORD"):
+        index["Password"] = "${PGPASSWORD}"  # it isn't written; Orthanc reads the variable itself
     apart: dict[str, object] = {
         "DatabaseServerIdentifier": f"zambezi-{environment.node}",
         "HttpPort": environment.ports.orthanc_http, "DicomPort": environment.ports.dicom,
