@@ -80,6 +80,8 @@ class Follower:
     def _note_new_journal(self) -> None:
         """A journal that was never followed while another one was: somebody took the old file away."""
         with self._sessions.begin() as session:
+            if not self._node:
+                nodes.one_again(session)
             others = self._before(session)
             if not others or self._journal in others:
                 return

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from zambezi import clock
@@ -54,6 +54,15 @@ def holding(session: Session, entries: Sequence[Sealed]) -> list[Sealed]:
         if not (is_fenced and is_recorded(facts)):
             held.append(entry)
     return held
+
+
+def one_again(session: Session) -> None:
+    """The archive has one node now, and nobody to be relieved by: what its journal says from here on holds."""
+    for fence in session.scalars(select(FencedEntries).where(FencedEntries.last.is_(None))):
+        head = session.get(ChainHead, fence.journal)
+        fence.last = head.seq if head else 0
+    session.execute(delete(NodeJournal))
+    session.execute(delete(FollowerLease))
 
 
 def has_all(session: Session, now: datetime) -> bool:
