@@ -133,13 +133,20 @@ class Nodes:
             .on_conflict_do_nothing()
         )
         row = session.scalars(select(FollowerLease).with_for_update()).one()
+        known = max((max(one["epoch"], one["marked"]) for one in told.values()), default=0)
+        if known > row.fence:
+            log.warning("the nodes know epoch %s, the database %s; going beyond it", known, row.fence)
+            row.fence, row.state, row.lease_owner = known, "free", None  # a database from a backup
+            session.flush()
         holder = row.lease_owner or ""
-        name = chosen(holder, row.lease_until or "", list(told), now)
+        name = chosen(holder, row.lease_until or "", sorted(told, key=lambda one: not told[one]["records"]), now)
         if name and name == holder:
             if name in told:
                 with suppress(Fenced):
                     leases.renew(session, Lease(FollowerLease, row.id, row.fence, holder), now=now, lease=LEASE)
         elif name:
+            row.next_at = clock.text(now)
+            session.flush()
             claimed = leases.claim(
                 session, FollowerLease, ready=("free",), working="following", now=now, owner=name, lease=LEASE
             )

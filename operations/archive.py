@@ -67,7 +67,7 @@ def node_configuration(environment: Environment, configuration: Configuration, e
     own = environment.node_dir / "orthanc"
     index = {**configuration.orthanc["PostgreSQL"], "Lock": False}
     if index.get("Password") == environ.get("PGPASSWORD"):
-        index["Password"] = "${PGPASSWORD}"  # it isn't written; Orthanc reads the variable itself
+        index["Password"] = "${PGPASSWORD}"  # noqa: S105  it isn't written: Orthanc reads the variable itself
     apart: dict[str, object] = {
         "DatabaseServerIdentifier": f"zambezi-{environment.node}",
         "HttpPort": environment.ports.orthanc_http, "DicomPort": environment.ports.dicom,

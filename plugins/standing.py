@@ -83,11 +83,15 @@ class Standing:
         self.all_know = False
         #: The gateway granted it to another by this epoch, whether that one has begun or not.
         self._relieved = 0
+        self._mark = ("", 0)
 
     @property
     def told(self) -> dict[str, Any]:
         """For `GET /zambezi/status`."""
-        return {"node": self.node, "records": self.records, "epoch": self.epoch, "applied": self.others.applied()}
+        return {
+            "node": self.node, "records": self.records, "epoch": self.epoch, "applied": self.others.applied(),
+            "marked": self._mark[1],
+        }  # fmt: skip
 
     def offer(self, offer: Offer) -> None:
         """Kept until the follower's thread takes it; a newer one takes the place of an older."""
@@ -108,7 +112,8 @@ class Standing:
             self._relieved = offer.epoch if offer.holder != self.node else 0
             if offer.holder == self.node and offer.epoch > self.epoch and self.knows_others:
                 self._begin(offer.epoch, now)
-        records = self._marked() == (self.node, self.epoch) and self._relieved <= self.epoch
+        self._mark = self._marked()
+        records = self._mark == (self.node, self.epoch) and self._relieved <= self.epoch
         if records != self.records:
             log.warning("node %s %s", self.node, f"records, epoch {self.epoch}" if records else "doesn't record")
         self.records = records

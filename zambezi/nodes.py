@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from zambezi import clock
@@ -62,7 +62,8 @@ def one_again(session: Session) -> None:
         head = session.get(ChainHead, fence.journal)
         fence.last = head.seq if head else 0
     session.execute(delete(NodeJournal))
-    session.execute(delete(FollowerLease))
+    # The epoch stays: the nodes know it, should there be several again.
+    session.execute(update(FollowerLease).values(state="free", lease_owner=None, lease_until=None))
 
 
 def has_all(session: Session, now: datetime) -> bool:

@@ -49,6 +49,7 @@ class FakeNode:
     entries: list[Sealed] = field(default_factory=list)
     offers: list[dict[str, Any]] = field(default_factory=list)
     is_up: bool = True
+    epoch: int = 0
 
     @property
     def journal(self) -> str:
@@ -66,7 +67,10 @@ class FakeNode:
         return self
 
     def json(self) -> dict[str, Any]:
-        return {"journal": self.journal, "seq": len(self.entries), "applied": {}}
+        return {
+            "journal": self.journal, "seq": len(self.entries), "applied": {}, "records": False, "epoch": self.epoch,
+            "marked": self.epoch,
+        }  # fmt: skip
 
 
 @dataclass
@@ -133,6 +137,25 @@ def test_what_a_relieved_node_recorded_late_does_not_hold_and_what_it_alone_know
     desk.one.add("lease-taken", node="one", epoch=3)
     desk.one.add("stored", study_uid="1", sop_uid="1.2")
     assert desk.take_over(desk.one) == ["lease-taken", "lease-taken", "stored"]
+
+
+def test_a_database_from_a_backup_goes_beyond_the_epoch_that_the_nodes_know(desk: Desk):
+    desk.round()
+    desk.one.epoch = desk.two.epoch = 7
+    desk.round()
+    assert (desk.two.offers[-1]["holder"], desk.two.offers[-1]["epoch"]) == ("one", 8)
+
+
+def test_back_to_one_node_what_it_records_holds(desk: Desk):
+    desk.round()
+    desk.one.add("lease-taken", node="one", epoch=1)
+    desk.take_over(desk.one)
+    desk.one.is_up = False
+    desk.round(LEASE.total_seconds() + 1)
+    with desk.sessions.begin() as session:
+        nodes.one_again(session)
+    desk.one.add("study-began", study_uid="1")
+    assert desk.take_over(desk.one) == ["study-began"]
 
 
 def test_a_node_that_is_away_is_missed_until_its_journal_is_here(desk: Desk):
