@@ -255,7 +255,9 @@ def lines(found: Status) -> list[str]:
         out.append("  The JSON says something newer than what runs (or `up` had variables that this shell lacks):")
         out.append("  `zambezi config reload` takes it.")
     for part in found.parts:
-        out.append(f"  {part.name:<11}{part.state:<9}{part.since[:19]:<21}{_facts(part, found.configuration)}".rstrip())
+        out.append(
+            f"  {part.name + ' ':<11}{part.state:<9}{part.since[:19]:<21}{_facts(part, found.configuration)}".rstrip()
+        )
         if part.last_error:
             out.append(f"             last error {part.last_error_at[:19]}: {part.last_error}")
     if found.archive:

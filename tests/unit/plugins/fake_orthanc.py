@@ -75,3 +75,6 @@ class FakeOrthanc:
 
     def issuer(self, orthanc_id: str) -> str:
         return ""
+
+    def sha256(self, orthanc_id: str) -> str | None:
+        return f"read {orthanc_id}" if orthanc_id in self.held else None
