@@ -182,6 +182,32 @@ def test_who_was_relieved_forgets_what_it_recorded_late_and_later_goes_on_withou
     assert house.two.standing.records is False
 
 
+def test_what_no_other_node_told_of_is_recorded_anew_by_who_was_relieved(house: House):
+    house.orthanc.store("i1")
+    house.follow(house.one)
+    house.bring(house.two)
+    house.orthanc.store("i2")
+    house.follow(house.one)
+    house.follow(house.one, seconds=31)
+    # The other one is granted it and dies at once, before anybody has read the first one's last entries.
+    house.grant("two")
+    house.bring(house.one, reads=False)
+    house.orthanc.store("i3")
+    house.follow(house.one)  # nobody records: the mark is still its own
+    assert [one["orthanc_id"] for one in house.one.entries("stored")] == ["i1", "i2"]
+    house.grant("one")
+    house.bring(house.one)
+    house.follow(house.one)
+    house.follow(house.one, seconds=31)
+    house.bring(house.two)
+    house.follow(house.two)
+    holding = [one for one in house.one.entries(*BROUGHT) if one["seq"] > house.one.fenced[0][1]]  # type: ignore[operator]  # closed by now
+    assert [one["orthanc_id"] for one in holding if one["event"] == "stored"] == ["i2", "i3"]
+    routed = [one["instances"] for one in holding if one["event"] == "routed"]
+    assert [one[0] for one in routed[0]] == ["i1", "i2", "i3"]
+    assert house.one.tables() == house.two.tables()
+
+
 def test_what_was_deleted_through_the_other_node_is_told_by_that_one_once(house: House):
     house.orthanc.store("i1")
     house.orthanc.store("i2")
