@@ -139,9 +139,11 @@ class Nodes:
             row.fence, row.state, row.lease_owner = known, "free", None  # a database from a backup
             session.flush()
         holder = row.lease_owner or ""
-        name = chosen(holder, row.lease_until or "", sorted(told, key=lambda one: not told[one]["records"]), now)
+        # Who answers, but can't follow (its disk is full, say), is as good as away.
+        able = sorted((n for n in told if not told[n]["follower"]["error"]), key=lambda n: not told[n]["records"])
+        name = chosen(holder, row.lease_until or "", able, now)
         if name and name == holder:
-            if name in told:
+            if name in able:
                 with suppress(Fenced):
                     leases.renew(session, Lease(FollowerLease, row.id, row.fence, holder), now=now, lease=LEASE)
         elif name:

@@ -148,6 +148,8 @@ class Environment:
 
     def variables(self) -> dict[str, str]:
         """The same installation as `ZAMBEZI_*` variables, for the processes it starts."""
+        # One configuration for all nodes, with one hash: a node's own ports stand in ZAMBEZI_NODES.
+        ports = self.at(self.nodes[0]).ports if self.nodes else self.ports
         return {
             "ZAMBEZI_REPOSITORY": str(REPOSITORY),
             "ZAMBEZI_HOME": str(self.home),
@@ -156,7 +158,7 @@ class Environment:
             "ZAMBEZI_NODES": ",".join(f"{n.name}={n.host}:{n.orthanc_http}/{n.dicom}" for n in self.nodes),
             "ZAMBEZI_NODE": self.node,
             "ZAMBEZI_NODE_HOME": str(self.node_dir),
-            **{variable: str(getattr(self.ports, name)) for name, (variable, _) in PORTS.items()},
+            **{variable: str(getattr(ports, name)) for name, (variable, _) in PORTS.items()},
         }
 
     def at(self, node: Node) -> Environment:

@@ -148,6 +148,7 @@ def test_stores_to_both_nodes_are_each_recorded_once(house: House):
     stored = house.all(AuditEntry, AuditEntry.event == "stored", AuditEntry.study_uid == "1.2.3.1")
     assert {entry.sop_uid for entry in stored} == {one.SOPInstanceUID for one in images}
     assert len({entry.journal for entry in stored}) == 1
+    assert standing(house.one)["configuration"] == standing(house.two)["configuration"]
     # The node that doesn't record knows them, too.
     until(lambda: house.two.journal_rows("SELECT count(*) FROM instances WHERE study_uid = '1.2.3.1'") == [(60,)])
 

@@ -50,6 +50,7 @@ class FakeNode:
     offers: list[dict[str, Any]] = field(default_factory=list)
     is_up: bool = True
     epoch: int = 0
+    error: str = ""
 
     @property
     def journal(self) -> str:
@@ -69,7 +70,7 @@ class FakeNode:
     def json(self) -> dict[str, Any]:
         return {
             "journal": self.journal, "seq": len(self.entries), "applied": {}, "records": False, "epoch": self.epoch,
-            "marked": self.epoch,
+            "marked": self.epoch, "follower": {"error": self.error},
         }  # fmt: skip
 
 
@@ -144,6 +145,16 @@ def test_a_database_from_a_backup_goes_beyond_the_epoch_that_the_nodes_know(desk
     desk.one.epoch = desk.two.epoch = 7
     desk.round()
     assert (desk.two.offers[-1]["holder"], desk.two.offers[-1]["epoch"]) == ("one", 8)
+
+
+def test_who_answers_and_can_not_follow_is_relieved_unless_nobody_can(desk: Desk):
+    desk.round()
+    desk.one.error = desk.two.error = "OperationalError"
+    desk.round(LEASE.total_seconds() + 1)
+    assert desk.two.offers[-1]["holder"] == "one"
+    desk.two.error = ""
+    desk.round()
+    assert desk.two.offers[-1]["holder"] == "two"
 
 
 def test_back_to_one_node_what_it_records_holds(desk: Desk):
