@@ -68,9 +68,9 @@ class OrthancClient:
                 )
             except requests.RequestException as error:
                 trouble = OrthancUnreachable(f"{method} {path}: {type(error).__name__}")
-                if not _nobody_listens(error):
-                    raise trouble from error  # it may have been done
                 self._bases = [*self._bases[1:], self._bases[0]]
+                if not _nobody_listens(error):
+                    raise trouble from error  # it may have been done: whoever asked decides
                 continue
             if not answer.ok:
                 raise OrthancRefused(method, path, answer.status_code, answer.text)
@@ -89,7 +89,7 @@ class OrthancClient:
         for base in first:
             self._bases = [base]
             try:
-                told.append(self.request("GET", _STATUS).json())
+                told.append(self.request("GET", _STATUS, timeout_s=min(_ASK_S, self._timeout_s)).json())
             except OrthancUnreachable:
                 continue
             finally:
@@ -151,6 +151,8 @@ class OrthancClient:
 
 
 _STATUS = "/zambezi/status"
+#: A node that hangs must not keep the others' answer waiting.
+_ASK_S = 5.0
 
 
 def _nobody_listens(error: requests.RequestException) -> bool:

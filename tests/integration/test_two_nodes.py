@@ -21,6 +21,7 @@ from sqlalchemy import func, select
 from tests import postgres
 from tests.integration.archive_fixture import Archive, free_ports, image, until
 from zambezi import audit
+from zambezi.access import tokens
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import AuditEntry, ExceptionItem, FollowerLease, Held, Study
 from zambezi.database.upgrade import upgrade
@@ -151,6 +152,22 @@ def test_stores_to_both_nodes_are_each_recorded_once(house: House):
     assert standing(house.one)["configuration"] == standing(house.two)["configuration"]
     # The node that doesn't record knows them, too.
     until(lambda: house.two.journal_rows("SELECT count(*) FROM instances WHERE study_uid = '1.2.3.1'") == [(60,)])
+
+
+def test_both_nodes_have_the_worklist_and_show_a_study_to_whom_its_token_names_it(house: House):
+    one, two = (
+        (lambda: standing(house.one)["worklist_generation"]),
+        (lambda: standing(house.two)["worklist_generation"]),
+    )
+    until(lambda: one() == two() > 0)
+    made = tokens.begin("ana", "session", "referrer", int(time.time()), 600, ("1.2.3.1",))
+    shown = {tokens.COOKIE: tokens.sign(made, house.one.keys.session_key)}
+    for node in (house.one, house.two):
+        for study_uid, status in (("1.2.3.1", 200), ("1.2.3.9", 403)):
+            path = f"/dicom-web/studies/{study_uid}/series"
+            assert node.get(path, service="front", cookies=shown).status_code == status
+    # Who looked is known, through whichever node.
+    until(lambda: len(house.all(AuditEntry, AuditEntry.event == "viewed", AuditEntry.study_uid == "1.2.3.1")) == 2)
 
 
 def test_a_conflict_across_the_nodes_is_held_whole(house: House):
