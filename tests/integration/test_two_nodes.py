@@ -230,6 +230,8 @@ def test_with_the_gateway_away_the_recorder_goes_on_and_what_a_relieved_one_wrot
     # and when it wakes up it must not record any more.
     assert house.one.process is not None
     house.one.process.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    house.end_lease()
     house.two.send(image("1.2.3.4", PatientID="AWAY"))
     until(lambda: standing(house.two)["records"], 40)
     house.one.process.send_signal(signal.SIGCONT)
