@@ -101,7 +101,7 @@ def filled(
         "RUN": str(environment.run_dir),
         "LISTEN": "\n    ".join(listens),
         "ORTHANC": _upstream(environment),
-        "RIS": f"127.0.0.1:{environment.ports.ris}",
+        "RIS": "; server ".join(f"127.0.0.1:{port}" for port in (environment.ports.ris, *environment.ris_others)),
         "OHIF": str(OHIF),
         "PARTS": str(TEMPLATE),
         "BODY": f"{_BODY_MEGABYTES}m",

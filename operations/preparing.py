@@ -132,6 +132,8 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     """Check everything, bring the database to this version's schema, and write what the processes start from."""
     configuration = config.load(environment.config_dir, {**environ, **environment.variables()})
     faults = environment_faults(environment) + machine_faults(configuration)
+    if environment.nodes and "PostgreSQL" not in configuration.orthanc:
+        faults.append("ZAMBEZI_NODES: several nodes need Orthanc's index in PostgreSQL (docs/install.md)")
     if configuration.zambezi.dicom_tls.certificates:
         faults += _busy(environment, ["dicom_tls"])
     if faults:

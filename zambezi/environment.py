@@ -104,6 +104,8 @@ class Environment:
     nodes: tuple[Node, ...] = ()
     #: Which of them this process is, or asks first.
     node: str = ""
+    #: Ports of further RIS processes on this machine; the front door shares pages among all.
+    ris_others: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
@@ -139,12 +141,16 @@ class Environment:
             faults.append(
                 f"ZAMBEZI_DATABASE_URL: found {scheme!r}, allowed are sqlite:///FILE and postgresql://USER:PASSWORD@HOST/NAME"
             )
+        others = environ.get("ZAMBEZI_RIS_OTHERS", "").replace(",", " ").split()
+        if not all(port.isdigit() and 0 < int(port) < 65536 for port in others):
+            faults.append(f"ZAMBEZI_RIS_OTHERS: found {' '.join(others)!r}, allowed are port numbers")
         if faults:
             raise EnvironmentFault("\n".join(faults))
         home = Path(environ.get("ZAMBEZI_HOME") or "data").absolute()
         config_dir = Path(environ.get("ZAMBEZI_CONFIG") or REPOSITORY / "orthanc-config").absolute()
         database_url = url or f"sqlite:///{home}/zambezi.db"
-        return cls(home, config_dir, database_url, Ports(**ports), nodes, node if nodes else "")
+        ris_others = tuple(int(port) for port in others)
+        return cls(home, config_dir, database_url, Ports(**ports), nodes, node if nodes else "", ris_others)
 
     def variables(self) -> dict[str, str]:
         """The same installation as `ZAMBEZI_*` variables, for the processes it starts."""
@@ -158,6 +164,7 @@ class Environment:
             "ZAMBEZI_NODES": ",".join(f"{n.name}={n.host}:{n.orthanc_http}/{n.dicom}" for n in self.nodes),
             "ZAMBEZI_NODE": self.node,
             "ZAMBEZI_NODE_HOME": str(self.node_dir),
+            "ZAMBEZI_RIS_OTHERS": ",".join(map(str, self.ris_others)),
             **{variable: str(getattr(ports, name)) for name, (variable, _) in PORTS.items()},
         }
 

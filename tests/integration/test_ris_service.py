@@ -119,8 +119,10 @@ def test_the_process_serves_pages_tells_that_it_lives_and_stops_when_asked(runni
     assert process.wait(15) == 0
 
 
-def test_a_signed_report_waits_for_the_archive_and_is_stored_once_it_is_there(running, tmp_path):
+def test_a_signed_report_waits_for_the_archive_and_is_stored_once_by_two_processes(running, tmp_path):
     made = seeded_sessions(running)
+    variables = {**os.environ, **running.environment.variables(), "ZAMBEZI_RIS_PORT": str(free_ports(1)[0])}
+    running.processes["another"] = subprocess.Popen([sys.executable, "-c", ALONE], env=variables, cwd=REPOSITORY)
     image = Path(get_testdata_file("CT_small.dcm"))
     ct = pydicom.dcmread(image)
     now = clock.now()

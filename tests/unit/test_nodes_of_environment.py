@@ -36,6 +36,7 @@ def test_the_first_node_stays_where_the_only_one_was_and_the_others_have_their_o
         ({"ZAMBEZI_NODES": "one=8042/4242,one=8142/4252"}, "each name once"),
         ({**NODES, "ZAMBEZI_NODE": "three"}, "allowed are one, two"),
         ({"ZAMBEZI_NODES": "one=8080/4242"}, "ZAMBEZI_ORTHANC_HTTP_PORT"),
+        ({"ZAMBEZI_RIS_OTHERS": "8001 x"}, "'8001 x'"),
     ],
 )
 def test_what_can_not_be_used_is_said(variables: dict[str, str], said: str):
