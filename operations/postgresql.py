@@ -25,12 +25,12 @@ ANSWER_S = 5
 #: What libpq and the server say, in which case the server is away, and what helps. The first that is found counts.
 _REFUSALS: tuple[tuple[str, bool, str], ...] = (
     (r"password authentication failed|no password supplied|authentication failed", False,
-     "the role {user} was refused: wrong password, or there is no such role (PostgreSQL doesn't say which). The password is"
-     " read from {password}; `tools/postgresql` makes both"),
+     "the role {user} was refused: wrong password, or there is no such role (PostgreSQL doesn't say which). The"
+     " password is read from {password}; `tools/postgresql` makes both"),
     (r'role ".*" does not exist', False, "there is no role {user}; as root: tools/postgresql makes it"),
     (r'database ".*" does not exist', False, "there is no database {dbname}; as root: tools/postgresql makes it"),
-    (r"no pg_hba.conf entry", False, "the server lets {user} in from nowhere near here: it needs a line in pg_hba.conf"),
-    (r"translate host name", False, "nobody knows the host {host}; correct its name"),
+    (r"no pg_hba.conf entry", False, "the server lets {user} in from elsewhere only; it needs a line in pg_hba.conf"),
+    (r"translate host name|resolve host", True, "nobody knows the host {host}; correct its name"),
     (r"Connection refused|No such file|time-?out|timed out|No route|unreachable|closed the connection|starting up"
      r"|shutting down|recovery mode|too many", True,
      "the server doesn't answer; start it (systemctl start postgresql), or correct host and port"),
@@ -100,7 +100,7 @@ def unfit(
     number: int, version: str, encoding: str, fsync: str, pages: str, commit: str, is_standby: bool, may_create: bool
 ) -> list[str]:
     """What makes a database that lets us in unfit for an archive."""
-    words = []
+    words: list[str] = []
     if number < OLDEST * 10000:
         words.append(f"found PostgreSQL {version}, allowed is {OLDEST} or newer; upgrade it (pg_upgradecluster)")
     if encoding != "UTF8":

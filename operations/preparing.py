@@ -142,7 +142,7 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     faults = environment_faults(environment) + machine_faults(configuration)
     if configuration.zambezi.dicom_tls.certificates:
         faults += _busy(environment, ["dicom_tls"])
-    away = []
+    away: list[str] = []
     for fault in postgresql.faults(environment, configuration):
         (away if fault.is_away and has_run(environment) else faults).append(fault.words)
     if faults:

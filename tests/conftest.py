@@ -6,10 +6,12 @@ otherwise a file is what stays together. Those that wait longest begin first.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from xdist.remote import Producer
@@ -18,6 +20,8 @@ from xdist.scheduler import LoadScopeScheduling
 from demo.hospital import Hospital
 from tests import postgres
 from tests.running import a_hospital
+from zambezi.database.engine import connect
+from zambezi.database.tables import Base
 
 CHROMIUM = "/usr/bin/chromium"
 #: Software rendering for the viewers, and no calls out of this machine.
@@ -62,6 +66,36 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     cluster: postgres.Cluster = request.getfixturevalue("postgres_cluster")
     with cluster.a_database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Engine -> the URL of a database with this version's tables, made once in a run, to be copied."""
+    return cache(lambda url: _with_tables(url, tmp_path_factory.mktemp("tables")))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def tables_url(request: pytest.FixtureRequest, tmp_path: Path, empty_tables: Callable[[str], str]) -> Iterator[str]:
+    """The URL of a database with this version's tables and nothing in them; such a test runs on both engines."""
+    if request.param == "sqlite":
+        original = empty_tables("")
+        shutil.copy(original.removeprefix("sqlite:///"), tmp_path / "z.db")
+        yield f"sqlite:///{tmp_path}/z.db"
+        return
+    cluster: postgres.Cluster = request.getfixturevalue("postgres_cluster")
+    template = empty_tables(cluster.url("tables"))
+    with cluster.a_database(template) as url:
+        yield url
+
+
+def _with_tables(url: str, folder: Path) -> str:
+    if url:
+        with psycopg.connect(url.replace("/tables", "/postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE tables")
+    engine = connect(url or f"sqlite:///{folder}/z.db", "test")
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    return url.rpartition("/")[2] or f"sqlite:///{folder}/z.db"
 
 
 @pytest.fixture

@@ -43,11 +43,11 @@ class Cluster:
         return f"postgresql://{ACCOUNT}@127.0.0.1:{self.port}/{database}"
 
     @contextmanager
-    def a_database(self) -> Iterator[str]:
-        """The URL of an empty database, which is gone afterwards."""
+    def a_database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a database that is a copy of another (an empty one), and gone afterwards."""
         name = f"t{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
             yield self.url(name)
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
@@ -59,7 +59,8 @@ class Cluster:
 
     def make_databases(self, password: str) -> None:
         """Zambezi's roles and databases, by what an administrator makes them with (tools/postgresql.sql)."""
-        command = [str(self.programs / "psql"), self.url("postgres"), "-q", "-f", str(REPOSITORY / "tools/postgresql.sql")]
+        psql = [str(self.programs / "psql"), self.url("postgres"), "--quiet"]
+        command = [*psql, "--file", str(REPOSITORY / "tools" / "postgresql.sql")]
         subprocess.run(command, check=True, env={"PATH": "/usr/bin:/bin", "PGPASSWORD": password})
 
     def start(self, deadline_s: float = 60) -> None:

@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -82,22 +84,27 @@ def a_hospital_on_postgresql(quiet_seconds: float = 0.5) -> Iterator[OnPostgresq
     with postgres.a_cluster(found, is_durable=True) as index, postgres.a_cluster(found, is_durable=True) as central:
         for cluster in (index, central):
             cluster.make_databases(password)
+        folder = Path(tempfile.mkdtemp(prefix="zambezi-clock-"))
+        folder.chmod(0o755)
         variables = {
+            "ZAMBEZI_CLOCK": str(folder / "ahead"),
             "ZAMBEZI_DATABASE_URL": f"postgresql://zambezi@127.0.0.1:{central.port}/zambezi",
             "ZAMBEZI_POSTGRES_PORT": str(index.port),
             "PGPASSWORD": password,
         }
         with a_hospital(quiet_seconds, index_in_postgresql, variables) as hospital:
-            yield OnPostgresql(hospital, index, central)
+            yield OnPostgresql(hospital, index, central, folder / "ahead")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class OnPostgresql:
-    """An installation, and the two clusters that it has everything in but files and journal."""
+    """An installation, the two clusters that it has everything in but files and journal, and the clock of it all."""
 
     hospital: Hospital
     index: postgres.Cluster
     central: postgres.Cluster
+    clock: Path
 
     def kill(self) -> bool:
         """kill -9 of the postmasters, and start them again; True, for it was done."""
@@ -107,6 +114,16 @@ class OnPostgresql:
         for cluster in clusters:
             cluster.start()
         return True
+
+    def let_pass(self, passing: timedelta, seconds: float) -> None:
+        """Let time pass for every process, in so many seconds, a minute at a time."""
+        minutes = int(passing.total_seconds() // 60)
+        before = float(self.clock.read_text()) if self.clock.exists() else 0.0
+        for minute in range(1, minutes + 1):
+            self.clock.with_suffix(".new").write_text(str(before + 60 * minute))
+            self.clock.with_suffix(".new").chmod(0o644)
+            self.clock.with_suffix(".new").rename(self.clock)  # nobody reads half a number
+            time.sleep(seconds / minutes)
 
 
 def index_in_postgresql(environment: Environment) -> None:

@@ -43,8 +43,8 @@ class Ports:
     dicom_tls: int
 
 
-#: Files in ZAMBEZI_HOME that speak where a variable doesn't: they are there whoever types a command, from whatever shell.
-PASSWORD_FILE = "postgresql-password"
+#: Files in ZAMBEZI_HOME that speak where a variable doesn't: they are there whoever types a command, in whatever shell.
+PASSWORD_FILE = "postgresql-password"  # noqa: S105  a file's name
 URL_FILE = "database-url"
 
 

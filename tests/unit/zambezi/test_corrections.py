@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +14,15 @@ from zambezi import clock, correctable, corrections
 from zambezi.correctable import ValueRefused
 from zambezi.corrections import CorrectionRefused
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AuditEntry, Base, Correction, CorrectionItem, Held, Patient
+from zambezi.database.tables import AuditEntry, Correction, CorrectionItem, Held, Patient
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 STUDY = {"study_uid": "1.2.3", "orthanc_id": "a" * 44}
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    engine = connect(f"sqlite:///{tmp_path}/zambezi.db", "test")
-    Base.metadata.create_all(engine)
+def session(tables_url: str) -> Iterator[Session]:
+    engine = connect(tables_url, "test")
     with sessions(engine, "test").begin() as made:
         yield made
     engine.dispose()
