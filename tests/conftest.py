@@ -19,7 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from demo.hospital import Hospital
 from tests import postgres
-from tests.running import a_hospital
+from tests.running import a_hospital, a_hospital_on_postgresql
 from zambezi.database.engine import connect
 from zambezi.database.tables import Base
 
@@ -31,11 +31,27 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the one installation has central database and index."""
+    parser.addoption("--on", choices=["sqlite", "postgresql"], default="sqlite")
+
+
 @pytest.fixture(scope="session")
-def hospital() -> Iterator[Hospital]:
+def deaths_of_databases() -> dict[str, Callable[[], bool]]:
+    """How what `hospital` has its databases in is killed and started again; nothing where they are files."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def hospital(request: pytest.FixtureRequest, deaths_of_databases: dict[str, Callable[[], bool]]) -> Iterator[Hospital]:
     """The demo hospital, every process of it, on free ports."""
-    with a_hospital() as running:
-        yield running
+    if request.config.getoption("--on") == "sqlite":
+        with a_hospital() as running:
+            yield running
+    else:
+        with a_hospital_on_postgresql() as on_postgresql:
+            deaths_of_databases["postgresql"] = on_postgresql.kill
+            yield on_postgresql.hospital
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-import requests
 from sqlalchemy import select
 
 from demo.hospital import Hospital
@@ -60,7 +59,6 @@ def test_an_hour_without_postgresql_loses_nothing(on_postgresql: OnPostgresql, s
         on_postgresql.let_pass(timedelta(minutes=40), seconds=8)
         assert accession in _worklist(ct)
         assert not meanwhile.acknowledged, "an order was acknowledged that could not be committed"
-        assert _page(hospital) == 503
         assert "the database doesn't answer" in " ".join(_status(hospital)["trouble"])
 
         on_postgresql.index.kill()
@@ -108,10 +106,6 @@ def _worklist(ct: Modality) -> set[str]:
 
 def _processes(hospital: Hospital) -> dict[str, int]:
     return {one.name: one.pid for one in supervision.processes(hospital.environment) or []}
-
-
-def _page(hospital: Hospital) -> int:
-    return requests.get(f"{hospital.environment.front_url}/session", timeout=30).status_code
 
 
 def _status(hospital: Hospital) -> dict[str, list[str]]:

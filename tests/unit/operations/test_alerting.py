@@ -335,9 +335,10 @@ def test_a_kind_that_nobody_knows_is_refused_with_those_there_are():
 
 
 def test_the_command_tells_a_test_by_every_way_and_says_which_failed(
-    opened: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Sessions, tables_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "json").mkdir()
+    monkeypatch.setenv("ZAMBEZI_DATABASE_URL", tables_url)
     monkeypatch.setenv("ZAMBEZI_HOME", str(tmp_path))
     monkeypatch.setenv("ZAMBEZI_CONFIG", str(tmp_path / "json"))
     from zambezi.environment import REPOSITORY

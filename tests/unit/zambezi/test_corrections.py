@@ -149,16 +149,17 @@ def test_every_fault_is_said_at_once():
 
 def test_only_what_is_done_and_was_not_changed_later_can_be_undone(session: Session):
     a, b = "a" * 44, "b" * 44
-    done(session, 1, a, b, "1")
-    assert corrections.why_not_undone(session, 1) == ""
-    done(session, 2, b, b, "2")
+    done(session, 101, a, b, "1")
+    assert corrections.why_not_undone(session, 101) == ""
+    done(session, 102, b, b, "2")
     assert (
-        corrections.why_not_undone(session, 1) == "correction 2 changed the same instances later: undo that one first"
+        corrections.why_not_undone(session, 101)
+        == "correction 102 changed the same instances later: undo that one first"
     )
-    assert corrections.why_not_undone(session, 2) == ""
-    done(session, 3, b, b, "1", kind="undo")
-    assert corrections.why_not_undone(session, 1) == ""
-    waiting = ask(session, "undo", {}, undo_of=1)
+    assert corrections.why_not_undone(session, 102) == ""
+    done(session, 103, b, b, "1", kind="undo")
+    assert corrections.why_not_undone(session, 101) == ""
+    waiting = ask(session, "undo", {}, undo_of=101)
     assert "only what is done" in corrections.why_not_undone(session, waiting.id)
     with pytest.raises(CorrectionRefused, match="no correction 99"):
         ask(session, "undo", {}, undo_of=99)
