@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-import psycopg
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from xdist.remote import Producer
@@ -85,33 +84,37 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 
 @pytest.fixture(scope="session")
-def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Engine -> the URL of a database with this version's tables, made once in a run, to be copied."""
-    return cache(lambda url: _with_tables(url, tmp_path_factory.mktemp("tables")))
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with this version's tables, to be copied."""
+    file = tmp_path_factory.mktemp("tables") / "z.db"
+    _make_tables(f"sqlite:///{file}")
+    return file
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def tables_url(request: pytest.FixtureRequest, tmp_path: Path, empty_tables: Callable[[str], str]) -> Iterator[str]:
-    """The URL of a database with this version's tables and nothing in them; such a test runs on both engines."""
-    if request.param == "sqlite":
-        original = empty_tables("")
-        shutil.copy(original.removeprefix("sqlite:///"), tmp_path / "z.db")
-        yield f"sqlite:///{tmp_path}/z.db"
-        return
-    cluster: postgres.Cluster = request.getfixturevalue("postgres_cluster")
-    template = empty_tables(cluster.url("tables"))
-    with cluster.a_database(template) as url:
+@pytest.fixture(scope="session")
+def empty_tables_on_postgresql(postgres_cluster: postgres.Cluster) -> Iterator[str]:
+    """The same in PostgreSQL, where one database serves test after test: making one costs too much."""
+    with postgres_cluster.a_database() as url:
+        _make_tables(url)
+        postgres.keep(url)
         yield url
 
 
-def _with_tables(url: str, folder: Path) -> str:
-    if url:
-        with psycopg.connect(url.replace("/tables", "/postgres"), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE tables")
-    engine = connect(url or f"sqlite:///{folder}/z.db", "test")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def tables_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with this version's tables and nothing in them; such a test runs on both engines."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("empty_tables"), tmp_path / "z.db")
+        return f"sqlite:///{tmp_path}/z.db"
+    url: str = request.getfixturevalue("empty_tables_on_postgresql")
+    postgres.bring_back(url)
+    return url
+
+
+def _make_tables(url: str) -> None:
+    engine = connect(url, "test")
     Base.metadata.create_all(engine)
     engine.dispose()
-    return url.rpartition("/")[2] or f"sqlite:///{folder}/z.db"
 
 
 @pytest.fixture

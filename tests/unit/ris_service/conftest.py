@@ -1,4 +1,4 @@
-"""The seeded hospital: made once on each engine, copied for each test."""
+"""The seeded hospital: made once on each engine, copied (or brought back) for each test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from tests.postgres import Cluster
 from tests.unit.ris_service import seeding
 
@@ -30,8 +31,9 @@ def original_on_postgresql(
 ) -> Iterator[seeding.Hospital]:
     with postgres_cluster.a_database() as url:
         made = seeding.seeded(tmp_path_factory.mktemp("original") / "home", url=url)
-        made.sessions.kw["bind"].dispose()  # PostgreSQL copies a database only while nobody is in it
+        postgres.keep(url)
         yield made
+        made.sessions.kw["bind"].dispose()
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def hospital(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[seeding
         yield seeding.copied(tmp_path / "home", request.getfixturevalue("original"))
         return
     original: seeding.Hospital = request.getfixturevalue("original_on_postgresql")
-    cluster: Cluster = request.getfixturevalue("postgres_cluster")
-    with cluster.a_database(original.environment.database_url.rpartition("/")[2]) as url:
-        made = seeding.copied(tmp_path / "home", original, url)
-        yield made
-        made.sessions.kw["bind"].dispose()
+    url = original.environment.database_url
+    postgres.bring_back(url)
+    made = seeding.copied(tmp_path / "home", original, url)
+    yield made
+    made.sessions.kw["bind"].dispose()
