@@ -37,7 +37,8 @@ def on_postgresql() -> Iterator[OnPostgresql]:
 def test_nothing_is_lost_or_doubled_when_postgresql_dies_too(on_postgresql: OnPostgresql, say: Callable[[str], None]):
     chance = random.Random(3)
     others = {"postgresql": on_postgresql.kill}
-    say(killing.one_round(on_postgresql.hospital, instances=300, orders=6, reports=2, chance=chance, others=others))
+    hospital = on_postgresql.hospital
+    say(killing.one_round(hospital, instances=400, orders=6, reports=2, chance=chance, others=others, most=3))
 
 
 def test_an_hour_without_postgresql_loses_nothing(on_postgresql: OnPostgresql, say: Callable[[str], None]):
