@@ -39,9 +39,9 @@ bench: ## Measure ingest against bare Orthanc, memory and starts (ARGS="ingest" 
 	@tools/install --tests
 	@$(PYTHON) -m tests.bench $(ARGS)
 
-soak: ## Kill processes for hours while images and orders come in; nothing may be lost
+soak: ## Kill processes for hours while images and orders come in; nothing may be lost (ON=postgresql: that one, too)
 	@tools/install --tests
-	@$(PYTHON) -m pytest tests/soak $(ARGS)
+	@$(PYTHON) -m pytest tests/soak $(if $(ON),--on $(ON)) $(ARGS)
 
 down: ## Stop what `make run` or `make demo` left running
 	@for home in data data-demo; do if [ -d $$home ]; then ZAMBEZI_HOME=$$home $(ZAMBEZI) down; fi; done

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from operations import preparing, supervision
+from operations import postgresql, preparing, supervision
 from zambezi import config as configuration
 from zambezi import keys
 from zambezi.config import schema as schema_of
@@ -29,7 +29,7 @@ def check() -> None:
     """Read all of it; print every fault, or the configuration's hash."""
     environment = Environment.read()
     found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
-    faults = preparing.machine_faults(found)
+    faults = preparing.machine_faults(found) + [fault.words for fault in postgresql.faults(environment, found)]
     if faults:
         raise EnvironmentFault("\n".join(faults))
     click.echo(f"{environment.config_dir}: good, configuration {found.hash}")

@@ -7,7 +7,9 @@ orthanc-config/ meanwhile.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -16,13 +18,15 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from operations import front_door, recovery, supervision
+from operations import front_door, postgresql, recovery, supervision
 from zambezi import config, keys
 from zambezi.config import Configuration
 from zambezi.database.engine import connect
-from zambezi.database.upgrade import upgrade
+from zambezi.database.upgrade import newest, upgrade
 from zambezi.environment import PORTS, REPOSITORY, Environment, EnvironmentFault
 from zambezi.keys import Keys
+
+log = logging.getLogger("zambezi.preparing")
 
 ORTHANC = Path("/usr/sbin/Orthanc")
 NGINX = Path("/usr/sbin/nginx")
@@ -35,7 +39,11 @@ _PACKAGES = {
     "libOrthancDicomWeb.so": "orthanc-dicomweb",
     "libOrthancWebViewer.so": "orthanc-webviewer",
     "libOrthancGdcm.so": "orthanc-gdcm",
+    "libOrthancPostgreSQLIndex.so": "orthanc-postgresql",
 }
+
+#: In ZAMBEZI_HOME: which schema was brought to which database last.
+_SCHEMA_MARK = "run/schema"
 
 #: A file name that nginx, supervisord, SQLite's URL and Orthanc's JSON all take unquoted.
 _PLAIN_PATH = re.compile(r"^/[A-Za-z0-9/._+@=-]*$")
@@ -136,6 +144,9 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
         faults.append("ZAMBEZI_NODES: several nodes need Orthanc's index in PostgreSQL (docs/install.md)")
     if configuration.zambezi.dicom_tls.certificates:
         faults += _busy(environment, ["dicom_tls"])
+    away: list[str] = []
+    for fault in postgresql.faults(environment, configuration):
+        (away if fault.is_away and has_run(environment) else faults).append(fault.words)
     if faults:
         raise EnvironmentFault("\n".join(faults))
     for folder in (
@@ -154,7 +165,10 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
         # Keys and patients' data lie in all of them; an administrator may have made one by hand.
         folder.chmod(0o700)
     made = keys.load_or_create(environment.keys_file)
-    _upgrade_database(environment)
+    if away:
+        log.warning("this installation starts without what is away, and catches up: %s", "; ".join(away))
+    else:
+        _upgrade_database(environment)
     write_orthanc_configuration(environment, made)
     front_door.write(environment, configuration, made, environ)
     conf = supervision.configuration(environment, supervision.present())
@@ -162,10 +176,21 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     return configuration, made
 
 
+def has_run(environment: Environment) -> bool:
+    """Whether this version's schema was brought to this very database before: then it may be away for a while."""
+    mark = environment.home / _SCHEMA_MARK
+    return mark.exists() and mark.read_text() == _mark(environment)
+
+
+def _mark(environment: Environment) -> str:
+    return f"{newest()} {hashlib.sha256(environment.database_url.encode()).hexdigest()}"
+
+
 def _upgrade_database(environment: Environment) -> None:
     engine = connect(environment.database_url, "operations")
     try:
         upgrade(engine)
+        (environment.home / _SCHEMA_MARK).write_text(_mark(environment))
     except SQLAlchemyError as error:
         raise EnvironmentFault(f"ZAMBEZI_DATABASE_URL: the database can't be used: {error}".split("\n")[0]) from error
     finally:

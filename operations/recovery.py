@@ -59,7 +59,7 @@ def run(
     environment: Environment, keys: Keys, configuration: Configuration, program: str, variables: Mapping[str, str]
 ) -> None:
     """Compare, and ingest what the index doesn't know; returns when Orthanc may open its DICOM port."""
-    if "PostgreSQL" in configuration.orthanc:
+    if configuration.index_is_postgresql:
         return  # durable at once, and not ours to read
     found = compare(environment.storage_dir, environment.index_dir / "index")
     for file in found.empty:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import click
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from operations import leftovers, preparing, readiness, supervision
@@ -117,9 +118,14 @@ def first_administrator(session: Session, now: datetime) -> str | None:
 def offer_first_sign_in(environment: Environment) -> None:
     """Where nobody can sign in yet, make the first administrator and print the one-time password."""
     engine = connect(environment.database_url, "operations")
-    with sessions(engine, "operations").begin() as session:
-        password = first_administrator(session, clock.now())
-    engine.dispose()
+    try:
+        with sessions(engine, "operations").begin() as session:
+            password = first_administrator(session, clock.now())
+    except OperationalError:
+        click.echo("  first sign-in      as before; the central database is away just now")
+        return
+    finally:
+        engine.dispose()
     if password:
         click.echo(
             f"  first sign-in      {FIRST_LOGIN}, one-time password {password} (shown once; then choose your own)"

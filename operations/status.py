@@ -80,6 +80,7 @@ class Status:
     alerts: list[AlertState]
     trouble: list[str]
     signing: list[dict[str, Any]] = field(default_factory=list)
+    databases: dict[str, str] = field(default_factory=dict)  # central, index: on which engine
 
     @property
     def is_well(self) -> bool:
@@ -143,7 +144,9 @@ def _part(name: str, row: ProcessState | None, seen: supervision.Process | None,
 def look(environment: Environment, now: datetime) -> Status:
     """Ask everything there is to ask; what doesn't answer becomes a sentence."""
     trouble: list[str] = []
-    on_disk = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}).hash, "", trouble)
+    read = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}), None, trouble)
+    on_disk = read.hash if read else ""
+    databases = {"index": "PostgreSQL" if read.index_is_postgresql else "SQLite"} if read else {}
     running = supervision.processes(environment)
     if running is None and alone.is_prepared(environment):
         running = alone.seen(environment)
@@ -162,6 +165,8 @@ def look(environment: Environment, now: datetime) -> Status:
             paused = [found.words for found in breakers.paused(session)]
             waiting = exceptions.waiting(session)
             told = alert_states(session)
+        version = ".".join(map(str, engine.dialect.server_version_info or ()))
+        databases["central"] = f"{'SQLite' if engine.dialect.name == 'sqlite' else 'PostgreSQL'} {version}"
     except SQLAlchemyError as error:
         trouble.append(database_trouble(error))
     finally:
@@ -185,6 +190,7 @@ def look(environment: Environment, now: datetime) -> Status:
         told,
         trouble,
         _tried(lambda: signers(environment, now), [], trouble),
+        databases,
     )
 
 
@@ -269,6 +275,8 @@ def lines(found: Status) -> list[str]:
             out.append(f"  {follower['error']}")
         out += [f"  {_node(one)}" for one in archive.get("nodes", [])]
         out += [f"  this version can't: {sentence}" for sentence in archive.get("lacks", [])]
+    if found.databases:
+        out.append("Databases: " + ", ".join(f"{what} {engine}" for what, engine in sorted(found.databases.items())))
     out += [f"  {number:>6}  {what}" for what, number in sorted(found.queues.items()) if number]
     out += [
         f"{signing.PURPOSES[key['purpose']]} are signed with key {key['key_id']}, {key['days']} days old"

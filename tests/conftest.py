@@ -6,6 +6,7 @@ otherwise a file is what stays together. Those that wait longest begin first.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from demo.hospital import Hospital
 from tests import postgres
-from tests.running import a_hospital
+from tests.running import a_hospital, a_hospital_on_postgresql
+from zambezi.database.engine import connect
+from zambezi.database.tables import Base
 
 CHROMIUM = "/usr/bin/chromium"
 #: Software rendering for the viewers, and no calls out of this machine.
@@ -27,11 +30,27 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the one installation has central database and index."""
+    parser.addoption("--on", choices=["sqlite", "postgresql"], default="sqlite")
+
+
 @pytest.fixture(scope="session")
-def hospital() -> Iterator[Hospital]:
+def deaths_of_databases() -> dict[str, Callable[[], bool]]:
+    """How what `hospital` has its databases in is killed and started again; nothing where they are files."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def hospital(request: pytest.FixtureRequest, deaths_of_databases: dict[str, Callable[[], bool]]) -> Iterator[Hospital]:
     """The demo hospital, every process of it, on free ports."""
-    with a_hospital() as running:
-        yield running
+    if request.config.getoption("--on") == "sqlite":
+        with a_hospital() as running:
+            yield running
+    else:
+        with a_hospital_on_postgresql() as on_postgresql:
+            deaths_of_databases["postgresql"] = on_postgresql.kill
+            yield on_postgresql.hospital
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +81,40 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     cluster: postgres.Cluster = request.getfixturevalue("postgres_cluster")
     with cluster.a_database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with this version's tables, to be copied."""
+    file = tmp_path_factory.mktemp("tables") / "z.db"
+    _make_tables(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def empty_tables_on_postgresql(postgres_cluster: postgres.Cluster) -> Iterator[str]:
+    """The same in PostgreSQL, where one database serves test after test: making one costs too much."""
+    with postgres_cluster.a_database() as url:
+        _make_tables(url)
+        postgres.keep(url)
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def tables_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with this version's tables and nothing in them; such a test runs on both engines."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("empty_tables"), tmp_path / "z.db")
+        return f"sqlite:///{tmp_path}/z.db"
+    url: str = request.getfixturevalue("empty_tables_on_postgresql")
+    postgres.bring_back(url)
+    return url
+
+
+def _make_tables(url: str) -> None:
+    engine = connect(url, "test")
+    Base.metadata.create_all(engine)
+    engine.dispose()
 
 
 @pytest.fixture

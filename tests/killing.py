@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import queue
 import random
@@ -10,9 +11,10 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import select
 
@@ -177,25 +179,34 @@ def told(deeds: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def one_round(hospital: Hospital, instances: int, orders: int, reports: int, chance: random.Random) -> str:
-    """Store, order and sign while the victims die in turn, then hold what must hold; what was seen, in words."""
+def one_round(
+    hospital: Hospital, instances: int, orders: int, reports: int, chance: random.Random,
+    others: Mapping[str, Callable[[], bool]] | None = None, most: float = math.inf,
+) -> str:  # fmt: skip
+    """Store, order and sign while the victims die in turn, then hold what must hold; what was seen, in words.
+
+    `others`: victims that supervisord doesn't run, each with how it is killed and started again. Each dies at least
+    once, and until the work is done, but no oftener than `most`.
+    """
     begun = time.monotonic()
     work = Work(hospital, instances, orders, reports)
-    killed = dict.fromkeys(VICTIMS, 0)
+    deaths = {name: partial(kill, hospital, name) for name in VICTIMS} | dict(others or {})
+    killed = dict.fromkeys(deaths, 0)
     deeds: list[str] = []
     with told(deeds):
-        for victim in itertools.cycle(VICTIMS):
+        for victim, die in itertools.cycle(deaths.items()):
             time.sleep(chance.uniform(0.5, 3))
-            if not work.goes_on and all(killed.values()):
+            deaths_of_the_safest = min(killed.values())
+            if deaths_of_the_safest and (not work.goes_on or deaths_of_the_safest >= most):
                 break
-            if kill(hospital, victim):
+            if die():
                 killed[victim] += 1
                 deeds.append(f"{victim} killed after {time.monotonic() - begun:.1f} s")
         stored = time.monotonic() - begun
         seen = work.finish()
-    deaths = ", ".join(f"{victim} {times} times" for victim, times in killed.items())
+    how_often = ", ".join(f"{victim} {times} times" for victim, times in killed.items())
     return (
-        f"{seen}, {orders} orders, {reports} reports; killed: {deaths}; "
+        f"{seen}, {orders} orders, {reports} reports; killed: {how_often}; "
         f"the sender began again {work.sender.resent} times; nothing lost, "
         f"nothing doubled; {stored:.0f} s of work and {time.monotonic() - begun - stored:.0f} s until all had caught up"
     )

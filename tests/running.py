@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,14 +20,17 @@ import pytest
 from demo import play
 from demo.hospital import Hospital
 from demo.neighbours import Neighbours, free_port
+from tests import postgres
 from zambezi.environment import PORTS, REPOSITORY, Environment
 
 
 @contextmanager
 def a_hospital(
-    quiet_seconds: float = 0.5, before: Callable[[Environment], None] = lambda _: None
+    quiet_seconds: float = 0.5,
+    before: Callable[[Environment], None] = lambda _: None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[Hospital]:
-    """Do what is to be done `before`, start everything, hand it over, stop everything.
+    """Do what is to be done `before`, start everything (with more `variables`), hand it over, stop everything.
 
     With ZAMBEZI_KEEP its folder stays, to look at the logs.
     """
@@ -41,6 +49,7 @@ def a_hospital(
         "ZAMBEZI_HOME": str(folder / "home"),
         "ZAMBEZI_CONFIG": str(folder / "config"),
         "ZAMBEZI_DATABASE_URL": "",
+        **(variables or {}),
     }
     environment = Environment.read(environ)
     hospital = Hospital(environment, Neighbours.read(environment, environ))
@@ -51,6 +60,8 @@ def a_hospital(
         patch.setenv("ZAMBEZI_CRASH_DIR", str(crash_folder(hospital)))
         # The code of this checkout, wherever the virtual environment's own `zambezi` was installed from.
         patch.setenv("PYTHONPATH", str(REPOSITORY))
+        for name, value in (variables or {}).items():
+            patch.setenv(name, value)
         try:
             play.start(hospital)
             yield hospital
@@ -59,6 +70,65 @@ def a_hospital(
             hospital.neighbours.stop()
             if "ZAMBEZI_KEEP" not in os.environ:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def a_hospital_on_postgresql(quiet_seconds: float = 0.5) -> Iterator[OnPostgresql]:
+    """The same with the central database and Orthanc's index in PostgreSQL, as tools/postgresql sets it up.
+
+    Each lies in a cluster of its own, with fsync on, so that one may be away without the other.
+    """
+    found = postgres.programs()
+    assert found, "PostgreSQL is not installed; tools/install --tests brings it"
+    password = uuid.uuid4().hex
+    with postgres.a_cluster(found, is_durable=True) as index, postgres.a_cluster(found, is_durable=True) as central:
+        for cluster in (index, central):
+            cluster.make_databases(password)
+        folder = Path(tempfile.mkdtemp(prefix="zambezi-clock-"))
+        folder.chmod(0o755)
+        variables = {
+            "ZAMBEZI_CLOCK": str(folder / "ahead"),
+            "ZAMBEZI_DATABASE_URL": f"postgresql://zambezi@127.0.0.1:{central.port}/zambezi",
+            "ZAMBEZI_POSTGRES_PORT": str(index.port),
+            "PGPASSWORD": password,
+        }
+        with a_hospital(quiet_seconds, index_in_postgresql, variables) as hospital:
+            yield OnPostgresql(hospital, index, central, folder / "ahead")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class OnPostgresql:
+    """An installation, the two clusters that it has everything in but files and journal, and the clock of it all."""
+
+    hospital: Hospital
+    index: postgres.Cluster
+    central: postgres.Cluster
+    clock: Path
+
+    def kill(self) -> bool:
+        """kill -9 of the postmasters, and start them again; True, for it was done."""
+        clusters = (self.index, self.central)
+        for cluster in clusters:
+            cluster.kill()
+        for cluster in clusters:
+            cluster.start()
+        return True
+
+    def let_pass(self, passing: timedelta, seconds: float) -> None:
+        """Let time pass for every process, in so many seconds, a minute at a time."""
+        minutes = int(passing.total_seconds() // 60)
+        before = float(self.clock.read_text()) if self.clock.exists() else 0.0
+        for minute in range(1, minutes + 1):
+            self.clock.with_suffix(".new").write_text(str(before + 60 * minute))
+            self.clock.with_suffix(".new").chmod(0o644)
+            self.clock.with_suffix(".new").rename(self.clock)  # nobody reads half a number
+            time.sleep(seconds / minutes)
+
+
+def index_in_postgresql(environment: Environment) -> None:
+    """Change the JSON as tools/postgresql does."""
+    subprocess.run([REPOSITORY / "tools" / "index-in-postgresql", environment.config_dir], check=True)
 
 
 def crash_folder(hospital: Hospital) -> Path:

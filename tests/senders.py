@@ -58,6 +58,19 @@ class Sender:
                 self.resent += 1
                 time.sleep(0.3)
 
+    def offer(self, instance: Dataset) -> int | None:
+        """Offer one instance once; the status it was answered, or None where nothing was."""
+        entity = AE(self.aet)
+        entity.add_requested_context(instance.SOPClassUID, instance.file_meta.TransferSyntaxUID)
+        association = entity.associate("127.0.0.1", self.port, ae_title="ZAMBEZI")
+        if not association.is_established:
+            return None
+        try:
+            status = association.send_c_store(instance).get("Status")
+        finally:
+            association.release()
+        return None if status is None else int(status)
+
     def _send_some(self, waiting: Sequence[Dataset]) -> int:
         """How many of them, from the first on, were answered Success before something went wrong."""
         entity = AE(self.aet)

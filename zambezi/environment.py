@@ -44,6 +44,11 @@ class Ports:
     dicom_tls: int
 
 
+#: Files in ZAMBEZI_HOME that speak where a variable doesn't: they are there whoever types a command, in whatever shell.
+PASSWORD_FILE = "postgresql-password"  # noqa: S105  a file's name
+URL_FILE = "database-url"
+
+
 @dataclass(frozen=True)
 class Node:
     """One Orthanc of an installation that has several on one index and one storage (docs/decisions/0015)."""
@@ -79,17 +84,31 @@ def _nodes(text: str) -> tuple[Node, ...]:
 
 
 def take_secrets(environ: MutableMapping[str, str]) -> None:
-    """Read PGPASSWORD (PostgreSQL's own variable) from the file that PGPASSWORD_FILE names, where that is set.
+    """Read PGPASSWORD (PostgreSQL's own variable) from the file that PGPASSWORD_FILE names, or ZAMBEZI_HOME's own.
 
     Containers and systemd hand secrets over as files; a variable would stand in their configuration.
     """
     file = environ.get("PGPASSWORD_FILE")
-    if not file:
-        return
+    if file:
+        environ["PGPASSWORD"] = _line(Path(file), "PGPASSWORD_FILE") or ""
+    elif "PGPASSWORD" not in environ:
+        found = _line(_home(environ) / PASSWORD_FILE)
+        if found is not None:
+            environ["PGPASSWORD"] = found
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("ZAMBEZI_HOME") or "data").absolute()
+
+
+def _line(file: Path, variable: str = "") -> str | None:
+    """What stands in a small file; None where there is none (a fault where a variable names it)."""
     try:
-        environ["PGPASSWORD"] = Path(file).read_text().strip()
+        return file.read_text().strip()
     except OSError as error:
-        raise EnvironmentFault(f"PGPASSWORD_FILE: {file} can't be read: {error.strerror}") from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not variable:
+            return None
+        raise EnvironmentFault(f"{variable or 'ZAMBEZI_HOME'}: {file} can't be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -135,18 +154,19 @@ class Environment:
             if port in taken:
                 faults.append(f"{variable}: found {port}, which {taken[port]} has already; give each its own port")
             taken.setdefault(port, variable)
-        url = environ.get("ZAMBEZI_DATABASE_URL", "")
+        home = _home(environ)
+        url = environ.get("ZAMBEZI_DATABASE_URL", "") or _line(home / URL_FILE) or ""
         if url and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
             scheme = url.partition(":")[0][:20]  # the rest may hold a password
             faults.append(
-                f"ZAMBEZI_DATABASE_URL: found {scheme!r}, allowed are sqlite:///FILE and postgresql://USER:PASSWORD@HOST/NAME"
+                f"ZAMBEZI_DATABASE_URL (or {URL_FILE} in ZAMBEZI_HOME): found {scheme!r}, allowed are sqlite:///FILE "
+                "and postgresql://USER@HOST/NAME"
             )
         others = environ.get("ZAMBEZI_RIS_OTHERS", "").replace(",", " ").split()
         if not all(port.isdigit() and 0 < int(port) < 65536 for port in others):
             faults.append(f"ZAMBEZI_RIS_OTHERS: found {' '.join(others)!r}, allowed are port numbers")
         if faults:
             raise EnvironmentFault("\n".join(faults))
-        home = Path(environ.get("ZAMBEZI_HOME") or "data").absolute()
         config_dir = Path(environ.get("ZAMBEZI_CONFIG") or REPOSITORY / "orthanc-config").absolute()
         database_url = url or f"sqlite:///{home}/zambezi.db"
         ris_others = tuple(int(port) for port in others)

@@ -22,8 +22,8 @@ NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 
 
 @pytest.fixture
-def made(database_url: str) -> Iterator[Sessions]:
-    engine = connect(database_url, "test")
+def made(tables_url: str) -> Iterator[Sessions]:
+    engine = connect(tables_url, "test")
     TestBase.metadata.create_all(engine)
     yield sessions(engine, "test")
     engine.dispose()
@@ -44,25 +44,25 @@ def start(url: str, owner: str, lease_s: float, work_s: float) -> subprocess.Pop
     return subprocess.Popen(words, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"})
 
 
-def test_a_thousand_rows_are_carried_out_exactly_once_by_eight_processes(made, database_url):
+def test_a_thousand_rows_are_carried_out_exactly_once_by_eight_processes(made, tables_url):
     put(made, 1000)
-    workers = [start(database_url, f"w{n}", 60, 0) for n in range(8)]
+    workers = [start(tables_url, f"w{n}", 60, 0) for n in range(8)]
     assert [worker.wait(170) for worker in workers] == [0] * 8
     rows = all_of(made)
     assert Counter((row.state, row.finished, row.attempts, row.fence) for row in rows) == {("done", 1, 1, 1): 1000}
     assert len({row.by for row in rows}) == 8
 
 
-def test_workers_that_are_killed_in_between_cost_no_row_and_none_is_finished_twice(made, database_url):
+def test_workers_that_are_killed_in_between_cost_no_row_and_none_is_finished_twice(made, tables_url):
     put(made, 60)
     chance = random.Random(7)
-    workers = {n: start(database_url, f"w{n}", 1, 0.05) for n in range(4)}
+    workers = {n: start(tables_url, f"w{n}", 1, 0.05) for n in range(4)}
     for round_ in range(6):
         time.sleep(0.7)
         victim = chance.randrange(4)
         workers[victim].kill()
         workers[victim].wait()
-        workers[victim] = start(database_url, f"w{victim}-{round_}", 1, 0.05)
+        workers[victim] = start(tables_url, f"w{victim}-{round_}", 1, 0.05)
     assert [worker.wait(120) for worker in workers.values()] == [0] * 4
     rows = all_of(made)
     assert Counter((row.state, row.finished) for row in rows) == {("done", 1): 60}

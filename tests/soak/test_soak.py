@@ -19,9 +19,13 @@ def _empty_second(hospital: Hospital) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 11))
-def test_ten_kill_rounds(hospital: Hospital, number: int, say: Callable[[str], None]):
+def test_ten_kill_rounds(
+    hospital: Hospital, deaths_of_databases: dict[str, Callable[[], bool]], number: int, say: Callable[[str], None]
+):
     _empty_second(hospital)
     seed = time.time_ns()
     say(f"round {number}: seed {seed}")
-    seen = killing.one_round(hospital, instances=2000, orders=20, reports=6, chance=random.Random(seed))
+    seen = killing.one_round(
+        hospital, instances=2000, orders=20, reports=6, chance=random.Random(seed), others=deaths_of_databases
+    )
     say(f"round {number}: {seen}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,13 @@ from zambezi.config import Zambezi
 from zambezi.config.settings import Site
 from zambezi.database import generations
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.upgrade import upgrade
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Sessions]:
-    engine = connect(f"sqlite:///{tmp_path}/zambezi.db", "test")
-    upgrade(engine)
+def made(tables_url: str) -> Iterator[Sessions]:
+    engine = connect(tables_url, "test")
     yield sessions(engine, "test")
     engine.dispose()
 

@@ -35,8 +35,8 @@ STUDY, ORTHANC = "1.2.3", "s" * 44
 WAIT = timedelta(hours=72)
 
 
-def database() -> Sessions:
-    engine = connect("sqlite://", "test")
+def database(url: str = "sqlite://") -> Sessions:
+    engine = connect(url, "test")
     Base.metadata.create_all(engine)
     made = sessions(engine, "test")
     with made.begin() as session:
@@ -55,8 +55,8 @@ def database() -> Sessions:
 
 
 @pytest.fixture
-def made() -> Iterator[Sessions]:
-    found = database()
+def made(tables_url: str) -> Iterator[Sessions]:
+    found = database(tables_url)
     yield found
     found.kw["bind"].dispose()
 

@@ -6,7 +6,6 @@ import ast
 import string
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,7 +15,7 @@ from sqlalchemy.orm import Session
 from zambezi import clock, exception_kinds, exception_rules, exceptions
 from zambezi.chain import Sealed
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AuditEntry, Base, ExceptionItem, ExceptionRule
+from zambezi.database.tables import AuditEntry, ExceptionItem, ExceptionRule
 from zambezi.environment import REPOSITORY
 from zambezi.exception_kinds import KINDS, RULED
 from zambezi.exception_rules import NewRule, RuleRefused
@@ -28,9 +27,8 @@ ROOMS = ("zambezi", "plugins", "ris_service", "gateway", "migration", "operation
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    engine = connect(f"sqlite:///{tmp_path}/central.db", "test")
-    Base.metadata.create_all(engine)
+def session(tables_url: str) -> Iterator[Session]:
+    engine = connect(tables_url, "test")
     with sessions(engine, "test")() as opened:
         yield opened
     engine.dispose()

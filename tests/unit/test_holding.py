@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -12,7 +11,7 @@ from sqlalchemy import select
 from zambezi import audit, clock, hold, holding
 from zambezi.chain import Sealed
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AuditEntry, Base, Correction, ExceptionItem, Held, LegalHold
+from zambezi.database.tables import AuditEntry, Correction, ExceptionItem, Held, LegalHold
 from zambezi.holding import HoldRefused
 
 NOW = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
@@ -22,9 +21,8 @@ IDENTITY = {"sop_uid": "1.2.9", "series_uid": "1.2.8", "study_uid": "1.2.7", "pa
 
 
 @pytest.fixture
-def session(tmp_path: Path):
-    engine = connect(f"sqlite:///{tmp_path}/zambezi.db", "test")
-    Base.metadata.create_all(engine)
+def session(tables_url: str):
+    engine = connect(tables_url, "test")
     with sessions(engine, "test").begin() as opened:
         yield opened
 

@@ -58,6 +58,11 @@ class Configuration:
     hash: str
 
     @property
+    def index_is_postgresql(self) -> bool:
+        """Whether Orthanc's index lies in PostgreSQL (else it is SQLite, in ZAMBEZI_HOME)."""
+        return safety.index_is_postgresql(self.orthanc)
+
+    @property
     def modalities(self) -> dict[str, safety.Modality]:
         """Orthanc's DicomModalities, read: AE title, host, port and what each may do."""
         return safety.modalities(self.orthanc)

@@ -67,6 +67,7 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("PythonScript", "must name plugins/zambezi_plugin.py: it guards and records what Orthanc does"))
     if "RegisteredUsers" in orthanc:
         found.append(("RegisteredUsers", "is made by `zambezi up` (random passwords in ZAMBEZI_HOME); take it out"))
+    found += _index_faults(orthanc)
     peers = orthanc.get("DicomModalities", {})
     if not isinstance(peers, dict):
         return [*found, ("DicomModalities", "found something else than an object { name: peer }")]
@@ -82,6 +83,32 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
             found.append((f"DicomModalities.{name}", f"AE title {aet} belongs to {aets[aet]} already"))
         elif isinstance(aet, str):
             aets[aet] = name
+    return found
+
+
+#: The plugin that keeps the index in PostgreSQL, and the one that would keep the files there, too.
+INDEX_PLUGIN, FILES_PLUGIN = "libOrthancPostgreSQLIndex.so", "libOrthancPostgreSQLStorage.so"
+
+
+def index_is_postgresql(orthanc: dict[str, Any]) -> bool:
+    """Whether Orthanc's index lies in PostgreSQL (else it is SQLite, in ZAMBEZI_HOME)."""
+    section = orthanc.get("PostgreSQL")
+    return isinstance(section, dict) and section.get("EnableIndex") is True
+
+
+def _index_faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
+    """Section and plugin must agree: with one of them alone Orthanc would begin with an empty index on SQLite."""
+    plugins = [str(name).rpartition("/")[2] for name in orthanc.get("Plugins", [])]
+    section = orthanc.get("PostgreSQL", {})
+    if not isinstance(section, dict):
+        return [("PostgreSQL", "found something else than an object { ... }")]
+    found = []
+    if section.get("EnableStorage") or FILES_PLUGIN in plugins:
+        found.append(("PostgreSQL.EnableStorage", "the images stay files: recovery, backup and checks rest on it"))
+    if index_is_postgresql(orthanc) and INDEX_PLUGIN not in plugins:
+        found.append(("PostgreSQL", f"the index is to lie in PostgreSQL, but Plugins doesn't name {INDEX_PLUGIN}"))
+    if not index_is_postgresql(orthanc) and INDEX_PLUGIN in plugins:
+        found.append(("Plugins", f"{INDEX_PLUGIN} is named, but no section PostgreSQL has EnableIndex true"))
     return found
 
 

@@ -13,6 +13,14 @@ from zambezi import crash
 
 Sessions = sessionmaker[Session]
 
+#: What keeps a worker from waiting for ever for a PostgreSQL whose machine has lost its power: libpq's own settings.
+#: The server ends what holds its rows while nothing happens, and who waits for a row for as long as SQLite would wait.
+_POSTGRESQL = {
+    "connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3,
+    "tcp_user_timeout": 30000,
+}  # fmt: skip
+_WRITING = "-c lock_timeout=30s -c idle_in_transaction_session_timeout=5min -c synchronous_commit=on"
+
 #: `wrote`: whether this thread's last commit changed anything. Looking for work every second is no crash point.
 _committing = threading.local()
 
@@ -30,7 +38,8 @@ def connect(url: str, process: str, reading: bool = False) -> Engine:
         event.listen(engine, "begin", _begin_reading if reading else _begin_immediate)
     else:
         level: IsolationLevel = "REPEATABLE READ" if reading else "READ COMMITTED"
-        engine = create_engine(_psycopg(url), pool_pre_ping=True, isolation_level=level)
+        how: dict[str, Any] = _POSTGRESQL | ({} if reading else {"options": _WRITING})
+        engine = create_engine(_psycopg(url), connect_args=how, pool_pre_ping=True, isolation_level=level)
     event.listen(engine, "commit", lambda connection: _before_commit(connection, process))
     return engine
 

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from tests.unit.hl7.messages import ADT, ORM
 from zambezi.config.settings import Hl7Peer, Site
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import Base, Correction, Order, Patient
+from zambezi.database.tables import Correction, Order, Patient
 from zambezi.hl7.apply import NotForUs, carry_out
 from zambezi.hl7.merges import Identifier, merges
 from zambezi.hl7.orders import CannotApply
@@ -28,10 +28,9 @@ A40 = message("A40", pid("P7"), "MRG|T12^^^HIS^MR")
 
 
 @pytest.fixture
-def tell(tmp_path):
+def tell(tables_url: str):
     """Carries a message out in a database of its own; gives the session."""
-    engine = connect(f"sqlite:///{tmp_path}/z.db", "gateway")
-    Base.metadata.create_all(engine)
+    engine = connect(tables_url, "gateway")
     with closing(sessions(engine, "gateway")()) as session:
 
         def told(text, now):

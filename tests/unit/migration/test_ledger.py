@@ -10,15 +10,14 @@ import pytest
 from migration import ledger
 from zambezi import audit, clock, leases
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import Base, ExceptionItem, MigrationProject, MigrationStudy
+from zambezi.database.tables import ExceptionItem, MigrationProject, MigrationStudy
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 
 
 @pytest.fixture
-def made(database_url: str) -> Iterator[Sessions]:
-    engine = connect(database_url, "migration")
-    Base.metadata.create_all(engine)
+def made(tables_url: str) -> Iterator[Sessions]:
+    engine = connect(tables_url, "migration")
     factory = sessions(engine, "migration")
     at = clock.text(NOW)
     with factory.begin() as session:

@@ -25,7 +25,7 @@ from zambezi import clock, exceptions
 from zambezi.chain import Sealed
 from zambezi.config.settings import AlertMail, Alerts, AlertWebhook, Site
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import AlertChannel, AlertTold, AuditEntry, Base, ExceptionItem
+from zambezi.database.tables import AlertChannel, AlertTold, AuditEntry, ExceptionItem
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
 SITE = Site(name="HCM", language="pt")
@@ -45,9 +45,8 @@ class Clock:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Sessions:
-    engine = connect(f"sqlite:///{tmp_path}/zambezi.db", "test")
-    Base.metadata.create_all(engine)
+def opened(tables_url: str) -> Sessions:
+    engine = connect(tables_url, "test")
     return sessions(engine, "test")
 
 
@@ -336,9 +335,10 @@ def test_a_kind_that_nobody_knows_is_refused_with_those_there_are():
 
 
 def test_the_command_tells_a_test_by_every_way_and_says_which_failed(
-    opened: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Sessions, tables_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "json").mkdir()
+    monkeypatch.setenv("ZAMBEZI_DATABASE_URL", tables_url)
     monkeypatch.setenv("ZAMBEZI_HOME", str(tmp_path))
     monkeypatch.setenv("ZAMBEZI_CONFIG", str(tmp_path / "json"))
     from zambezi.environment import REPOSITORY

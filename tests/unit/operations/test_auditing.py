@@ -14,17 +14,15 @@ from sqlalchemy.orm import Session
 from operations.auditing import Verdict, verify
 from zambezi import audit, chain
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import Base
 
 NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 JOURNAL = "orthanc-1"
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
+def session(tables_url: str) -> Iterator[Session]:
     """A central table with the first four of the journal's five entries, and two of the RIS."""
-    engine = connect(f"sqlite:///{tmp_path}/central.db", "test")
-    Base.metadata.create_all(engine)
+    engine = connect(tables_url, "test")
     with sessions(engine, "test")() as opened:
         audit.take_over(opened, entries()[:4])
         for login in ("ana", "rui"):

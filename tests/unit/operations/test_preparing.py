@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from operations import preparing
+from tests import postgres
+from tests.postgres import Cluster
 from zambezi import config, keys
 from zambezi.config import Configuration
 from zambezi.environment import PORTS, REPOSITORY, Environment
@@ -22,6 +26,15 @@ def environment(tmp_path: Path) -> Environment:
     for probe in probes.values():
         probe.close()
     return Environment.read({"ZAMBEZI_HOME": str(tmp_path), **free})
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A durable one of this test's own: `prepare` takes no other, and the test stops it."""
+    found = postgres.programs()
+    assert found, "PostgreSQL is not installed; tools/install --tests brings it"
+    with postgres.a_cluster(found, is_durable=True) as running:
+        yield running
 
 
 def delivered(**changed: object) -> Configuration:
@@ -90,5 +103,17 @@ def test_a_database_that_does_not_answer_is_a_sentence(environment: Environment)
     nobody = Environment(
         environment.home, environment.config_dir, "postgresql://nobody@127.0.0.1:1/none", environment.ports
     )
-    with pytest.raises(preparing.EnvironmentFault, match="ZAMBEZI_DATABASE_URL: the database can't be used"):
+    with pytest.raises(preparing.EnvironmentFault, match=r"central database \(none at .*: the server doesn't answer"):
         preparing.prepare(nobody, {})
+
+
+def test_an_installation_that_has_run_starts_while_its_database_is_away(environment: Environment, cluster: Cluster):
+    cluster.make_databases("right")
+    url = f"postgresql://zambezi:right@127.0.0.1:{cluster.port}/zambezi"
+    here = replace(environment, database_url=url)
+    preparing.prepare(here, {})
+    cluster.stop()
+    preparing.prepare(here, {})
+    elsewhere = replace(environment, database_url=url + "2")
+    with pytest.raises(preparing.EnvironmentFault, match="the server doesn't answer"):
+        preparing.prepare(elsewhere, {})

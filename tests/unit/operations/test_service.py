@@ -24,9 +24,8 @@ GB = 2**30
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    engine = connect(f"sqlite:///{tmp_path}/central.db", "test")
-    Base.metadata.create_all(engine)
+def session(tables_url: str) -> Iterator[Session]:
+    engine = connect(tables_url, "test")
     with sessions(engine, "test")() as opened:
         yield opened
     engine.dispose()

@@ -13,7 +13,7 @@ from operations import status, supervision
 from operations.supervision import Process
 from zambezi import clock, exceptions
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AlertChannel, Base, ProcessState
+from zambezi.database.tables import AlertChannel, ProcessState
 from zambezi.environment import Environment
 
 NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -56,10 +56,9 @@ def test_everything_dead_is_still_a_status(tmp_path: Path):
     assert status.lines(found)
 
 
-def test_what_waits_and_a_channel_that_fails_are_in_the_status(tmp_path: Path):
-    environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path)})
+def test_what_waits_and_a_channel_that_fails_are_in_the_status(tmp_path: Path, tables_url: str):
+    environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path), "ZAMBEZI_DATABASE_URL": tables_url})
     engine = connect(environment.database_url, "test")
-    Base.metadata.create_all(engine)
     with sessions(engine, "test").begin() as session:
         for n in range(3):
             at = NOW - timedelta(hours=n)
@@ -77,6 +76,9 @@ def test_what_waits_and_a_channel_that_fails_are_in_the_status(tmp_path: Path):
     said = "\n".join(status.lines(found))
     assert "3  hold conflict, the oldest since 2026-03-01T06:30:00" in said
     assert trouble in said
+    on = "SQLite" if tables_url.startswith("sqlite") else "PostgreSQL"
+    assert f"Databases: central {on} " in said
+    assert ", index SQLite" in said
     assert json.loads(json.dumps(asdict(found)))["exceptions"][0]["count"] == 3
 
 

@@ -29,7 +29,7 @@ def told(session, *events):
 
 def counts(session):
     session.expire_all()
-    studies = {study.patient_id: study.instances for study in session.scalars(select(Study))}
+    studies = {study.patient_id: study.instances for study in session.scalars(select(Study).order_by(Study.patient_id))}
     series = {one.orthanc_id: one.instances for one in session.scalars(select(Series))}
     return studies, [series.get(orthanc_ids.series(name, UID, f"{UID}.1")) for name in studies]
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from zambezi import breakers
 from zambezi.breakers import Circuit, Neighbour, Rule, may_enter
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import AuditEntry, Base, Breaker, ExceptionItem
+from zambezi.database.tables import AuditEntry, Breaker, ExceptionItem
 from zambezi.retries import ErrorClass, Policy
 
 RULE = Rule(3, Policy(timedelta(seconds=60), multiplier=2, cap=timedelta(minutes=10), jitter=0))
@@ -25,9 +25,8 @@ OTHER = Neighbour("dicom:OTHER", "queue:dicom", RULE, "gateway")
 
 
 @pytest.fixture
-def made(database_url: str) -> Iterator[Sessions]:
-    engine = connect(database_url, "gateway")
-    Base.metadata.create_all(engine)
+def made(tables_url: str) -> Iterator[Sessions]:
+    engine = connect(tables_url, "gateway")
     yield sessions(engine, "gateway")
     engine.dispose()
 

@@ -21,8 +21,8 @@ LEASE = timedelta(seconds=20)
 
 
 @pytest.fixture
-def made(database_url: str) -> Iterator[Sessions]:
-    engine = connect(database_url, "test")
+def made(tables_url: str) -> Iterator[Sessions]:
+    engine = connect(tables_url, "test")
     TestBase.metadata.create_all(engine)
     yield sessions(engine, "test")
     engine.dispose()

@@ -74,10 +74,10 @@ class Hospital:
         return self.carrying(self.token(role, login=login))
 
 
-def hospital(home: Path, settings: Zambezi | None = None, moving: Clock | None = None) -> Hospital:
-    """An empty hospital with its application."""
+def hospital(home: Path, settings: Zambezi | None = None, moving: Clock | None = None, url: str = "") -> Hospital:
+    """An empty hospital with its application, in a database of its own; `url` is for one in PostgreSQL."""
     settings = settings or Zambezi()
-    environment = Environment.read({"ZAMBEZI_HOME": str(home)})
+    environment = Environment.read({"ZAMBEZI_HOME": str(home), "ZAMBEZI_DATABASE_URL": url})
     home.mkdir(parents=True, exist_ok=True)
     engine = connect(environment.database_url, "ris")
     Base.metadata.create_all(engine)
@@ -86,25 +86,26 @@ def hospital(home: Path, settings: Zambezi | None = None, moving: Clock | None =
     return Hospital(environment, settings, made, kept, moving, app)
 
 
-def seeded(home: Path, settings: Zambezi | None = None, moving: Clock | None = None) -> Hospital:
+def seeded(home: Path, settings: Zambezi | None = None, moving: Clock | None = None, url: str = "") -> Hospital:
     """A hospital in the middle of its day."""
-    made = hospital(home, settings, moving)
+    made = hospital(home, settings, moving, url)
     with made.sessions.begin() as session:
         _people(session, made)
         _work(session, made)
     return made
 
 
-def copied(home: Path, original: Hospital) -> Hospital:
-    """Another hospital, with all that the original holds."""
+def copied(home: Path, original: Hospital, url: str = "") -> Hospital:
+    """Another hospital, with all that the original holds; `url` is that of a copy which PostgreSQL has made."""
     home.mkdir(parents=True)
-    with (
-        closing(sqlite3.connect(original.environment.home / "zambezi.db")) as source,
-        closing(sqlite3.connect(home / "zambezi.db")) as target,
-    ):
-        source.backup(target)
+    if not url:
+        with (
+            closing(sqlite3.connect(original.environment.home / "zambezi.db")) as source,
+            closing(sqlite3.connect(home / "zambezi.db")) as target,
+        ):
+            source.backup(target)
     shutil.copy(original.environment.keys_file, home)
-    made = hospital(home)
+    made = hospital(home, url=url)
     made.order_ids = dict(original.order_ids)
     return made
 

@@ -272,6 +272,7 @@ def test_the_other_pages_open_in_both_languages(hospital, language):
 
 def test_the_console_lists_shows_and_decides(hospital, monkeypatch):
     monkeypatch.setenv("ZAMBEZI_HOME", str(hospital.environment.home))
+    monkeypatch.setenv("ZAMBEZI_DATABASE_URL", hospital.environment.database_url)
     number = number_of(hospital, "1.2.840.99")
 
     def run(*words: str, fails: bool = False) -> str:

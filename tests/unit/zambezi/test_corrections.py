@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +14,15 @@ from zambezi import clock, correctable, corrections
 from zambezi.correctable import ValueRefused
 from zambezi.corrections import CorrectionRefused
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AuditEntry, Base, Correction, CorrectionItem, Held, Patient
+from zambezi.database.tables import AuditEntry, Correction, CorrectionItem, Held, Patient
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 STUDY = {"study_uid": "1.2.3", "orthanc_id": "a" * 44}
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    engine = connect(f"sqlite:///{tmp_path}/zambezi.db", "test")
-    Base.metadata.create_all(engine)
+def session(tables_url: str) -> Iterator[Session]:
+    engine = connect(tables_url, "test")
     with sessions(engine, "test").begin() as made:
         yield made
     engine.dispose()
@@ -151,16 +149,17 @@ def test_every_fault_is_said_at_once():
 
 def test_only_what_is_done_and_was_not_changed_later_can_be_undone(session: Session):
     a, b = "a" * 44, "b" * 44
-    done(session, 1, a, b, "1")
-    assert corrections.why_not_undone(session, 1) == ""
-    done(session, 2, b, b, "2")
+    done(session, 101, a, b, "1")
+    assert corrections.why_not_undone(session, 101) == ""
+    done(session, 102, b, b, "2")
     assert (
-        corrections.why_not_undone(session, 1) == "correction 2 changed the same instances later: undo that one first"
+        corrections.why_not_undone(session, 101)
+        == "correction 102 changed the same instances later: undo that one first"
     )
-    assert corrections.why_not_undone(session, 2) == ""
-    done(session, 3, b, b, "1", kind="undo")
-    assert corrections.why_not_undone(session, 1) == ""
-    waiting = ask(session, "undo", {}, undo_of=1)
+    assert corrections.why_not_undone(session, 102) == ""
+    done(session, 103, b, b, "1", kind="undo")
+    assert corrections.why_not_undone(session, 101) == ""
+    waiting = ask(session, "undo", {}, undo_of=101)
     assert "only what is done" in corrections.why_not_undone(session, waiting.id)
     with pytest.raises(CorrectionRefused, match="no correction 99"):
         ask(session, "undo", {}, undo_of=99)

@@ -16,7 +16,7 @@ from operations.custody.worker import Desk
 from zambezi import hold, holding
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import Base, Held
+from zambezi.database.tables import Held
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 
@@ -90,11 +90,10 @@ class Archive:
 class Room:
     """A desk with a database, a hold's folder and an archive; its clock is moved by hand."""
 
-    def __init__(self, home: Path) -> None:
-        self.environment = Environment.read({"ZAMBEZI_HOME": str(home)})
+    def __init__(self, home: Path, url: str) -> None:
+        self.environment = Environment.read({"ZAMBEZI_HOME": str(home), "ZAMBEZI_DATABASE_URL": url})
         home.mkdir(parents=True, exist_ok=True)
-        engine = connect(self.environment.database_url, "custody")
-        Base.metadata.create_all(engine)
+        engine = connect(url, "custody")
         self.sessions: Sessions = sessions(engine, "custody")
         self.archive = Archive()
         self.now = NOW
