@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,9 @@ from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
 
 log = logging.getLogger("zambezi.archive")
+
+#: So long a port may still be held by a process that has been killed.
+_ENDING_S = 3.0
 
 
 class ArchiveFault(Exception):
@@ -50,7 +54,9 @@ def main() -> None:
         log.error("%s is not there; `zambezi up` makes it", fault.filename)
         sys.exit(2)
     log.info("starting Orthanc")
-    os.execve(program, [program, str(environment.orthanc_config_dir)], variables)  # noqa: S606  no shell is wanted
+    keeper = [sys.executable, "-P", "-S", "-m", "operations.keeper", program, str(environment.orthanc_config_dir)]
+    keeper += [str(environment.index_dir / "index"), str(environment.storage_dir)]
+    os.execve(keeper[0], keeper, variables)  # noqa: S606  no shell is wanted
 
 
 def find_orthanc(environ: Mapping[str, str]) -> str:
@@ -83,7 +89,7 @@ def check(environment: Environment, configuration: Configuration) -> None:
         ("DICOM", "ZAMBEZI_DICOM_PORT", environment.ports.dicom),
         ("HTTP", "ZAMBEZI_ORTHANC_HTTP_PORT", environment.ports.orthanc_http),
     ):
-        if recovery.is_taken(port):
+        if _stays_taken(port):
             faults.append(
                 f"port {port} ({what}) is in use; if it is Debian's own Orthanc: systemctl disable --now orthanc;"
                 f" else stop what uses it or set {variable}"
@@ -119,6 +125,16 @@ def program_environment(environ: Mapping[str, str], environment: Environment) ->
         # Debian's DCMTK leaves Nagle's algorithm on, which costs a factor of eight.
         "TCP_NODELAY": "1",
     }
+
+
+def _stays_taken(port: int) -> bool:
+    """An Orthanc whose keeper was killed a moment ago is about to end."""
+    deadline = time.monotonic() + _ENDING_S
+    while recovery.is_taken(port):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _package(library: str) -> str:
