@@ -17,6 +17,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from operations import front_door, recovery, supervision
+from operations.moving import engines
 from zambezi import config, keys
 from zambezi.config import Configuration
 from zambezi.database.engine import connect
@@ -35,6 +36,7 @@ _PACKAGES = {
     "libOrthancDicomWeb.so": "orthanc-dicomweb",
     "libOrthancWebViewer.so": "orthanc-webviewer",
     "libOrthancGdcm.so": "orthanc-gdcm",
+    "libOrthancPostgreSQLIndex.so": "orthanc-postgresql",
 }
 
 #: A file name that nginx, supervisord, SQLite's URL and Orthanc's JSON all take unquoted.
@@ -132,6 +134,7 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     """Check everything, bring the database to this version's schema, and write what the processes start from."""
     configuration = config.load(environment.config_dir, {**environ, **environment.variables()})
     faults = environment_faults(environment) + machine_faults(configuration)
+    faults += engines.faults(environment, configuration)
     if configuration.zambezi.dicom_tls.certificates:
         faults += _busy(environment, ["dicom_tls"])
     if faults:
@@ -154,6 +157,7 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     made = keys.load_or_create(environment.keys_file)
     _upgrade_database(environment)
     write_orthanc_configuration(environment, made)
+    engines.record(environment, engines.wanted(environment, configuration))
     front_door.write(environment, configuration, made, environ)
     conf = supervision.configuration(environment, supervision.present())
     (environment.run_dir / "supervisord.conf").write_text(conf)

@@ -192,9 +192,21 @@ def is_taken(port: int) -> bool:
 
 
 @contextmanager
-def running(program: str, folder: Path, variables: Mapping[str, str]) -> Iterator[None]:
+def running(
+    program: str,
+    folder: Path,
+    variables: Mapping[str, str],
+    pass_fds: tuple[int, ...] = (),
+    log: Path | None = None,
+) -> Iterator[None]:
     """An Orthanc for a while, with its DICOM port closed; it goes down with us, however we end."""
-    process = subprocess.Popen([program, str(folder)], env=dict(variables), preexec_fn=_die_with_parent)
+    out = log.open("ab") if log else None
+    process = subprocess.Popen(
+        [program, str(folder)], env=dict(variables), preexec_fn=_die_with_parent, pass_fds=pass_fds, stdout=out,
+        stderr=out,
+    )  # fmt: skip
+    if out:
+        out.close()
     try:
         yield
         if process.poll() is not None:
