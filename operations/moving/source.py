@@ -17,7 +17,7 @@ import psycopg
 
 from zambezi.environment import Environment
 
-LEVELS = {1: "patients", 2: "studies", 3: "series", 4: "instances"}
+LEVELS = ("patients", "studies", "series", "instances")
 #: Below, kinds of attachments and metadata are Orthanc's own.
 USERS = 1024
 _ZLIB = 2
@@ -56,14 +56,15 @@ class Index:
     def __init__(self, database: Any, streamed: bool) -> None:
         self._database = database
         self._streamed = streamed
+        # Orthanc's own SQLite counts levels from 1, its plugin for PostgreSQL from 0.
+        self._levels = dict(enumerate(LEVELS, 0 if streamed else 1))
 
     def instances(self) -> Iterator[Row]:
-        """Every instance (resource type 4) with its DICOM file (attachment 1)."""
+        """Every instance with its DICOM file (attachment 1, which nothing else has)."""
         sql = (
             "SELECT r.publicId, t.value, f.uuid, f.compressionType, f.uncompressedSize, f.uncompressedMD5"
             " FROM Resources r JOIN AttachedFiles f ON f.id = r.internalId AND f.fileType = 1"
             " LEFT JOIN MainDicomTags t ON t.id = r.internalId AND t.tagGroup = 8 AND t.tagElement = 24"
-            " WHERE r.resourceType = 4"
         )
         for public, sop_uid, uuid, compression, size, md5 in self._rows(sql):
             yield Row(public, _bare(sop_uid), uuid, int(compression), int(size), md5 or "")
@@ -74,23 +75,23 @@ class Index:
             "SELECT r.resourceType, r.publicId, m.type, m.value FROM Metadata m JOIN Resources r ON r.internalId = m.id"
         )
         for level, public, kind, value in self._rows(sql):
-            yield Other(LEVELS[level], public, "metadata", int(kind), value or "")
+            yield Other(self._levels[level], public, "metadata", int(kind), value or "")
         sql = (
             "SELECT r.resourceType, r.publicId, f.fileType, f.uuid, f.compressionType FROM AttachedFiles f"
             " JOIN Resources r ON r.internalId = f.id WHERE f.fileType <> 1"
         )
         for level, public, kind, uuid, compression in self._rows(sql):
-            yield Other(LEVELS[level], public, "attachment", int(kind), f"{uuid} {compression}")
+            yield Other(self._levels[level], public, "attachment", int(kind), f"{uuid} {compression}")
         if self._has_labels():
             sql = "SELECT r.resourceType, r.publicId, l.label FROM Labels l JOIN Resources r ON r.internalId = l.id"
             for level, public, label in self._rows(sql):
-                yield Other(LEVELS[level], public, "label", 0, label)
+                yield Other(self._levels[level], public, "label", 0, label)
 
     def arrivals(self) -> Iterator[tuple[int, str, str]]:
         """The rows of /changes that tell of new instances (change type 2), in their order: number, Orthanc id, date."""
         sql = (
             "SELECT c.seq, r.publicId, c.date FROM Changes c JOIN Resources r ON r.internalId = c.internalId"
-            " WHERE c.changeType = 2 AND r.resourceType = 4 ORDER BY c.seq"
+            " WHERE c.changeType = 2 ORDER BY c.seq"
         )
         for seq, public, date in self._rows(sql):
             yield int(seq), public, date

@@ -18,13 +18,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
 from operations import archive, recovery
 from operations.moving import central, copying, engines, proof, source
 from operations.moving.engines import SQLITE, Engines
 from operations.moving.ledger import PROCESS, Ledger
+from operations.status import database_trouble
 from zambezi import __version__, clock, config, crash, durable, signing
 from zambezi.config import Configuration
 from zambezi.database.engine import connect, sessions
+from zambezi.database.tables import Deletion
 from zambezi.environment import Environment
 
 WRITER = "operations"
@@ -65,6 +70,7 @@ def run(move: Move, environ: Mapping[str, str], leave_damaged: bool) -> Path:
             if _index_moves(move):
                 _list(move, ledger)
                 _check_recorded(move, ledger)
+                _check_deletions(move)
                 others = _fill(move, ledger, environ, lock, leave_damaged)
             seen = _central(move, ledger)
             folder = move.environment.home / "proofs" / f"move-{clock.text(clock.now())[:19].replace(':', '')}"
@@ -111,19 +117,38 @@ def _old_section(move: Move) -> dict[str, Any] | None:
 def _check_recorded(move: Move, ledger: Ledger) -> None:
     """What the journal hasn't recorded yet, routes may still follow from: the old archive must do that first."""
     journal = move.environment.journal_file
-    missing = ledger.count()
+    unrecorded, lost = ledger.count(), 0
     if journal.exists():
         ledger.database.execute("ATTACH DATABASE ? AS journal", (str(journal),))
-        sql = (
-            "SELECT count(*) FROM instances WHERE state <> 'gone' AND orthanc_id NOT IN"
-            " (SELECT orthanc_id FROM journal.instances WHERE present = 1)"
-        )
-        missing = int(ledger.database.execute(sql).fetchone()[0])
+        ours = "SELECT orthanc_id FROM instances WHERE state <> 'gone'"
+        theirs = "SELECT orthanc_id FROM journal.instances WHERE present = 1"
+        count = "SELECT count(*) FROM ({} EXCEPT {})"
+        unrecorded = int(ledger.database.execute(count.format(ours, theirs)).fetchone()[0])
+        lost = int(ledger.database.execute(count.format(theirs, ours)).fetchone()[0])
         ledger.database.execute("DETACH DATABASE journal")
-    if missing:
+    if unrecorded or lost:
         raise MoveFault(
-            f"{missing:,} instances are not in the journal yet: start the archive with the configuration it had, wait"
-            " until `zambezi status` says that it follows, then `zambezi down`"
+            f"{unrecorded:,} instances are not in the journal yet, and {lost:,} that it has are not in the index: start"
+            " the archive with the configuration it had, wait until `zambezi status` says that it follows, then"
+            " `zambezi down`"
+        )
+
+
+def _check_deletions(move: Move) -> None:
+    """A deletion takes what had come when it was confirmed; in the new archive all has come later."""
+    engine = connect(move.old_database_url or move.environment.database_url, PROCESS, reading=True)
+    try:
+        with sessions(engine, PROCESS)() as session:
+            query = select(Deletion.id).where(Deletion.state.in_(("confirmed", "due", "deleting", "retrying")))
+            open_ones = [str(one) for one in session.scalars(query.order_by(Deletion.id))]
+    except SQLAlchemyError as error:
+        raise MoveFault(f"the central database can't be read: {database_trouble(error)}") from error
+    finally:
+        engine.dispose()
+    if open_ones:
+        raise MoveFault(
+            f"deletions {', '.join(open_ones)} are confirmed and not done: let them end, or withdraw them"
+            " (`zambezi delete withdraw`), and ask anew after the move"
         )
 
 
