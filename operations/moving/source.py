@@ -61,13 +61,14 @@ class Index:
 
     def instances(self) -> Iterator[Row]:
         """Every instance with its DICOM file (attachment 1, which nothing else has)."""
+        md5 = "f.uncompressedHash" if self._streamed else "f.uncompressedMD5"
         sql = (
-            "SELECT r.publicId, t.value, f.uuid, f.compressionType, f.uncompressedSize, f.uncompressedMD5"
+            f"SELECT r.publicId, t.value, f.uuid, f.compressionType, f.uncompressedSize, {md5}"  # noqa: S608
             " FROM Resources r JOIN AttachedFiles f ON f.id = r.internalId AND f.fileType = 1"
             " LEFT JOIN MainDicomTags t ON t.id = r.internalId AND t.tagGroup = 8 AND t.tagElement = 24"
         )
-        for public, sop_uid, uuid, compression, size, md5 in self._rows(sql):
-            yield Row(public, _bare(sop_uid), uuid, int(compression), int(size), md5 or "")
+        for public, sop_uid, uuid, compression, size, digest in self._rows(sql):
+            yield Row(public, _bare(sop_uid), uuid, int(compression), int(size), digest or "")
 
     def others(self) -> Iterator[Other]:
         """Metadata, labels and attachments of every resource, but for the DICOM files."""
