@@ -67,11 +67,12 @@ def seen(engine: Engine) -> dict[str, Any]:
 
     The digest is the sum of the rows' SHA-256: engines list rows in orders of their own.
     """
+    revision = _revision(engine)  # on SQLite a second connection would wait for the session's
     with Session(engine) as session:
         tables = {table.name: _digest(session, table) for table in Base.metadata.sorted_tables}
         heads = session.scalars(select(ChainHead).order_by(ChainHead.journal)).all()
         return {
-            "revision": _revision(engine), "tables": tables,
+            "revision": revision, "tables": tables,
             "chains": {head.journal: [head.seq, head.hash] for head in heads},
             "broken": [f"{one.journal} {one.seq}: {one.why}" for one in audit.verify(session)],
             "entries": session.scalar(select(func.count()).select_from(AuditEntry)),

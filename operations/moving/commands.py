@@ -105,13 +105,15 @@ def _asked(environment: Environment, engine: str, database_was: str) -> Move:
     there, wanted = engines.present(environment), engines.wanted(environment, target)
     if there is None:
         raise EnvironmentFault(f"there is no archive in {environment.home}: nothing is to be moved")
-    if wanted.index != engine:
-        raise EnvironmentFault(
-            f"the configuration names {wanted.index} for Orthanc's index: change it first (docs/administrator.md)"
-        )
     old_database = _old_database(environment, there, wanted, database_was)
-    if wanted.index == there.index and not old_database and not engines.phase_file(environment).exists():
-        raise EnvironmentFault(f"Orthanc's index and the central database are on {engine} already")
+    changing = {wanted.index} if wanted.index != there.index else set()
+    changing |= {wanted.database} if old_database else set()
+    if engine not in changing and not engines.phase_file(environment).exists():
+        raise EnvironmentFault(
+            f"nothing is to be moved to {engine}: Orthanc's index is on {there.index} and the configuration names"
+            f" {wanted.index}; the central database is on {there.database} and ZAMBEZI_DATABASE_URL names one on"
+            f" {wanted.database} (docs/administrator.md)"
+        )
     faults = preparing.machine_faults(target)
     if supervision.processes(environment) is not None or leftovers.find(environment):
         faults.append("Zambezi runs: `zambezi down` first")

@@ -257,6 +257,8 @@ def _prove(
 
 def _old_version(move: Move) -> str:
     """The Orthanc that the old archive ran with last, as the journal tells."""
+    if not move.environment.journal_file.exists():
+        return ""
     with closing(sqlite3.connect(f"file:{move.environment.journal_file}?mode=ro", uri=True)) as journal:
         sql = "SELECT payload FROM entries WHERE event = 'started' ORDER BY seq DESC LIMIT 1"
         found = journal.execute(sql).fetchone()
