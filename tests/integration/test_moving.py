@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from operations import recovery
 from operations.moving import engines
 from tests import postgres
 from tests.integration.archive_fixture import Archive, image, until
@@ -26,6 +28,8 @@ from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY, Environment
 
 RULES = {"Routing": [{"Name": "all", "SendTo": ["PACS2"]}], "Destinations": {"PACS2": {}}}
+#: A user's own, by numbers from 1024.
+USERS = {"metadata/1025": "teaching", "attachments/1026/data": "a note"}
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so"
 
 
@@ -138,6 +142,20 @@ def fill(house: House) -> None:
     engine.dispose()
 
 
+def mark(house: House, orthanc_id: str) -> None:
+    """A user's own metadata and attachment, by an Orthanc without our plugin: with it there is no way."""
+    bare = house.archive.home / "bare"
+    bare.mkdir()
+    for file in house.environment.orthanc_config_dir.glob("*.json"):
+        if file.name != "20-plugins.json":
+            shutil.copy(file, bare)
+    with recovery.running("/usr/sbin/Orthanc", bare, house.variables(), log=bare / "log"):
+        orthanc = house.archive.as_service()
+        recovery.wait_until_up(orthanc)
+        for path, value in USERS.items():
+            orthanc.request("PUT", f"/instances/{orthanc_id}/{path.removesuffix('/data')}", data=value.encode())
+
+
 def counted(house: House) -> Counter[str]:
     told = Counter(one["event"] for one in house.archive.entries())
     return Counter({event: told[event] for event in ("stored", "stored-again", "routed", "study-completed", "deleted")})
@@ -202,7 +220,9 @@ def test_there_and_back_with_every_cut(house: House) -> None:
 
 def test_between_two_runs_the_old_archive_is_used_and_a_damaged_file_stops_the_move(house: House) -> None:
     fill(house)
+    marked = sorted(house.contents())[0]
     house.archive.stop()
+    mark(house, marked)
     house.use("postgresql")
     (house.crash / "move").write_text("2")  # behind the first commit of what was copied
     assert house.move("to", "postgresql").returncode == 137
@@ -235,6 +255,13 @@ def test_between_two_runs_the_old_archive_is_used_and_a_damaged_file_stops_the_m
     assert there.items() <= before.items() and len(there) == len(before) - 1
     assert [file.read_bytes() for file in hold.files(house.environment.hold_dir)] == [content[:-1] + b"?"]
     assert len(until(lambda: house.archive.events("deleted", noticed="unseen"))) == 1
+    for path, value in USERS.items():
+        assert house.archive.get(f"/instances/{marked}/{path}").text.strip() == value, "a user's own goes along"
+    metadata = house.archive.get(f"/instances/{marked}/metadata?expand").json()
+    assert (metadata["RemoteAET"], metadata["HttpUsername"]) == ("", "move"), "Orthanc's own can't"
+    kept = next((house.environment.home / "proofs").glob("*/others.jsonl.gz"))
+    lines = gzip.decompress(kept.read_bytes()).splitlines()
+    assert ["instances", marked, "metadata", 3, "CT1", ""] in [json.loads(line) for line in lines]
     house.archive.stop()
 
 
