@@ -51,6 +51,11 @@ def to(engine: str, database_was: str, leave_damaged: bool) -> None:
             click.echo(line, err=True)
         sys.exit(1)
     click.echo(f"Moved, and proven: {folder}")
+    said = json.loads((folder / "proof.json").read_bytes())["proof"]
+    for what, count in said["others"].items():
+        click.echo(f"  {what}: {count:,}")
+    if said["left_behind"]:
+        click.echo(f"  images left behind, in the hold where there was a file: {len(said['left_behind']):,}")
     click.echo("Start it: `zambezi up`. When you trust it: `zambezi move forget`, which lets the old archive go.")
 
 

@@ -152,7 +152,7 @@ def carry(ledger: Ledger, storage: Path, orthanc: OrthancClient) -> dict[str, in
             carried = "yes"
         except (OrthancRefused, OSError, zlib.error):
             carried = "no"
-        name = f"{what}s {'carried over' if carried == 'yes' else 'left behind'}"
+        name = f"{what}, {'carried over' if carried == 'yes' else 'left behind'}"
         counts[name] = counts.get(name, 0) + 1
         with ledger.database:
             ledger.database.execute("UPDATE others SET carried = ? WHERE rowid = ?", (carried, rowid))
