@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,9 @@ from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
 
 log = logging.getLogger("zambezi.archive")
+
+#: So long a port may still be held by a process that has been killed.
+_ENDING_S = 3.0
 
 
 class ArchiveFault(Exception):
@@ -54,12 +58,14 @@ def main() -> None:
         log.error("%s is not there; `zambezi up` makes it", fault.filename)
         sys.exit(2)
     log.info("starting Orthanc%s", f", node {environment.node}" if environment.node else "")
-    os.execve(program, [program, str(folder)], variables)  # noqa: S606  no shell is wanted
+    keeper = [sys.executable, "-P", "-S", "-m", "operations.keeper", program, str(folder)]
+    keeper += [str(environment.index_dir / "index"), str(environment.storage_dir)]
+    os.execve(keeper[0], keeper, variables)  # noqa: S606  no shell is wanted
 
 
 def node_configuration(environment: Environment, configuration: Configuration, environ: Mapping[str, str]) -> Path:
     """The configuration of one of several nodes, in one file: that of all, but for what belongs to a node alone."""
-    if "PostgreSQL" not in configuration.orthanc:
+    if not configuration.index_is_postgresql:
         raise ArchiveFault(
             "ZAMBEZI_NODES names several nodes, and Orthanc's index is SQLite, which only one process can have;"
             " put the index into PostgreSQL first (docs/install.md)"
@@ -115,7 +121,7 @@ def check(environment: Environment, configuration: Configuration) -> None:
         ("DICOM", "ZAMBEZI_DICOM_PORT", environment.ports.dicom),
         ("HTTP", "ZAMBEZI_ORTHANC_HTTP_PORT", environment.ports.orthanc_http),
     ):
-        if recovery.is_taken(port):
+        if _stays_taken(port):
             faults.append(
                 f"port {port} ({what}) is in use; if it is Debian's own Orthanc: systemctl disable --now orthanc;"
                 f" else stop what uses it or set {variable}"
@@ -151,6 +157,16 @@ def program_environment(environ: Mapping[str, str], environment: Environment) ->
         # Debian's DCMTK leaves Nagle's algorithm on, which costs a factor of eight.
         "TCP_NODELAY": "1",
     }
+
+
+def _stays_taken(port: int) -> bool:
+    """An Orthanc whose keeper was killed a moment ago is about to end."""
+    deadline = time.monotonic() + _ENDING_S
+    while recovery.is_taken(port):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _package(library: str) -> str:

@@ -90,6 +90,8 @@ def program(words: list[str]) -> str:
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
     if module == "supervisor.supervisord":
         return "supervisord"
+    if module == "operations.keeper":
+        return "orthanc"
     return next((name for name, own in PROCESSES.items() if own and own == module), "")
 
 

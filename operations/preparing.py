@@ -19,6 +19,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from operations import front_door, postgresql, recovery, supervision
+from operations.moving import engines
 from zambezi import config, keys
 from zambezi.config import Configuration
 from zambezi.database.engine import connect
@@ -140,8 +141,9 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     """Check everything, bring the database to this version's schema, and write what the processes start from."""
     configuration = config.load(environment.config_dir, {**environ, **environment.variables()})
     faults = environment_faults(environment) + machine_faults(configuration)
-    if environment.nodes and "PostgreSQL" not in configuration.orthanc:
+    if environment.nodes and not configuration.index_is_postgresql:
         faults.append("ZAMBEZI_NODES: several nodes need Orthanc's index in PostgreSQL (docs/install.md)")
+    faults += engines.faults(environment, configuration)
     if configuration.zambezi.dicom_tls.certificates:
         faults += _busy(environment, ["dicom_tls"])
     away: list[str] = []
@@ -170,6 +172,7 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
     else:
         _upgrade_database(environment)
     write_orthanc_configuration(environment, made)
+    engines.record(environment, engines.wanted(environment, configuration))
     front_door.write(environment, configuration, made, environ)
     conf = supervision.configuration(environment, supervision.present())
     (environment.run_dir / "supervisord.conf").write_text(conf)

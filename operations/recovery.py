@@ -11,19 +11,20 @@ import ctypes
 import json
 import logging
 import os
-import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from operations import clean_stop, comparing
+from operations.comparing import Compared
 from operations.custody.identity import identify
+from operations.progress import Progress
 from zambezi import clock, digests
 from zambezi import hold as files
 from zambezi.config import Configuration
@@ -39,75 +40,61 @@ log = logging.getLogger("zambezi.recovery")
 START_S = 120
 STOP_S = 60
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
 
 class RecoveryFault(Exception):
     """Recovery can't go on, and modalities are not let in; the text says what to do."""
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Files and index, held against each other."""
-
-    unknown: list[Path]
-    empty: list[Path]
-    missing: int
-
-
 def run(
     environment: Environment, keys: Keys, configuration: Configuration, program: str, variables: Mapping[str, str]
 ) -> None:
-    """Compare, and ingest what the index doesn't know; returns when Orthanc may open its DICOM port."""
+    """Compare, unless Orthanc stopped cleanly, and ingest what the index doesn't know.
+
+    Returns when Orthanc may open its DICOM port.
+    """
     if configuration.index_is_postgresql:
         return  # durable at once, and not ours to read
-    found = compare(environment.storage_dir, environment.index_dir / "index")
-    for file in found.empty:
+    index = environment.index_dir / "index"
+    why = clean_stop.take(index, environment.storage_dir)
+    if not why:
+        log.info("Orthanc stopped cleanly: its files need not be compared with the index")
+        return
+    log.info("files are compared with the index: %s", why)
+    try:
+        found = comparing.compare(environment.storage_dir, index, environment.run_dir / "recovery", log.info)
+    except comparing.Unusable as fault:
+        raise RecoveryFault(str(fault)) from fault
+    for file in found.hollow():
         # Orthanc syncs a file (SyncStorageArea) before it answers Success: nobody was told that this one is there.
         log.warning("%s is empty: Orthanc died before it wrote what it received, and answered nothing", file.name)
         file.unlink()
     if found.missing:
         _incident(environment, clock.now(), f"the index knows {found.missing} files that are not in the storage")
-    if not found.unknown:
-        return
-    log.warning("%d files are unknown to the index: they are ingested before modalities are let in", len(found.unknown))
-    apart = _on_a_port_of_its_own(environment)
+    if found.unknown:
+        _ingest_all(found, environment, keys, configuration, program, variables)
+
+
+def _ingest_all(
+    found: Compared,
+    environment: Environment,
+    keys: Keys,
+    configuration: Configuration,
+    program: str,
+    variables: Mapping[str, str],
+) -> None:
+    log.warning("%d files are unknown to the index: they are ingested before modalities are let in", found.unknown)
+    apart = on_a_port_of_its_own(environment)
     folder = write_configuration(apart, configuration)
-    with _orthanc(program, folder, variables):
+    with running(program, folder, variables):
         orthanc = OrthancClient(apart, keys, "recovery", timeout_s=300)
-        _wait_until_up(orthanc)
-        outcomes = [ingest(orthanc, environment, file) for file in found.unknown]
+        wait_until_up(orthanc)
+        progress = Progress("ingesting what the index doesn't know", found.unknown, log.info)
+        recovered = 0
+        for done, file in enumerate(found.lost(), 1):
+            recovered += ingest(orthanc, environment, file)
+            progress.at(done, done - recovered)
         _wait_until_recorded(orthanc)
-    log.warning("recovered %d of %d files; the others are in the hold", sum(outcomes), len(outcomes))
-
-
-def compare(storage: Path, index: Path) -> Compared:
-    """Which files the index doesn't know, oldest first, the empty ones apart; how many it knows that aren't there."""
-    known = set()
-    if index.exists():
-        try:
-            with closing(sqlite3.connect(index)) as database:
-                known = {row[0] for row in database.execute("SELECT uuid FROM AttachedFiles")}
-        except sqlite3.OperationalError as error:
-            if "no such table" not in str(error):
-                raise RecoveryFault(
-                    f"the index {index} can't be read: {error}; is an Orthanc still running?"
-                ) from error
-        except sqlite3.DatabaseError as error:
-            raise RecoveryFault(
-                f"the index {index} is damaged ({error}); move it and its -wal and -shm away: all images are then"
-                " ingested again at the next start"
-            ) from error
-    unknown: list[Path] = []
-    empty: list[Path] = []
-    seen = 0
-    for file in _files(storage):
-        if file.name in known:
-            seen += 1
-        else:
-            (unknown if file.stat().st_size else empty).append(file)
-    unknown.sort(key=lambda file: file.stat().st_mtime_ns)
-    return Compared(unknown, empty, len(known) - seen)
+    log.warning("recovered %d of %d files; the others are in the hold", recovered, found.unknown)
 
 
 def write_configuration(environment: Environment, configuration: Configuration) -> Path:
@@ -122,7 +109,7 @@ def write_configuration(environment: Environment, configuration: Configuration) 
     return folder
 
 
-def _on_a_port_of_its_own(environment: Environment) -> Environment:
+def on_a_port_of_its_own(environment: Environment) -> Environment:
     """The same installation with another HTTP port: nobody must take the archive for whole before it is."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -204,22 +191,26 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def _files(storage: Path) -> Iterator[Path]:
-    """The files of Orthanc's storage: xx/yy/uuid."""
-    for first in sorted(storage.glob("[0-9a-f][0-9a-f]")):
-        for second in first.glob("[0-9a-f][0-9a-f]"):
-            with os.scandir(second) as entries:
-                yield from (Path(entry.path) for entry in entries if _UUID.fullmatch(entry.name) and entry.is_file())
-
-
 @contextmanager
-def _orthanc(program: str, folder: Path, variables: Mapping[str, str]) -> Iterator[None]:
-    """The recovering Orthanc; it goes down with us, however we end."""
-    process = subprocess.Popen([program, str(folder)], env=dict(variables), preexec_fn=_die_with_parent)
+def running(
+    program: str,
+    folder: Path,
+    variables: Mapping[str, str],
+    pass_fds: tuple[int, ...] = (),
+    log: Path | None = None,
+) -> Iterator[None]:
+    """An Orthanc for a while, with its DICOM port closed; it goes down with us, however we end."""
+    out = log.open("ab") if log else None
+    process = subprocess.Popen(
+        [program, str(folder)], env=dict(variables), preexec_fn=_die_with_parent, pass_fds=pass_fds, stdout=out,
+        stderr=out,
+    )  # fmt: skip
+    if out:
+        out.close()
     try:
         yield
         if process.poll() is not None:
-            raise RecoveryFault(f"the recovering Orthanc ended by itself (exit {process.returncode}); see its log")
+            raise RecoveryFault(f"that Orthanc ended by itself (exit {process.returncode}); see its log")
     finally:
         process.terminate()
         try:
@@ -234,7 +225,7 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _wait_until_up(orthanc: OrthancClient) -> None:
+def wait_until_up(orthanc: OrthancClient) -> None:
     deadline = time.monotonic() + START_S
     while True:
         try:

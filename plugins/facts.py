@@ -10,6 +10,9 @@ from plugins.pushed import Announced
 from zambezi import causes
 from zambezi.causes import Because
 
+#: Users who store what was stored before.
+AGAIN = ("recovery", "move")
+
 
 @dataclass(frozen=True)
 class Change:
@@ -72,16 +75,19 @@ def cause(
 
     A service that stores has its cause: `ris` a report, `migration` a migration, `custody` what it announced
     (else a correction). `recovery` brings files back: as announced for the instance, else as `recorded` in the
-    journal before, else like a sender. A DICOM sender: a migration where the study is announced as one, else
-    a modality, with the order that announced the study. A study under correction changes nothing for a modality.
+    journal before, else like a sender; so does `move`, but what nobody knows is a restore. A DICOM sender: a migration
+    where the study is announced as one, else a modality, with the order that announced the study. A study under
+    correction changes nothing for a modality.
     """
     instance, study = announced.instances.get(sop_uid), announced.studies.get(study_uid)
     if http_user == "ris":
         return Because(causes.REPORT, instance.reference if instance else "")
     if http_user == "custody":
         return instance or Because(causes.CORRECTION)
-    if http_user == "recovery" and (instance or recorded):
+    if http_user in AGAIN and (instance or recorded):
         return instance or recorded or Because(causes.MODALITY)
+    if http_user == "move":
+        return Because(causes.RESTORE)
     if study and study.cause == causes.MIGRATION:
         return study
     if http_user == "migration":

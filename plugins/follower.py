@@ -248,7 +248,7 @@ class Follower:
         series = {one["ParentSeries"]: self._parents.get(one["ParentSeries"]) for one in found.values()}
         self._fetch_parents([one["ParentStudy"] for one in series.values() if one])
         announced = self._announced()
-        recovered = [one for one, what in found.items() if what["Metadata"].get("HttpUsername") == "recovery"]
+        recovered = [one for one, what in found.items() if what["Metadata"].get("HttpUsername") in facts.AGAIN]
         recorded = self._recorder.causes(recovered)
         instances = {}
         for orthanc_id, one in found.items():

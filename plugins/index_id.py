@@ -10,12 +10,9 @@ from pathlib import Path
 
 from zambezi import durable
 
-FILE = "zambezi-index-id"
 
-
-def read_or_create(folder: Path) -> str:
-    """The id of the index in this folder."""
-    file = folder / FILE
+def read_or_create(file: Path) -> str:
+    """The id of the index that this file names."""
     if not file.exists():
         durable.replace(file, uuid.uuid4().hex.encode())
     return file.read_text().strip()

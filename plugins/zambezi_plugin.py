@@ -23,7 +23,7 @@ from typing import Any
 
 import orthanc
 
-from plugins import index_id, peers, pushed
+from plugins import index_id, moved, peers, pushed
 from plugins.arrivals import Arrivals
 from plugins.claims import Claims
 from plugins.completeness import Completeness
@@ -92,7 +92,8 @@ class Plugin:
         self.commits_late = "PostgreSQL" in configuration
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
-        self.index_id = index_id.read_or_create(environment.index_dir)
+        self.index_id = index_id.read_or_create(environment.index_id_file)
+        moved.take_over(self.journal, self.recorder, environment.moved_file, self.index_id, clock.now())
         self.gathered_at = 0.0
         self.status_answer = StatusAnswer()
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}

@@ -88,6 +88,7 @@ EVENT = {
     "deleted": _("images deleted"),
     "viewed": _("study opened"),
     "refused": _("access refused"),
+    "archive-moved": _("archive moved to another index"),
     "queried": _("query by a device"),
     "configured": _("rules loaded"),
     "started": _("process started"),

@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "status": "operations.status:status",
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
+    "move": "operations.moving.commands:move",
     "key": "operations.key_commands:key",
     "correct": "operations.custody.correction_commands:correct",
     "exceptions": "ris_service.exception_commands:exceptions_group",

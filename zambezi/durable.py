@@ -28,7 +28,7 @@ def replace(file: Path, content: bytes) -> None:
 
 
 def sync(folder: Path) -> None:
-    """What was added to, or taken from, a folder is on disk once this returns."""
+    """What was added to, or taken from, a folder (or written to a file) is on disk once this returns."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

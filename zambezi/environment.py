@@ -221,6 +221,16 @@ class Environment:
         return self.orthanc_dir / "index"
 
     @property
+    def index_id_file(self) -> Path:
+        """The name of Orthanc's index: a random id in a file beside it (plugins.index_id)."""
+        return self.index_dir / "zambezi-index-id"
+
+    @property
+    def moved_file(self) -> Path:
+        """What the journal takes over when the archive has got another index (plugins.moved); made by a move."""
+        return self.plugin_dir / "moved.db"
+
+    @property
     def plugin_dir(self) -> Path:
         """The plugin's own files: journal.db, worklist.json, announced.json, revocations.json, queries.log."""
         return self.node_dir / "plugin"

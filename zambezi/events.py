@@ -18,6 +18,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     # the plugin's journal, from its doors
     "viewed": ("110103", "R", "a person opened a study"),
     "refused": ("110113", "E", "a request or an association was refused"),
+    "archive-moved": ("110107", "E", "every instance was brought to another index and proven to be the same"),
     "queried": ("110112", "E", "a peer asked by C-FIND or for its worklist"),
     "configured": ("110100", "U", "rules were loaded"),
     "started": ("110100", "E", "a process started"),

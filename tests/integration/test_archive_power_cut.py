@@ -31,6 +31,7 @@ def test_a_power_cut_in_mid_ingest_loses_nothing(tmp_path: Path) -> None:
     until(lambda: len(archive.events("stored")) == 5)
     archive.stop()  # what is early is in the index for good
     archive.start()
+    assert "need not be compared" in archive.log, "the stop was clean"
     images = [image() for _ in range(400)]
     answered: list[Dataset] = []
 
@@ -51,6 +52,7 @@ def test_a_power_cut_in_mid_ingest_loses_nothing(tmp_path: Path) -> None:
 
     archive.start(wait=False)
     until(archive.listens, 90)
+    assert "are compared with the index: there is no mark of a clean stop" in archive.log.split("need not be")[-1]
     # The DICOM port answers: everything is recorded already.
     recorded = [row[0] for row in archive.journal_rows("SELECT payload FROM entries WHERE event = 'stored'")]
     uids = {json.loads(payload)["sop_uid"] for payload in recorded}
@@ -125,7 +127,7 @@ def test_a_lost_index_is_made_anew_from_the_files(tmp_path: Path) -> None:
 
 def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None:
     archive = Archive(tmp_path).start()
-    archive.stop()
+    archive.kill()
     broken = b"\0" * 128 + b"DICM" + b"not a data set"
     lost = archive.environment.storage_dir / "ab" / "cd" / "abcd0000-1111-2222-3333-444455556666"
     lost.parent.mkdir(parents=True)
@@ -145,7 +147,7 @@ def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None
 def test_a_file_that_was_not_written_to_its_end_is_kept_and_no_incident(tmp_path: Path) -> None:
     """Orthanc was killed while it wrote: the sender heard nothing, and sends it again."""
     archive = Archive(tmp_path).start()
-    archive.stop()
+    archive.kill()
     half = written(image())[:-200]
     lost = archive.environment.storage_dir / "ab" / "cd" / "abcd0000-1111-2222-3333-444455556666"
     lost.parent.mkdir(parents=True)
@@ -162,7 +164,7 @@ def test_a_file_that_was_not_written_to_its_end_is_kept_and_no_incident(tmp_path
 
 def test_a_file_that_was_never_written_is_no_loss_and_no_incident(tmp_path: Path) -> None:
     archive = Archive(tmp_path).start()
-    archive.stop()
+    archive.kill()
     empty = archive.environment.storage_dir / "ab" / "cd" / "abcd0000-1111-2222-3333-444455556666"
     empty.parent.mkdir(parents=True)
     empty.touch()

@@ -20,6 +20,7 @@ from zambezi.environment import Environment
     [
         (["/usr/sbin/Orthanc", "/srv/zambezi/orthanc/config", ""], "orthanc"),
         (["/v/bin/python3", "-P", "-m", "operations.archive", ""], "orthanc"),
+        (["/v/bin/python3", "-P", "-S", "-m", "operations.keeper", "/usr/sbin/Orthanc", "c", ""], "orthanc"),
         (["/v/bin/python3", "-P", "-m", "gateway.service", ""], "gateway"),
         (["/v/bin/python3", "-P", "-m", "supervisor.supervisord", "-c", "x", ""], "supervisord"),
         (["/v/bin/python3", "-P", "-m", "demo.play", ""], ""),

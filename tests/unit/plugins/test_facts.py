@@ -37,6 +37,10 @@ SOP, STUDY = "1.5", "1.2"
         ("recovery", None, ORDER, None, ORDER),
         ("recovery", None, MIGRATION, None, MIGRATION),
         ("recovery", None, CORRECTION, None, MODALITY),
+        # a move to another index: what nobody knows is no modality's
+        ("move", REPORT, ORDER, MODALITY, REPORT),
+        ("move", None, ORDER, MODALITY, MODALITY),
+        ("move", None, ORDER, None, Because("restore")),
     ],
 )
 def test_the_cause_of_a_store(
