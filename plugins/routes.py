@@ -60,6 +60,7 @@ class Routes:
         revocations: Pushed[frozenset[str]],
         follower: Callable[[], Follower | None],
         take_peers: Callable[[Mapping[str, Any]], None],
+        room: Callable[[], dict[str, Any]],
         versions: Mapping[str, str],
         lacks: Sequence[str],
     ) -> None:
@@ -71,6 +72,7 @@ class Routes:
         }  # fmt: skip
         self._follower = follower
         self._take_peers = take_peers
+        self._room = room
         self._versions = versions
         self._lacks = list(lacks)
         self._waiting = threading.BoundedSemaphore(WAITING)
@@ -110,6 +112,7 @@ class Routes:
                 **{f"{name}_generation": pushed.generation for name, pushed in self._pushed.items()},
                 "follower": following or {"change": 0, "lag": -1, "error": "not started"},
                 "studies_open": self._completeness.open_studies(),
+                "disk": self._room(),
             },
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "refused": ("110113", "E", "a request or an association was refused"),
     "queried": ("110112", "E", "a peer asked by C-FIND or for its worklist"),
     "configured": ("110100", "U", "rules were loaded"),
+    "disk-changed": ("110100", "E", "the room on a disk fell below a mark or is back above it"),
     "started": ("110100", "E", "a process started"),
     "stopped": ("110100", "E", "a process stopped"),
     # other writers

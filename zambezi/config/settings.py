@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from datetime import date, time, timedelta
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -380,6 +381,33 @@ class Alerts(Section):
         return value
 
 
+class Watermark(Section):
+    gigabytes: float = Field(ge=0, le=1_000_000, description="Free gigabytes.")
+    percent: float = Field(ge=0, le=100, description="Free percent of the volume; of both the smaller one counts.")
+
+
+class Disk(Section):
+    """Free room on each volume (images, index, journal, database, hold), below which something is done about it."""
+
+    warn: Watermark = Field(Watermark(gigabytes=20, percent=10), description="A person is warned; by itself 20 and 10.")
+    stop_migration: Watermark = Field(
+        Watermark(gigabytes=10, percent=5), description="Migration stops until there is more; by itself 10 and 5."
+    )
+    refuse: Watermark = Field(
+        Watermark(gigabytes=5, percent=2),
+        description="Modalities are refused (A700, out of resources), and so are migrations: what is left is for "
+        "database, index and journal. At half of it nothing is stored at all. By itself 5 and 2.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        marks = (self.warn, self.stop_migration, self.refuse)
+        for more, less in pairwise(marks):
+            if less.gigabytes > more.gigabytes or less.percent > more.percent:
+                raise ValueError("Warn wants the most room, then StopMigration, then Refuse, in both figures")
+        return self
+
+
 class DicomTls(Section):
     """DICOM over TLS: the front door ends it, and shows Orthanc the address that stands for the certificate."""
 
@@ -412,6 +440,7 @@ class Zambezi(Section):
     hold: Hold = Field(Hold(), description="What lies apart until somebody decides, and safe copies.")
     deletion: Deletion = Field(Deletion(), description="Images that are to leave the archive.")
     alerts: Alerts = Field(Alerts(), description="Who is told that something waits for a person.")
+    disk: Disk = Field(Disk(), description="What is done when a disk gets full.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")
