@@ -175,6 +175,7 @@ class Gateway:
                     "deliveries": outbox.depths(session),
                     "journal": {"seq": self._follower.seq, "head": self._follower.head},
                     "hl7_connections": self.mllp.connections,
+                    "seen": dict(self.modalities.seen),
                     "leases_taken_over": sum(getattr(thread, "taken_over", 0) for thread in self._threads),
                     "errors": errors,
                 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -15,9 +15,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import alone, supervision
-from zambezi import __version__, breakers, clock, exceptions, keys, leases, signing
+from operations import alone, condition_file, condition_messages, conditions, supervision, volumes
+from operations.condition_file import Sent
+from operations.conditions import Going
+from operations.volumes import VolumeState
+from zambezi import __version__, breakers, clock, disk, exceptions, keys, leases, signing
 from zambezi.config import ConfigurationFaults, load
+from zambezi.config.settings import Disk
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AlertChannel, Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
 from zambezi.environment import Environment
@@ -79,11 +83,14 @@ class Status:
     exceptions: list[exceptions.Waiting]
     alerts: list[AlertState]
     trouble: list[str]
+    volumes: list[VolumeState] = field(default_factory=list)
+    conditions: list[Going] = field(default_factory=list)
     signing: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_well(self) -> bool:
-        return not self.trouble and all(part.is_well for part in self.parts)
+        parts, disks = (all(one.is_well for one in found) for found in (self.parts, self.volumes))
+        return parts and disks and not self.trouble
 
 
 #: What is worked on under leases: what it is called, its table, and the states in which a worker has it.
@@ -116,6 +123,16 @@ def alert_states(session: Session) -> list[AlertState]:
     return [AlertState(row.name, row.sent_at or "", row.error, row.error_since or "") for row in rows]
 
 
+def with_conditions(told: list[AlertState], channels: Mapping[str, Sent]) -> list[AlertState]:
+    """The channels as they stand with exceptions and with conditions together: a failure of either counts."""
+    known = {one.name: one for one in told}
+    for name, sent in channels.items():
+        one = known.get(name, AlertState(name, "", "", ""))
+        failing = (one.error, one.error_since) if one.error else (sent.error, sent.error_since)
+        known[name] = AlertState(name, max(one.sent_at, sent.sent_at), *failing)
+    return [known[name] for name in sorted(known)]
+
+
 def parts(rows: list[ProcessState], running: list[supervision.Process] | None, now: datetime) -> list[Part]:
     """Each process, put together from its row and from supervisord's answer (None: nothing runs)."""
     said = {row.process: row for row in rows}
@@ -142,7 +159,8 @@ def _part(name: str, row: ProcessState | None, seen: supervision.Process | None,
 def look(environment: Environment, now: datetime) -> Status:
     """Ask everything there is to ask; what doesn't answer becomes a sentence."""
     trouble: list[str] = []
-    on_disk = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}).hash, "", trouble)
+    loaded = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}), None, trouble)
+    on_disk = loaded.hash if loaded else ""
     running = supervision.processes(environment)
     if running is None and alone.is_prepared(environment):
         running = alone.seen(environment)
@@ -165,6 +183,8 @@ def look(environment: Environment, now: datetime) -> Status:
         trouble.append(database_trouble(error))
     finally:
         engine.dispose()
+    remembered = condition_file.load(condition_file.path(environment))
+    told = with_conditions(told, remembered.channels)
     trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
@@ -182,6 +202,8 @@ def look(environment: Environment, now: datetime) -> Status:
         waiting,
         told,
         trouble,
+        volumes.states(disk.measure(disk.folders(environment)), archive, loaded.zambezi.disk if loaded else Disk()),
+        [one for one in remembered.going.values() if not one.gone_at and conditions.is_due(one, now)],
         _tried(lambda: signers(environment, now), [], trouble),
     )
 
@@ -266,9 +288,16 @@ def lines(found: Status) -> list[str]:
         f"          {one.count:>6}  {one.room} {one.kind or '-'}, the oldest since {one.oldest[:19]}"
         for one in found.exceptions
     ]
+    out += [f"{' ' if one.is_well else '!'} {one.line}" for one in found.volumes]
+    out += [f"! {_condition(one)}" for one in found.conditions]
     out += [f"  alerts by {one.name}: the last told at {one.sent_at[:19]}" for one in found.alerts if one.sent_at]
     out += [f"! {sentence}" for sentence in (*found.paused, *found.trouble)]
     return out
+
+
+def _condition(going: Going) -> str:
+    said = condition_messages.words(going, "en")
+    return f"{said.title} since {going.since[:19]}. {said.what}"
 
 
 def _facts(part: Part, configuration: str) -> str:

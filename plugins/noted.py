@@ -9,6 +9,7 @@ from typing import Any
 from plugins.journal import Journal
 from plugins.refusals import Refusals
 from plugins.spool import Spool, Taken
+from zambezi import clock
 
 
 class Noted:
@@ -29,7 +30,10 @@ class Noted:
             return
         with self._journal.transaction() as transaction:
             for one in queries.lines if queries else ():
-                transaction.append("queried", now, **_query(one))
+                query = _query(one)
+                transaction.append("queried", now, **query)
+                if query["aet"]:
+                    transaction.set_later(f"seen {query['aet']}", clock.text(now))
             for one in incidents.lines if incidents else ():
                 transaction.append("incident", now, **{k: v for k, v in one.items() if k not in _SEALED})
             for one in refused:

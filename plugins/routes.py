@@ -113,6 +113,7 @@ class Routes:
                 "follower": following or {"change": 0, "lag": -1, "error": "not started"},
                 "studies_open": self._completeness.open_studies(),
                 "disk": self._room(),
+                "seen": self._journal.seen(),
             },
         )  # fmt: skip
 

@@ -351,6 +351,15 @@ class AlertMail(Section):
         return self
 
 
+class ExpectedModality(Section):
+    """When a modality works: outside of it, its silence means nothing."""
+
+    hours: float = Field(
+        4, ge=0.1, le=500, description="It is silent when it sent and asked nothing for so many hours of its windows."
+    )
+    windows: tuple[Window, ...] = Field((Window(),), description="When it works.")
+
+
 class Alerts(Section):
     """Who is told that something waits for a person, and when. Alerts hold no patient data."""
 
@@ -364,7 +373,22 @@ class Alerts(Section):
     interval_minutes: float = Field(15, ge=0.1, le=1440, description="At most one message in so long; it tells of all.")
     hours: float = Field(24, ge=0, le=24 * 365, description="What waits for so long is told of; serious kinds at once.")
     hours_of_kind: dict[str, float] = Field(
-        default_factory=dict, description="The same for single kinds, by the kind's word; 0: at once."
+        {"delivery-parked": 1}, description="The same for single kinds, by the kind's word; 0: at once."
+    )
+    repeat_hours: float = Field(
+        24, ge=0, le=24 * 365, description="What goes on (disk, process, modality ...) is told again; 0: never."
+    )
+    calm_minutes: float = Field(
+        5, ge=0, le=24 * 60, description="Such a thing is over when it was not seen for so long; then that is told."
+    )
+    modalities: dict[str, ExpectedModality] = Field(
+        default_factory=dict, description="By AE title: modalities of which somebody is told when they are silent."
+    )
+    certificate_days: int = Field(
+        30, ge=0, le=365, description="The front door's certificate is told of so many days before its end; 0: never."
+    )
+    backup_hours: float = Field(
+        48, ge=0, le=24 * 365, description="A backup is old when no good one ended within so many hours; 0: never."
     )
     digest_hour: int | None = Field(
         7, ge=0, le=23, description="Hour of the site at which all that waits is told once a day; null: never."
