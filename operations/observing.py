@@ -87,7 +87,10 @@ class Database:
 
 
 def processes(environment: Environment, reading: Sessions, database_is_away: bool, now: datetime) -> list[Condition]:
-    """Every process that does not do its work, whoever supervises it; ourselves we can't miss."""
+    """Every process that does not do its work, whoever supervises it; ourselves we can't miss.
+
+    Signs of life stand in the database: without it what the supervisor says counts alone.
+    """
     rows: list[ProcessState] = []
     if not database_is_away:
         with reading() as session:
@@ -102,7 +105,7 @@ def processes(environment: Environment, reading: Sessions, database_is_away: boo
     return [
         Condition("process", part.name, "process-dead", {"source": part.name, "state": part.state})
         for part in status.parts(rows, running, now)
-        if part.name not in unknown and part.state in DEAD
+        if part.name not in unknown and part.state in DEAD and not (database_is_away and part.state == "silent")
     ]
 
 

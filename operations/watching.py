@@ -79,7 +79,7 @@ class Watch:
         found += (away := self._database.look())
         silent, said = observing.archive(house.archive)
         found += silent
-        unknown: set[str] = set()
+        unknown = {"process"} if away else set()
         by_gateway: dict[str, str] = {}
         try:
             found += observing.processes(house.environment, house.reading, bool(away), now)
