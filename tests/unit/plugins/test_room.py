@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from plugins.journal import Journal
+from plugins.noted import Noted
 from plugins.refusals import Refusals
 from plugins.room import NEAR, RoomWatch
+from plugins.spool import Spool
 from tests.small_disk import as_root, fill, small_disk
 from zambezi.chain import first_broken
 from zambezi.config.settings import Disk
@@ -39,6 +41,11 @@ class Bench:
     def look(self, gigabytes: float) -> None:
         self.free = int(gigabytes * GIGABYTE)
         self.watch.look(NOW)
+
+    def write_for_ever(self) -> None:
+        while True:
+            with self.journal.transaction() as transaction:
+                transaction.append("incident", NOW, reason="x" * 5000)
 
     def levels(self) -> list[str]:
         entries = self.journal.entries_after(0, "", 1000)
@@ -104,16 +111,20 @@ def test_a_journal_on_a_disk_without_room_keeps_what_it_has_and_says_the_rest_la
         bench = Bench(tmp_path / "small")
         bench.look(50)
         filler = fill(tmp_path / "small" / "filler")
-        kept = 0
         with pytest.raises(sqlite3.OperationalError, match="full"):
-            while True:
-                with bench.journal.transaction() as transaction:
-                    transaction.append("incident", NOW, reason="x" * 5000)
-                kept += 1
+            bench.write_for_ever()
+        kept = bench.journal.head[0]
         bench.look(0.5)
+        assert not bench.watch.admits(1000, "DICOM")
+        noted = Noted(bench.journal, Spool(tmp_path / "queries"), Spool(tmp_path / "incidents"), bench.refusals)
+        with pytest.raises(sqlite3.OperationalError):
+            noted.record(NOW)
         assert (bench.watch.now.level, bench.levels()) == ("spent", [])
         filler.unlink()
         bench.look(0.5)
         assert bench.levels() == ["spent"]
-        assert bench.journal.head[0] == kept + 1, "what failed left no gap"
+        noted.record(NOW)
+        assert bench.journal.head[0] == kept + 2, "what failed left no gap"
+        last = bench.journal.entries_after(0, "", 10_000)[-1]
+        assert (last.facts["event"], last.facts["reason"]) == ("refused", "no room: the disk is spent")
         bench.journal.close()
