@@ -67,7 +67,7 @@ def health() -> Any:
     found = status.look(parts.environment, parts.clock())
     return render_template(
         "health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES, kind_title=_title, alert_names=ALERTS,
-        roles=ROLES, levels=LEVELS, said=lambda one: condition_messages.words(one, _language()),
+        roles=ROLES, levels=LEVELS, worded=lambda one: condition_messages.words(one, _language()),
     )  # fmt: skip
 
 
