@@ -21,12 +21,21 @@ _WORDS = {
     "en": {"begun": "begun", "still": "goes on", "over": "over", "since": "for", "lasted": "lasted", "see": "See"},
 }
 
+#: What lies on a volume (zambezi.disk.folders).
+_ROLES_PT = {
+    "images": "imagens", "index": "índice", "journal": "diário", "hold": "retenção", "home": "configuração",
+    "database": "base de dados",
+}  # fmt: skip
+
 
 def words(going: Going, language: str) -> Words:
     """What it is called, what it means and what can be done, in pt or en."""
     kind = CONDITIONS[going.found.kind]
     said = kind.pt if language == "pt" else kind.en
-    return Words(said.title, said.what.format_map(going.found.facts), said.suggestion.format_map(going.found.facts))
+    facts = dict(going.found.facts)
+    if going.found.about == "disk" and language == "pt":
+        facts["source"] = ", ".join(_ROLES_PT.get(role, role) for role in going.found.source.split(", "))
+    return Words(said.title, said.what.format_map(facts), said.suggestion.format_map(facts))
 
 
 def document(news: News, open_ones: int, site: Site, page_address: str, now: datetime) -> dict[str, Any]:

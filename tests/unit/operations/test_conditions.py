@@ -186,3 +186,4 @@ def test_a_mail_says_what_began_and_what_is_over(language: str, subject: str, li
     written, text = condition_messages.mail(told, language, NOW)
     assert written == subject
     assert [line for line in lines if line not in text.splitlines()] == []
+    assert f"({'imagens' if language == 'pt' else 'images'})" in text
