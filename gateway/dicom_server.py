@@ -48,6 +48,8 @@ class DicomServer:
         self._hosts = {peer.aet: peer.host for peer in modalities.values()}
         self._now = now
         self._refusals = Refusals()
+        #: When each modality called last, for MPPS, its worklist or an echo; since we started.
+        self.seen: dict[str, str] = {}
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
         self._ae.maximum_associations = _ASSOCIATIONS
@@ -76,6 +78,7 @@ class DicomServer:
         caller = str(primitive.calling_ae_title).strip()
         address = str(event.assoc.requestor.address)
         if self._hosts.get(caller) == address:
+            self.seen[caller] = clock.text(self._now())
             return
         reason = "the AE title is unknown" if caller not in self._hosts else "the AE title belongs to another address"
         event.assoc.acse.send_reject(*_CALLER_UNKNOWN)

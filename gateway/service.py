@@ -182,6 +182,7 @@ class Gateway:
                     "journal": self._journals(),
                     **({"nodes": self._nodes.told} if self._nodes else {}),
                     "hl7_connections": self.mllp.connections,
+                    "seen": dict(self.modalities.seen),
                     "leases_taken_over": sum(getattr(thread, "taken_over", 0) for thread in self._threads),
                     "errors": errors,
                 }

@@ -13,11 +13,17 @@ from zambezi.bandwidth import Line
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.engine import Sessions
+from zambezi.disk import Room
 from zambezi.orthanc_client import OrthancClient
 
 
 class Closed(Exception):
-    """The source may not be asked any more: its window has closed, the project was paused, or we are stopping."""
+    """The source may not be asked any more: its window has closed, a disk gets full, or we are stopping."""
+
+
+def no_room(room: Room) -> str:
+    """Why nothing may be brought over now ("": it may): modalities come first."""
+    return f"migration waits until there is more room on the disk: {room.reason}" if room.is_at_least("scarce") else ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Desk:
     draw: Callable[[], float] = random.random  # chance spreads what comes again
     stop: threading.Event = field(default_factory=threading.Event)
     line: Line = field(default_factory=Line)
+    room: Callable[[], Room] = Room
     settle_seconds: float = 2.0
     announce_seconds: float = 60.0
 
@@ -45,6 +52,8 @@ class Desk:
             raise Closed("the process is stopping")
         if not windows.is_open(self.settings.windows, self.now(), self.site.zone, self.site.holidays):
             raise Closed("the window has closed")
+        if why := no_room(self.room()):
+            raise Closed(why)
 
     @property
     def cap(self) -> int | None:

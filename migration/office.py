@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from zambezi import clock, config, keys
 from zambezi.bandwidth import Line
 from zambezi.config import Configuration
 from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.disk import Gauge, Room
 from zambezi.environment import Environment
 from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
@@ -31,6 +33,7 @@ class Office:
     keys: Keys
     sessions: Sessions
     lines: dict[str, Line] = field(default_factory=dict)  # by source: all of its workers share one
+    room: Callable[[], Room] = Room
 
     def client(self) -> OrthancClient:
         """A connection of one's own: a client is not for sharing between threads."""
@@ -47,7 +50,7 @@ class Office:
             site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),
             owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", stop=stop or threading.Event(),
-            line=self.lines.setdefault(source_name, Line()),
+            line=self.lines.setdefault(source_name, Line()), room=self.room,
         )  # fmt: skip
 
 
@@ -56,7 +59,9 @@ def open_office() -> Office:
     environment = Environment.read()
     configuration = config.load(environment.config_dir, os.environ)
     engine = connect(environment.database_url, PROCESS)
-    return Office(environment, configuration, keys.load(environment.keys_file), sessions(engine, PROCESS))
+    gauge = Gauge.of(environment, configuration.zambezi.disk)
+    known = keys.load(environment.keys_file)
+    return Office(environment, configuration, known, sessions(engine, PROCESS), room=gauge.look)
 
 
 def _announced(status: dict[str, Any]) -> int:

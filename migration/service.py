@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from migration import ledger, worker
-from migration.desk import Closed, Desk
+from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
 from zambezi.config import ConfigurationFaults
@@ -37,9 +37,15 @@ class Migrations:
         self._office = office
         self.stop = threading.Event()
         self._last_error = ""
+        self._waits = ""
 
     def sweep(self) -> None:
         """Work on every running project whose source may be asked now, until nothing is due."""
+        waits, self._waits = self._waits, no_room(self._office.room())
+        if self._waits:
+            if not waits:
+                log.warning("%s", self._waits)
+            return
         try:
             with self._office.sessions.begin() as session:
                 projects = session.scalars(select(MigrationProject).where(MigrationProject.state == "running")).all()
@@ -58,10 +64,10 @@ class Migrations:
                     for project in projects
                     if project.state == "running"
                 }
+                said = {"projects": details, **({"note": self._waits} if self._waits else {})}
                 processes.heartbeat(
-                    session, PROCESS, clock.now(), self._office.configuration.hash, {"projects": details},
-                    self._last_error,
-                )  # fmt: skip
+                    session, PROCESS, clock.now(), self._office.configuration.hash, said, self._last_error
+                )
         except SQLAlchemyError as error:
             log.warning("no heartbeat: the database can't be used: %s", type(error).__name__)
 

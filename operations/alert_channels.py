@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from operations import alerts
+from operations import alerts, condition_messages
 from zambezi import clock
 from zambezi.config.settings import AlertMail, Alerts, AlertWebhook
 
@@ -120,7 +120,8 @@ class Mail:
         """A success where the server took the mail for at least one of the addresses."""
         wanted = self.settings
         message = EmailMessage()
-        message["Subject"], text = alerts.mail(told, language, now)
+        write = condition_messages.mail if told["about"] == "condition" else alerts.mail
+        message["Subject"], text = write(told, language, now)
         message["From"], message["To"] = wanted.from_, ", ".join(wanted.to)
         message["Date"] = format_datetime(now)
         message["Message-ID"] = make_msgid(domain=wanted.from_.rpartition("@")[2])

@@ -46,10 +46,16 @@ class Concern:
     exception: int | None = None
 
 
+#: Items that persons are told of as conditions (operations.watching), which needs no database.
+TOLD_OTHERWISE = ("disk-low",)
+
+
 def waiting_exceptions(session: Session, settings: Alerts) -> list[Concern]:
     """Exceptions that nobody has decided: serious kinds at once, the others when they are old enough."""
     item = ExceptionItem
-    query = select(item.id, item.room, item.kind, item.since).where(item.decided_at.is_(None))
+    query = select(item.id, item.room, item.kind, item.since).where(
+        item.decided_at.is_(None), item.kind.not_in(TOLD_OTHERWISE)
+    )
     return [
         Concern(
             f"exception {id} {since}", room, kind, since, clock.parse(since) + patience(kind, settings),
@@ -214,7 +220,7 @@ def mail(told: dict[str, Any], language: str, now: datetime) -> tuple[str, str]:
     lines = []
     for group in told["groups"]:
         mark = "! " if group["serious"] else "- "
-        oldest = _lasting(now - clock.parse(group["oldest"]), words["units"])
+        oldest = lasting(now - clock.parse(group["oldest"]), language)
         counts = f"{words['new']} {group['new']}, {words['open']} {group['open']}"
         lines.append(f"{mark}{group['title']} ({group['room']}): {counts}, {words['oldest']} {oldest}")
         if group["ids"]:
@@ -225,8 +231,10 @@ def mail(told: dict[str, Any], language: str, now: datetime) -> tuple[str, str]:
     return subject, "\n".join([*lines, "", f"{words['see']}: {told['href']}", ""])
 
 
-def _lasting(waited: timedelta, units: tuple[tuple[str, str], ...]) -> str:
+def lasting(waited: timedelta, language: str) -> str:
+    """A stretch of time in words, such as 3 hours, in pt or en."""
     minutes = max(0, int(waited.total_seconds() // 60))
+    units: Any = _WORDS[language]["units"]
     number, (one, many) = (
         (minutes, units[0]) if minutes < 120 else (minutes // 60, units[1]) if minutes < 2880 else
         (minutes // 1440, units[2])

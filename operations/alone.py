@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Collection
 from datetime import timedelta
 
 import click
@@ -29,8 +30,8 @@ def is_prepared(environment: Environment) -> bool:
     return supervision.lone(environment).exists()
 
 
-def seen(environment: Environment) -> list[Process]:
-    """Each process, asked at its own door: there is no supervisor of ours that could be asked."""
+def seen(environment: Environment, but: Collection[str] = ()) -> list[Process]:
+    """Each process (but some), asked at its own door: there is no supervisor of ours that could be asked."""
     engine = connect(environment.database_url, "operations", reading=True)
     try:
         made = sessions(engine, "operations")
@@ -38,6 +39,7 @@ def seen(environment: Environment) -> list[Process]:
         return [
             Process(name, "STOPPED" if probe() else "RUNNING", 0, 0, False, environment.logs_dir / f"{name}.log")
             for name, probe in probes.items()
+            if name not in but
         ]
     finally:
         engine.dispose()

@@ -8,7 +8,7 @@ from flask import Blueprint, current_app, jsonify, render_template
 from flask_babel import get_locale
 from flask_babel import lazy_gettext as _
 
-from operations import status
+from operations import condition_messages, status
 from zambezi import exception_kinds
 from zambezi.access import PUBLIC, requires
 
@@ -44,6 +44,18 @@ QUEUES = {
 }
 
 
+#: What lies on a volume, and what its level means.
+ROLES = {
+    "images": _("images"), "index": _("index"), "journal": _("journal"), "hold": _("hold"), "home": _("configuration"),
+    "database": _("database"),
+}  # fmt: skip
+LEVELS = {
+    "plenty": _("room enough"),
+    "low": _("getting full"),
+    "scarce": _("migration has stopped"),
+    "full": _("images are refused"),
+    "spent": _("nothing is stored"),
+}
 ALERTS = {"webhook": _("to a program (webhook)"), "mail": _("by e-mail")}
 
 
@@ -54,13 +66,18 @@ def health() -> Any:
     parts = current_app.extensions["zambezi"]
     found = status.look(parts.environment, parts.clock())
     return render_template(
-        "health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES, kind_title=_title, alert_names=ALERTS
-    )
+        "health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES, kind_title=_title, alert_names=ALERTS,
+        roles=ROLES, levels=LEVELS, worded=lambda one: condition_messages.words(one, _language()),
+    )  # fmt: skip
 
 
 def _title(kind: str) -> str:
+    return exception_kinds.title(kind, _language())
+
+
+def _language() -> str:
     locale = get_locale()
-    return exception_kinds.title(kind, locale.language if locale else "en")
+    return locale.language if locale else "en"
 
 
 @pages.get("/health/live")

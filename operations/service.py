@@ -1,21 +1,21 @@
 """The process `operations`: looks after the house by the clock (APScheduler).
 
 Every few seconds a sign of life with the queues' depths; every minute the disk and the rules that decide
-exceptions; every night the whole audit trail and every file of the hold; and the alert channels. What a person must
-know becomes an item that waits for a decision, and an `incident` in the audit trail.
+exceptions; every night the whole audit trail and every file of the hold; what begins and ends by itself, and the alert
+channels. What a person must know becomes an item that waits for a decision, and an `incident` in the audit trail.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -23,11 +23,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import alert_channels, alerting, auditing, status
+from operations import alert_channels, alerting, auditing, status, watching
 from operations.custody import integrity, worker
 from zambezi import audit, clock, config, exception_rules, exceptions, keys
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionRule
+from zambezi.disk import LEVELS, Gauge, Room, gigabytes
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient
 from zambezi.processes import heartbeat
@@ -35,9 +36,8 @@ from zambezi.processes import heartbeat
 log = logging.getLogger("operations")
 
 PROCESS = "operations"
-#: Below so much free space a person must act while there is still time: a modality's week, at a small hospital.
-LOW_FREE_SHARE = 0.10
-LOW_FREE_BYTES = 20 * 2**30
+
+_EXECUTOR = {"class": "apscheduler.executors.pool:ThreadPoolExecutor", "max_workers": "20"}
 
 
 @dataclass
@@ -60,17 +60,18 @@ class Concern:
     facts: dict[str, str | int]
 
 
-def disk_concern(total: int, free: int, today: str) -> Concern | None:
-    """Whether the data folder's disk is getting full; once a day."""
-    if free >= LOW_FREE_BYTES or free >= total * LOW_FREE_SHARE:
+def disk_concern(room: Room) -> Concern | None:
+    """Whether a disk lacks room: an item for as long as that goes on."""
+    if room.level == "plenty":
         return None
+    worst = max(room.volumes, key=lambda one: LEVELS.index(one.level)).volume
     return Concern(
         "disk",
         "disk-low",
-        f"disk {today}",
-        f"The disk of the data folder is getting full: {free / 2**30:.1f} GB of {total / 2**30:.0f} GB are free.",
-        "Give it more space before it is full: then the archive refuses images, and modalities must keep them.",
-        {"free": f"{free / 2**30:.1f}", "total": f"{total / 2**30:.0f}"},
+        "disk",
+        f"The disk is getting full. {room.reason}",
+        "Give it more room: with less, migration stops, and then the archive refuses images.",
+        {"source": worst.name, "free": gigabytes(worst.free), "total": gigabytes(worst.total)},
     )
 
 
@@ -93,25 +94,32 @@ def raise_item(session: Session, concern: Concern, now: datetime) -> bool:
     """Put the concern before a person, with an `incident` in the audit trail; False where it was said before."""
     if exceptions.is_known(session, concern.room, concern.reference):
         return False
+    put_before_a_person(session, concern, now)
+    return True
+
+
+def put_before_a_person(session: Session, concern: Concern, now: datetime) -> None:
+    """The item, and the `incident`."""
     exceptions.wait(
         session, concern.room, concern.reference, what=concern.what, suggestion=concern.suggestion, now=now,
         kind=concern.kind, facts=concern.facts,
     )  # fmt: skip
     audit.append(session, PROCESS, "incident", now, reason=concern.what)
-    return True
 
 
 class Caretaker:
     """The jobs; each stands for itself and takes no other down."""
 
     def __init__(
-        self, environment: Environment, writing: Sessions, reading: Sessions, configuration: str, zone: tzinfo
-    ) -> None:
+        self, environment: Environment, writing: Sessions, reading: Sessions, configuration: str, zone: tzinfo,
+        gauge: Gauge,
+    ) -> None:  # fmt: skip
         self._environment = environment
         self._writing = writing
         self._reading = reading
         self._configuration = configuration
         self._zone = zone
+        self._gauge = gauge
         self._findings = Findings()
 
     def sign_of_life(self) -> None:
@@ -121,13 +129,21 @@ class Caretaker:
             heartbeat(session, PROCESS, clock.now(), self._configuration, details, self._findings.last_error)
 
     def look_at_disk(self) -> None:
-        """Measure free space; warn in time."""
-        usage = shutil.disk_usage(self._environment.home)
-        self._findings.details["disk free GB"] = round(usage.free / 2**30, 1)
-        now = clock.now()
-        concern = disk_concern(usage.total, usage.free, now.date().isoformat())
+        """An item while there is too little room, settled by itself once there is more."""
+        now, room = clock.now(), self._gauge.look()
+        free = min((one.volume.free for one in room.volumes), default=0)
+        self._findings.details["disk free GB"] = gigabytes(free)
+        concern = disk_concern(room)
+        with self._writing.begin() as session:
+            if concern is None:
+                exceptions.decide(
+                    session, "disk", "disk", who=PROCESS, decision="There is room again.", now=now, writer=PROCESS
+                )
+            elif not exceptions.is_waiting(session, concern.room, concern.reference):
+                put_before_a_person(session, concern, now)
+                log.warning(concern.what)
         if concern:
-            self._warn([concern], now)
+            self._findings.last_error = concern.what
 
     def verify_audit(self) -> None:
         """Walk the whole audit trail; a broken place becomes an item."""
@@ -161,14 +177,15 @@ class Caretaker:
                     log.warning(concern.what)
             self._findings.last_error = concern.what
 
-    def guarded(self, job: Callable[[], None]) -> Callable[[], None]:
+    def guarded(self, job: Callable[[], object], name: str = "") -> Callable[[], None]:
         """The job, with its faults said in the log and in our row instead of ending anything."""
+        called = name or job.__name__.replace("_", " ")
 
         def run() -> None:
             try:
                 job()
             except (SQLAlchemyError, OSError) as error:
-                sentence = f"{job.__name__.replace('_', ' ')}: {str(error).splitlines()[0]}"
+                sentence = f"{called}: {str(error).splitlines()[0]}"
                 if sentence != self._findings.last_error:
                     log.error(sentence)
                 self._findings.last_error = sentence
@@ -182,14 +199,14 @@ def main() -> None:
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     environment = Environment.read()
     loaded = config.load(environment.config_dir, os.environ)
-    caretaker = Caretaker(
-        environment,
-        sessions(connect(environment.database_url, PROCESS), PROCESS),
-        sessions(connect(environment.database_url, PROCESS, reading=True), PROCESS),
-        loaded.hash,
-        loaded.zambezi.site.zone,
-    )
-    scheduler = BackgroundScheduler(timezone=loaded.zambezi.site.zone)
+    writing = sessions(connect(environment.database_url, PROCESS), PROCESS)
+    reading = sessions(connect(environment.database_url, PROCESS, reading=True), PROCESS)
+    gauge = Gauge.of(environment, loaded.zambezi.disk)
+    caretaker = Caretaker(environment, writing, reading, loaded.hash, loaded.zambezi.site.zone, gauge)
+    asking = OrthancClient(environment, keys.load(environment.keys_file), PROCESS, timeout_s=5)
+    watch = watching.Watch(watching.House(environment, writing, reading, asking, gauge), loaded.zambezi)
+    # A thread for each job: whatever hangs in the database, persons are told.
+    scheduler = BackgroundScheduler({"apscheduler.executors.default": _EXECUTOR}, timezone=loaded.zambezi.site.zone)
     soon = clock.now() + timedelta(seconds=2)
     at = {"max_instances": 1, "coalesce": True, "misfire_grace_time": 3600}
     scheduler.add_job(caretaker.guarded(caretaker.sign_of_life), "interval", seconds=5, next_run_time=clock.now(), **at)
@@ -197,9 +214,14 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.decide_by_rules), "interval", minutes=1, next_run_time=soon, **at)
-    for teller in _tellers(environment, loaded):
-        every = alerting.EVERY.total_seconds()
-        scheduler.add_job(caretaker.guarded(teller), "interval", seconds=every, next_run_time=soon, **at)
+    every = alerting.EVERY.total_seconds()
+    for job in (watch.look, watch.audit_what_was_told):
+        scheduler.add_job(caretaker.guarded(job), "interval", seconds=every, next_run_time=soon, **at)
+    ways = alert_channels.ways(loaded.zambezi.alerts, environment.home)
+    watch.only([way.name for way in ways])
+    tellers: list[Callable[[], object]] = [partial(watch.tell, way) for way in ways]
+    for teller in tellers + _tellers(environment, loaded, ways):
+        scheduler.add_job(caretaker.guarded(teller, "tell"), "interval", seconds=every, next_run_time=soon, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -212,22 +234,19 @@ def main() -> None:
     custody.stop()
 
 
-def _tellers(environment: Environment, loaded: config.Configuration) -> list[Callable[[], None]]:
+def _tellers(
+    environment: Environment, loaded: config.Configuration, ways: list[alert_channels.Way]
+) -> list[Callable[[], object]]:  # fmt: skip
     """A job for each way by which persons are told, so that one that hangs keeps no other waiting."""
-    settings, ways = loaded.zambezi, alert_channels.ways(loaded.zambezi.alerts, environment.home)
+    settings = loaded.zambezi
     opened = sessions(connect(environment.database_url, PROCESS), PROCESS)
-    with opened.begin() as session:
-        alerting.forget_others(session, [way.name for way in ways])
+    try:
+        with opened.begin() as session:
+            alerting.forget_others(session, [way.name for way in ways])
+    except SQLAlchemyError as error:  # it is away while we start: that is what persons are told of, so we start
+        log.warning("the database is away: %s", type(error).__name__)
 
-    def job(way: alert_channels.Way) -> Callable[[], None]:
-        teller = alerting.Teller(opened, way, settings.alerts, settings.site)
-
-        def tell() -> None:
-            teller.round()
-
-        return tell
-
-    return [job(way) for way in ways]
+    return [alerting.Teller(opened, way, settings.alerts, settings.site).round for way in ways]
 
 
 def _desk(environment: Environment, loaded: config.Configuration) -> worker.Desk:

@@ -15,9 +15,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import alone, supervision
-from zambezi import __version__, breakers, clock, exceptions, keys, leases, signing
+from operations import alone, condition_file, condition_messages, conditions, supervision, volumes
+from operations.condition_file import Sent
+from operations.conditions import Going
+from operations.volumes import VolumeState
+from zambezi import __version__, breakers, clock, disk, exceptions, keys, leases, signing
 from zambezi.config import ConfigurationFaults, load
+from zambezi.config.settings import Disk
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AlertChannel, Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
 from zambezi.environment import Environment
@@ -79,12 +83,15 @@ class Status:
     exceptions: list[exceptions.Waiting]
     alerts: list[AlertState]
     trouble: list[str]
+    volumes: list[VolumeState] = field(default_factory=list)
+    conditions: list[Going] = field(default_factory=list)
     signing: list[dict[str, Any]] = field(default_factory=list)
     databases: dict[str, str] = field(default_factory=dict)  # central, index: on which engine
 
     @property
     def is_well(self) -> bool:
-        return not self.trouble and all(part.is_well for part in self.parts)
+        parts, disks = (all(one.is_well for one in found) for found in (self.parts, self.volumes))
+        return parts and disks and not self.trouble
 
 
 #: What is worked on under leases: what it is called, its table, and the states in which a worker has it.
@@ -117,6 +124,16 @@ def alert_states(session: Session) -> list[AlertState]:
     return [AlertState(row.name, row.sent_at or "", row.error, row.error_since or "") for row in rows]
 
 
+def with_conditions(told: list[AlertState], channels: Mapping[str, Sent]) -> list[AlertState]:
+    """The channels as they stand with exceptions and with conditions together: a failure of either counts."""
+    known = {one.name: one for one in told}
+    for name, sent in channels.items():
+        one = known.get(name, AlertState(name, "", "", ""))
+        failing = (one.error, one.error_since) if one.error else (sent.error, sent.error_since)
+        known[name] = AlertState(name, max(one.sent_at, sent.sent_at), *failing)
+    return [known[name] for name in sorted(known)]
+
+
 def parts(rows: list[ProcessState], running: list[supervision.Process] | None, now: datetime) -> list[Part]:
     """Each process, put together from its row and from supervisord's answer (None: nothing runs)."""
     said = {row.process: row for row in rows}
@@ -144,9 +161,9 @@ def _part(name: str, row: ProcessState | None, seen: supervision.Process | None,
 def look(environment: Environment, now: datetime) -> Status:
     """Ask everything there is to ask; what doesn't answer becomes a sentence."""
     trouble: list[str] = []
-    read = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}), None, trouble)
-    on_disk = read.hash if read else ""
-    databases = {"index": "PostgreSQL" if read.index_is_postgresql else "SQLite"} if read else {}
+    loaded = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}), None, trouble)
+    on_disk = loaded.hash if loaded else ""
+    databases = {"index": "PostgreSQL" if loaded.index_is_postgresql else "SQLite"} if loaded else {}
     running = supervision.processes(environment)
     if running is None and alone.is_prepared(environment):
         running = alone.seen(environment)
@@ -171,6 +188,8 @@ def look(environment: Environment, now: datetime) -> Status:
         trouble.append(database_trouble(error))
     finally:
         engine.dispose()
+    remembered = condition_file.load(condition_file.path(environment))
+    told = with_conditions(told, remembered.channels)
     trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
@@ -189,6 +208,8 @@ def look(environment: Environment, now: datetime) -> Status:
         waiting,
         told,
         trouble,
+        volumes.states(disk.measure(disk.folders(environment)), archive, loaded.zambezi.disk if loaded else Disk()),
+        [one for one in remembered.going.values() if not one.gone_at and conditions.is_due(one, now)],
         _tried(lambda: signers(environment, now), [], trouble),
         databases,
     )
@@ -286,6 +307,8 @@ def lines(found: Status) -> list[str]:
         f"          {one.count:>6}  {one.room} {one.kind or '-'}, the oldest since {one.oldest[:19]}"
         for one in found.exceptions
     ]
+    out += [f"{' ' if one.is_well else '!'} {one.line}" for one in found.volumes]
+    out += [f"! {_condition(one)}" for one in found.conditions]
     out += [f"  alerts by {one.name}: the last told at {one.sent_at[:19]}" for one in found.alerts if one.sent_at]
     out += [f"! {sentence}" for sentence in (*found.paused, *found.trouble)]
     return out
@@ -294,6 +317,11 @@ def lines(found: Status) -> list[str]:
 def _node(told: Mapping[str, Any]) -> str:
     does = f"records for all, epoch {told['epoch']}" if told["records"] else "answers, and another one records"
     return f"node {told['node']} {does}; its journal {told['journal']} has {told['seq']} entries"
+
+
+def _condition(going: Going) -> str:
+    said = condition_messages.words(going, "en")
+    return f"{said.title} since {going.since[:19]}. {said.what}"
 
 
 def _facts(part: Part, configuration: str) -> str:

@@ -31,11 +31,13 @@ class Door:
         journal: Journal,
         refusals: Refusals,
         revoked: Callable[[], frozenset[str]],
+        has_room: Callable[[int, str], bool] = lambda _size, _way: True,
     ) -> None:
         self._key = key
         self._journal = journal
         self._refusals = refusals
         self._revoked = revoked
+        self._has_room = has_room
         self._viewed: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -44,6 +46,8 @@ class Door:
         decision = http_filter.decide(request, self._key, self._revoked(), int(now.timestamp()), self._journal.study_of)
         if decision.allowed and decision.token and decision.views:
             decision = self._recorded(request, decision, decision.token, decision.views, now)
+        if decision.allowed and http_filter.stores(request) and not self._has_room(request.size, request.user):
+            return False  # and the refusal is noted already
         if not decision.allowed:
             self._refusals.note(request.address, request.method, request.path, decision.reason, decision.who)
         return decision.allowed

@@ -157,6 +157,7 @@ class Follower:
             with self._journal.transaction() as transaction:
                 self._recorder.record(transaction, new, instances, now, self._studies(issuers))
                 self._recorder.record_deleted(transaction, deleted, now)
+                self._recorder.record_seen(transaction, instances.values())
                 if reach != cursor:
                     self._recorder.set_cursor(transaction, reach)
                 if done:

@@ -104,6 +104,12 @@ class Request:
             return ""
 
     @property
+    def size(self) -> int:
+        """Bytes of its body, as far as it says so."""
+        said = self.headers.get("content-length", "")
+        return int(said) if re.fullmatch("[0-9]{1,15}", said) else 0
+
+    @property
     def address(self) -> str:
         """Where it comes from; the front door tells whom it speaks for."""
         return self.headers.get("x-real-ip", self.ip) if self.user == FRONT else self.ip
@@ -236,6 +242,11 @@ def _study_named(request: Request, path: str, study_of: StudyOf) -> tuple[str | 
     if path.startswith("/web-viewer/"):
         return None, "no such path of the viewer"
     return None, ""
+
+
+def stores(request: Request) -> bool:
+    """Whether it brings an instance in: the one such path that any service has."""
+    return request.method == "POST" and request.path.rstrip("/") == "/instances"
 
 
 def _names_one_study(arguments: Mapping[str, str]) -> bool:

@@ -113,6 +113,13 @@ class Transaction:
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
         )
 
+    def set_later(self, key: str, moment: str) -> None:
+        """A moment that only goes forward."""
+        self.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
+            (key, moment),
+        )
+
 
 class JournalMismatch(Exception):
     """A reader's cursor is not a place of this journal."""
@@ -183,6 +190,11 @@ class Journal:
     def meta(self, key: str) -> str | None:
         found = self.query("SELECT value FROM meta WHERE key = ?", (key,))
         return str(found[0][0]) if found else None
+
+    def seen(self) -> dict[str, str]:
+        """When each AE title sent or asked something last."""
+        rows = self.query("SELECT substr(key, 6), value FROM meta WHERE key >= 'seen ' AND key < 'seen!'")
+        return {str(aet): str(at) for aet, at in rows}
 
     def entries_after(self, seq: int, head: str, limit: int) -> list[Sealed]:
         """Entries behind a reader's cursor; JournalMismatch where entry `seq` isn't here with that hash."""

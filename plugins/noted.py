@@ -9,6 +9,10 @@ from typing import Any
 from plugins.journal import Journal
 from plugins.refusals import Refusals
 from plugins.spool import Spool, Taken
+from zambezi import clock
+
+#: So many refusals wait for a journal that takes nothing; beyond, the oldest are lost.
+REFUSED = 2000
 
 
 class Noted:
@@ -19,17 +23,22 @@ class Noted:
         self._queries = queries
         self._incidents = incidents
         self._refusals = refusals
+        self._refused: list[dict[str, Any]] = []
 
     def record(self, now: datetime) -> None:
         """Queries, incidents and refusals that were noted since, in one commit."""
         queries = self._lines(self._queries)
         incidents = self._lines(self._incidents)
-        refused = self._refusals.take(now)
+        # What can't be committed now (a disk without room) is, once it can.
+        self._refused = refused = [*self._refused, *self._refusals.take(now)][-REFUSED:]
         if queries is None and incidents is None and not refused:
             return
         with self._journal.transaction() as transaction:
             for one in queries.lines if queries else ():
-                transaction.append("queried", now, **_query(one))
+                query = _query(one)
+                transaction.append("queried", now, **query)
+                if query["aet"]:
+                    transaction.set_later(f"seen {query['aet']}", clock.text(now))
             for one in incidents.lines if incidents else ():
                 transaction.append("incident", now, **{k: v for k, v in one.items() if k not in _SEALED})
             for one in refused:
@@ -40,6 +49,7 @@ class Noted:
                     transaction.append("incident", now, reason=reason)
                 if taken:
                     transaction.set_meta(taken.key, str(taken.number))
+        self._refused = []
         if queries is not None:
             self._queries.forget()
         if incidents is not None:

@@ -262,6 +262,15 @@ class Recorder:
                 reason="the archive has this SOP Instance UID twice, under another patient, study or series",
             )  # fmt: skip
 
+    def record_seen(self, transaction: Transaction, instances: Iterable[Instance]) -> None:
+        """When each sender was seen last: its silence is worth an alert."""
+        seen: dict[str, str] = {}
+        for one in instances:
+            if one.remote_aet:
+                seen[one.remote_aet] = max(seen.get(one.remote_aet, ""), one.received_at)
+        for aet, at in seen.items():
+            transaction.set_later(f"seen {aet}", at)
+
     def record_deleted(self, transaction: Transaction, gone: Mapping[str, str], now: datetime) -> None:
         """Instances that are not there any more. A deletion that nobody saw is an incident, too."""
         for noticed in dict.fromkeys(gone.values()):

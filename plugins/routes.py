@@ -61,6 +61,7 @@ class Routes:
         revocations: Pushed[frozenset[str]],
         follower: Callable[[], Follower | None],
         take_peers: Callable[[Mapping[str, Any]], None],
+        room: Callable[[], dict[str, Any]],
         versions: Mapping[str, str],
         lacks: Sequence[str],
         standing: Standing | None = None,
@@ -73,6 +74,7 @@ class Routes:
         }  # fmt: skip
         self._follower = follower
         self._take_peers = take_peers
+        self._room = room
         self._versions = versions
         self._lacks = list(lacks)
         self._standing = standing
@@ -115,6 +117,8 @@ class Routes:
                 "follower": following or {"change": 0, "lag": -1, "error": "not started"},
                 "studies_open": self._completeness.open_studies(),
                 **(self._standing.told if self._standing else {}),
+                "disk": self._room(),
+                "seen": self._journal.seen(),
             },
         )  # fmt: skip
 

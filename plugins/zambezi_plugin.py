@@ -36,13 +36,14 @@ from plugins.orthanc_rest import OrthancRest
 from plugins.pushed import Announced, Pushed
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
+from plugins.room import RoomWatch
 from plugins.routes import Call, Routes
 from plugins.rules import Rules
 from plugins.spool import Spool
 from plugins.standing import Standing
 from plugins.versions import StatusAnswer, lacks
 from plugins.worklist import WorklistAnswer
-from zambezi import __version__, clock, keys
+from zambezi import __version__, clock, disk, keys
 from zambezi.config import ConfigurationFaults
 from zambezi.environment import Environment
 
@@ -75,9 +76,13 @@ class Plugin:
         self.recorder = Recorder(self.journal, self.rules)
         self.completeness = Completeness(self.journal, self.rules)
         self.noted = Noted(self.journal, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals)
+        places = disk.folders(environment)
+        self.room = RoomWatch(self.rules, self.journal, refusals, lambda: disk.measure(places))
+        self.room.look(clock.now())
         self.door = Door(
-            keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content
-        )
+            keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content,
+            self.room.admits,
+        )  # fmt: skip
         configuration = json.loads(orthanc.GetConfiguration())
         self.http_port = int(configuration["HttpPort"])
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
@@ -89,7 +94,7 @@ class Plugin:
             self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
             claims=Claims(shared / "claims") if several else None,
         )  # fmt: skip
-        self.commits_late = "PostgreSQL" in configuration
+        self.commits_late = configuration.get("PostgreSQL", {}).get("EnableIndex") is True
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
         self.index_id = index_id.read_or_create(environment.index_id_file)
@@ -99,7 +104,8 @@ class Plugin:
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
-            lambda: self.follower, self.take_peers, self.versions, lacks(frozenset(dir(orthanc))), self.standing,
+            lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions,
+            lacks(frozenset(dir(orthanc))), self.standing,
         )  # fmt: skip
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
@@ -134,7 +140,7 @@ class Plugin:
             self.gathered_at = time.monotonic()
 
     def start(self) -> None:
-        """Begin to follow: Orthanc answers HTTP now."""
+        """Begin to follow, and to look at the disks: Orthanc answers HTTP now."""
         rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
 
         def began() -> None:
@@ -148,9 +154,11 @@ class Plugin:
             lambda: self.announced.content, began, self.recovering, self.standing, self.commits_late,
         )  # fmt: skip
         self.follower.start()
+        self.room.start()
 
     def stop(self) -> None:
         """Record what came until now, join the thread (Orthanc would hang without), let waiting readers go."""
+        self.room.stop()
         if self.follower:
             self.follower.stop()
         with self.journal.transaction() as transaction:
@@ -168,11 +176,14 @@ class Plugin:
             return False
 
     def on_received(self, content: bytes, origin: int) -> tuple[int, bytes | None]:
-        """Intervention: an instance comes. Orthanc takes it; what can't be kept safe it is made to refuse.
+        """Intervention: an instance comes. Orthanc takes it; what has no room or can't be kept safe it must refuse.
 
-        Never DISCARD: that tells the sender Success. Orthanc stores the original where a callback raises.
+        Never DISCARD: that tells the sender Success. Orthanc stores the original where a callback raises. By HTTP
+        the door has asked for room already.
         """
-        if self.arrivals.look(content, origin == _BY_DICOM, clock.now()):
+        by_dicom = origin == _BY_DICOM
+        has_room = not by_dicom or self.room.admits(len(content), "DICOM")
+        if has_room and self.arrivals.look(content, by_dicom, clock.now()):
             return _KEEP_AS_IS, None
         return _MODIFY, REFUSED
 
@@ -206,7 +217,7 @@ CALLBACKS: tuple[tuple[str, str, str, Callable[[Plugin], Callable[..., Any]]], .
     (
         "RegisterReceivedInstanceCallback",
         "intervention",
-        "held whole, and stored; refused only where the hold can't be written",
+        "held whole, and stored; refused only without room, or where the hold can't be written",
         lambda p: p.on_received,
     ),
     ("RegisterOnChangeCallback", "notification", "open: /changes is read all the same", lambda p: p.on_change),

@@ -21,6 +21,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "archive-moved": ("110107", "E", "every instance was brought to another index and proven to be the same"),
     "queried": ("110112", "E", "a peer asked by C-FIND or for its worklist"),
     "configured": ("110100", "U", "rules were loaded"),
+    "disk-changed": ("110100", "E", "the room on a disk fell below a mark or is back above it"),
     "started": ("110100", "E", "a process started"),
     "stopped": ("110100", "E", "a process stopped"),
     "lease-taken": ("110100", "E", "a node of several began to record what is stored"),

@@ -232,13 +232,13 @@ KINDS: dict[str, Kind] = {
     "disk-low": Kind(
         Words(
             "Disk getting full",
-            "The disk of the data folder is getting full: {free} GB of {total} GB are free.",
-            "Give it more space before it is full: then the archive refuses images, and modalities must keep them.",
+            "A disk ({source}) is getting full: {free} GB of {total} GB are free.",
+            "Give it more room: with less, migration stops, and then the archive refuses images.",
         ),
         Words(
             "Disco a encher",
-            "O disco da pasta dos dados está a encher: estão livres {free} GB de {total} GB.",
-            "Dê-lhe mais espaço antes de encher: cheio, o arquivo recusa imagens e os equipamentos têm de as guardar.",
+            "Um disco ({source}) está a encher: estão livres {free} GB de {total} GB.",
+            "Dê-lhe mais espaço: com menos, a migração pára e depois o arquivo recusa imagens.",
         ),
         serious=True,
     ),

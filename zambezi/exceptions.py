@@ -56,6 +56,14 @@ def is_known(session: Session, room: str, reference: str) -> bool:
     return session.scalars(query).first() is not None
 
 
+def is_waiting(session: Session, room: str, reference: str) -> bool:
+    """Whether this waits for a person now."""
+    query = select(ExceptionItem.id).where(
+        ExceptionItem.room == room, ExceptionItem.reference == reference[:200], ExceptionItem.decided_at.is_(None)
+    )
+    return session.scalars(query).first() is not None
+
+
 def decide(
     session: Session, room: str, reference: str, *, who: str, decision: str, now: datetime, writer: str | None = None
 ) -> None:

@@ -110,8 +110,19 @@ class OrthancClient:
         return found
 
     def store(self, dicom: bytes) -> dict[str, Any]:
-        """Store one DICOM file; {"ID", "Status": Success | AlreadyStored, ...}. Never retries by itself."""
-        answer = self.request("POST", "/instances", data=dicom, headers={"Content-Type": "application/dicom"})
+        """Store one DICOM file; {"ID", "Status": Success | AlreadyStored, ...}. Never retries by itself.
+
+        Without room on its disk the archive refuses it: OrthancRefused with status 507.
+        """
+        try:
+            answer = self.request("POST", "/instances", data=dicom, headers={"Content-Type": "application/dicom"})
+        except OrthancRefused as refused:
+            if refused.status != 403:
+                raise
+            # A filter of Orthanc's can say no and nothing else. Who may store at all is refused for want of room alone.
+            room = self.get("/zambezi/status").get("disk", {})
+            why = room.get("reason") or "there was no room on the disk a moment ago"
+            raise OrthancRefused("POST", "/instances", 507, why) from refused
         found: dict[str, Any] = answer.json()
         return found
 

@@ -102,6 +102,25 @@ def test_a_receiver_that_is_away_is_said_in_the_row_and_one_that_is_no_longer_co
         eventually(lambda: _channel(opened) is None, 60)
 
 
+def test_without_the_database_from_the_start_a_full_disk_is_told_all_the_same(tmp_path: Path):
+    home = Environment.read({"ZAMBEZI_HOME": str(tmp_path), "ZAMBEZI_CONFIG": str(tmp_path / "json")})
+    keys.load_or_create(home.keys_file)
+    home.config_dir.mkdir()
+    for file in (REPOSITORY / "orthanc-config").glob("[124]0-*.json"):
+        (home.config_dir / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "zambezi.db").mkdir()  # nothing can be opened there
+    everything = {"Gigabytes": 1_000_000, "Percent": 100}
+    disk = dict.fromkeys(("Warn", "StopMigration", "Refuse"), everything)
+    with http_receiver(Heard()) as heard:
+        section = {"Alerts": {"Webhook": {"Url": f"http://127.0.0.1:{heard.port}/hook"}}, "Disk": disk}
+        (home.config_dir / "30-zambezi.json").write_text(json.dumps({"Zambezi": section}))
+        with operations(home) as process:
+            eventually(lambda: heard.requests, 90)
+            assert process.poll() is None
+    (told,) = json.loads(heard.requests[0][2])["conditions"]
+    assert (told["kind"], told["state"], told["serious"]) == ("disk-full", "begun", True)
+
+
 def _channel(opened: Sessions) -> AlertChannel | None:
     with opened() as session:
         return session.get(AlertChannel, "webhook")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from datetime import date, time, timedelta
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -350,6 +351,15 @@ class AlertMail(Section):
         return self
 
 
+class ExpectedModality(Section):
+    """When a modality works: outside of it, its silence means nothing."""
+
+    hours: float = Field(
+        4, ge=0.1, le=500, description="It is silent when it sent and asked nothing for so many hours of its windows."
+    )
+    windows: tuple[Window, ...] = Field((Window(),), description="When it works.")
+
+
 class Alerts(Section):
     """Who is told that something waits for a person, and when. Alerts hold no patient data."""
 
@@ -363,7 +373,22 @@ class Alerts(Section):
     interval_minutes: float = Field(15, ge=0.1, le=1440, description="At most one message in so long; it tells of all.")
     hours: float = Field(24, ge=0, le=24 * 365, description="What waits for so long is told of; serious kinds at once.")
     hours_of_kind: dict[str, float] = Field(
-        default_factory=dict, description="The same for single kinds, by the kind's word; 0: at once."
+        {"delivery-parked": 1}, description="The same for single kinds, by the kind's word; 0: at once."
+    )
+    repeat_hours: float = Field(
+        24, ge=0, le=24 * 365, description="What goes on (disk, process, modality ...) is told again; 0: never."
+    )
+    calm_minutes: float = Field(
+        5, ge=0, le=24 * 60, description="Such a thing is over when it was not seen for so long; then that is told."
+    )
+    modalities: dict[str, ExpectedModality] = Field(
+        default_factory=dict, description="By AE title: modalities of which somebody is told when they are silent."
+    )
+    certificate_days: int = Field(
+        30, ge=0, le=365, description="The front door's certificate is told of so many days before its end; 0: never."
+    )
+    backup_hours: float = Field(
+        48, ge=0, le=24 * 365, description="A backup is old when no good one ended within so many hours; 0: never."
     )
     digest_hour: int | None = Field(
         7, ge=0, le=23, description="Hour of the site at which all that waits is told once a day; null: never."
@@ -378,6 +403,33 @@ class Alerts(Section):
             if not 0 <= hours <= 24 * 365:
                 raise ValueError(f"{kind}: found {hours:g}, allowed is 0 to 8760")
         return value
+
+
+class Watermark(Section):
+    gigabytes: float = Field(ge=0, le=1_000_000, description="Free gigabytes.")
+    percent: float = Field(ge=0, le=100, description="Free percent of the volume; of both the smaller one counts.")
+
+
+class Disk(Section):
+    """Free room on each volume (images, index, journal, database, hold), below which something is done about it."""
+
+    warn: Watermark = Field(Watermark(gigabytes=20, percent=10), description="A person is warned; by itself 20 and 10.")
+    stop_migration: Watermark = Field(
+        Watermark(gigabytes=10, percent=5), description="Migration stops until there is more; by itself 10 and 5."
+    )
+    refuse: Watermark = Field(
+        Watermark(gigabytes=5, percent=2),
+        description="Modalities are refused (A700, out of resources), and so are migrations: what is left is for "
+        "database, index and journal. At half of it nothing is stored at all. By itself 5 and 2.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        marks = (self.warn, self.stop_migration, self.refuse)
+        for more, less in pairwise(marks):
+            if less.gigabytes > more.gigabytes or less.percent > more.percent:
+                raise ValueError("Warn wants the most room, then StopMigration, then Refuse, in both figures")
+        return self
 
 
 class DicomTls(Section):
@@ -412,6 +464,7 @@ class Zambezi(Section):
     hold: Hold = Field(Hold(), description="What lies apart until somebody decides, and safe copies.")
     deletion: Deletion = Field(Deletion(), description="Images that are to leave the archive.")
     alerts: Alerts = Field(Alerts(), description="Who is told that something waits for a person.")
+    disk: Disk = Field(Disk(), description="What is done when a disk gets full.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")

@@ -10,23 +10,56 @@ from pathlib import Path
 
 import pytest
 
+from operations import condition_file
+from operations.conditions import Condition, Going
 from ris_service.app import create_app
 from tests.unit.ris_service.seeding import OURS, seeded
 from tests.unit.ris_service.test_pages import speak
-from zambezi import clock, exceptions
+from zambezi import clock, disk, exceptions
 from zambezi.database.tables import AlertChannel
+from zambezi.disk import GIGABYTE, Volume
 
 
 @pytest.mark.parametrize(
     ("language", "words"),
     [
-        ("pt", ("Imagens em conflito", "a mais antiga: 3 dias", "por correio electrónico", "falha")),
-        ("en", ("Conflicting images", "the oldest: 3 days", "by e-mail", "fails")),
+        (
+            "pt",
+            (
+                "Imagens em conflito",
+                "a mais antiga: 3 dias",
+                "por correio electrónico",
+                "falha",
+                "Discos",
+                "GB livres",
+                "recusam-se imagens",
+                "imagens, índice",
+                "Um equipamento está calado",
+                "US1 nada enviou",
+            ),
+        ),
+        (
+            "en",
+            (
+                "Conflicting images",
+                "the oldest: 3 days",
+                "by e-mail",
+                "fails",
+                "Disks",
+                "GB free",
+                "images are refused",
+                "images, index",
+                "A modality is silent",
+                "US1 sent nothing",
+            ),
+        ),
     ],
 )
 def test_the_health_page_counts_what_waits_and_says_which_channel_fails(
-    tmp_path: Path, language: str, words: tuple[str, ...]
+    tmp_path: Path, language: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ):
+    full = Volume(("images", "index"), 100 * GIGABYTE, 3 * GIGABYTE // 2)
+    monkeypatch.setattr(disk, "measure", lambda _: [full])
     made = seeded(tmp_path / "home")
     with made.sessions.begin() as session:
         for days in (1, 3):
@@ -35,6 +68,8 @@ def test_the_health_page_counts_what_waits_and_says_which_channel_fails(
         at = clock.text(made.clock())
         session.add(AlertChannel(name="mail", digest_day="", failures=1, error="it is away", error_since=at))
         session.add(AlertChannel(name="webhook", digest_day="", failures=0, error="", sent_at=at))
+    silent = Condition("modality", "US1", "modality-silent", {"source": "US1", "last": "2026-03-01 08:30"})
+    condition_file.save(condition_file.path(made.environment), condition_file.Memory({silent.key: Going(silent, at)}))
     app = create_app(
         made.environment, made.settings, made.sessions, made.keys, made.clock, (*OURS, "operations.pages:pages")
     )
@@ -44,4 +79,5 @@ def test_the_health_page_counts_what_waits_and_says_which_channel_fails(
     assert [word for word in words if word not in page] == []
     assert "alerts by mail fail since" in page and "it is away" in page
     assert "/exceptions?room=hold&kind=conflict" in page
+    assert page.count("<svg role=") == 1, "a bar for each volume"
     assert len(gzip.compress(answer.data)) < 20_000

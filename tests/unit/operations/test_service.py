@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session
 from operations import auditing
 from operations.running import first_administrator
 from operations.service import Caretaker, audit_concerns, disk_concern, raise_item
-from zambezi import clock, exception_kinds, exception_rules, exceptions, users
+from zambezi import clock, disk, exception_kinds, exception_rules, exceptions, users
+from zambezi.config.settings import Disk
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AuditEntry, Base, ExceptionItem
+from zambezi.disk import Gauge, Volume
 from zambezi.environment import Environment
 
 NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -31,16 +33,38 @@ def session(tables_url: str) -> Iterator[Session]:
     engine.dispose()
 
 
-@pytest.mark.parametrize(("total", "free"), [(1000 * GB, 21 * GB), (100 * GB, 19 * GB), (50 * GB, 5 * GB)])
-def test_a_disk_with_room_is_no_concern(total: int, free: int):
-    assert disk_concern(total, free, "2026-03-01") is None
+def test_a_disk_that_gets_full_is_an_item_once_and_no_longer_when_there_is_room(tmp_path: Path):
+    environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path)})
+    opened = sessions(connect(environment.database_url, "operations"), "operations")
+    with opened.begin() as session:
+        Base.metadata.create_all(session.connection())
+    free, at = 21.0, 0.0
 
+    def clock_of_the_gauge() -> float:
+        nonlocal at
+        at += 60
+        return at
 
-def test_a_disk_that_gets_full_is_a_concern_once_a_day():
-    concern = disk_concern(1000 * GB, 19 * GB, "2026-03-01")
-    assert concern is not None
-    assert concern.reference == "disk 2026-03-01"
-    assert "19.0 GB of 1000 GB" in concern.what
+    gauge = Gauge(Disk(), lambda: [Volume(("images",), 1000 * GB, int(free * GB))], clock_of_the_gauge)
+    caretaker = Caretaker(environment, opened, opened, "", ZoneInfo("Africa/Maputo"), gauge)
+
+    def looked() -> list[tuple[str | None, str]]:
+        caretaker.look_at_disk()
+        with opened() as session:
+            items = session.scalars(select(ExceptionItem)).all()
+            trail = session.scalars(select(AuditEntry.event).order_by(AuditEntry.seq)).all()
+        return [(item.decision, item.what) for item in items] + [("", event) for event in trail]
+
+    assert looked() == []
+    free = 19.0
+    what = "The disk is getting full. images: 19.0 GB of 1000 GB are free"
+    assert looked() == looked() == [(None, what), ("", "incident")]
+    free = 22.0  # not enough to spare
+    assert looked()[0] == (None, what)
+    free = 26.0
+    assert looked() == [("There is room again.", what), ("", "incident"), ("", "exception-decided")]
+    free = 18.0
+    assert looked()[0][0] is None, "what comes again waits anew"
 
 
 def test_each_broken_place_of_the_audit_trail_is_a_concern():
@@ -51,13 +75,13 @@ def test_each_broken_place_of_the_audit_trail_is_a_concern():
 
 
 def test_a_concern_waits_for_a_person_once_and_is_an_incident_in_the_trail(session: Session):
-    concern = disk_concern(1000 * GB, 1 * GB, "2026-03-01")
+    concern = disk_concern(disk.decide([Volume(("images",), 1000 * GB, 1 * GB)], {}, Disk()))
     assert concern is not None
     assert [raise_item(session, concern, NOW), raise_item(session, concern, NOW)] == [True, False]
     (item,) = session.scalars(select(ExceptionItem)).all()
-    assert (item.room, item.kind, item.reference) == ("disk", "disk-low", "disk 2026-03-01")
+    assert (item.room, item.kind, item.reference) == ("disk", "disk-low", "disk")
     said = exception_kinds.words(item.kind, "pt", item.facts)
-    assert said is not None and "estão livres 1.0 GB de 1000 GB" in said.what
+    assert said is not None and "Um disco (images) está a encher: estão livres 1.0 GB de 1000 GB" in said.what
     assert session.scalars(select(AuditEntry.event)).all() == ["incident"]
 
 
@@ -86,7 +110,8 @@ def test_the_caretaker_carries_out_every_rule_in_force_and_only_those(tmp_path: 
             for name, source in (("drills", "CT1"), ("ended", "CT2"))
         ]  # fmt: skip
         exception_rules.end(session, rules[1], who="marta", now=clock.now(), writer="ris")
-    Caretaker(environment, opened, opened, "", ZoneInfo("Africa/Maputo")).decide_by_rules()
+    gauge = Gauge.of(environment, Disk())
+    Caretaker(environment, opened, opened, "", ZoneInfo("Africa/Maputo"), gauge).decide_by_rules()
     with opened.begin() as session:
         assert session.scalars(select(ExceptionItem.reference).where(ExceptionItem.decided_at.is_(None))).all() == ["0"]
         decided = select(AuditEntry.journal).where(AuditEntry.event == "exception-decided")
