@@ -39,6 +39,9 @@ log = logging.getLogger("zambezi.recovery")
 START_S = 120
 STOP_S = 60
 
+#: Below ZAMBEZI_HOME/orthanc: names of files that a restored index on PostgreSQL doesn't know (operations.backup).
+INGEST_AGAIN = "ingest-again"
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -59,9 +62,12 @@ def run(
     environment: Environment, keys: Keys, configuration: Configuration, program: str, variables: Mapping[str, str]
 ) -> None:
     """Compare, and ingest what the index doesn't know; returns when Orthanc may open its DICOM port."""
+    listed = environment.orthanc_dir / INGEST_AGAIN
     if "PostgreSQL" in configuration.orthanc:
-        return  # durable at once, and not ours to read
-    found = compare(environment.storage_dir, environment.index_dir / "index")
+        # Durable at once, and not ours to read: only after a restore are there files that it doesn't know.
+        found = named(environment.storage_dir, listed)
+    else:
+        found = compare(environment.storage_dir, environment.index_dir / "index")
     for file in found.empty:
         # Orthanc syncs a file (SyncStorageArea) before it answers Success: nobody was told that this one is there.
         log.warning("%s is empty: Orthanc died before it wrote what it received, and answered nothing", file.name)
@@ -69,6 +75,7 @@ def run(
     if found.missing:
         _incident(environment, clock.now(), f"the index knows {found.missing} files that are not in the storage")
     if not found.unknown:
+        listed.unlink(missing_ok=True)
         return
     log.warning("%d files are unknown to the index: they are ingested before modalities are let in", len(found.unknown))
     apart = _on_a_port_of_its_own(environment)
@@ -78,6 +85,7 @@ def run(
         _wait_until_up(orthanc)
         outcomes = [ingest(orthanc, environment, file) for file in found.unknown]
         _wait_until_recorded(orthanc)
+    listed.unlink(missing_ok=True)
     log.warning("recovered %d of %d files; the others are in the hold", sum(outcomes), len(outcomes))
 
 
@@ -108,6 +116,13 @@ def compare(storage: Path, index: Path) -> Compared:
             (unknown if file.stat().st_size else empty).append(file)
     unknown.sort(key=lambda file: file.stat().st_mtime_ns)
     return Compared(unknown, empty, len(known) - seen)
+
+
+def named(storage: Path, listed: Path) -> Compared:
+    """The files that a list names, as far as they are there."""
+    names = [name for name in listed.read_text().split() if _UUID.fullmatch(name)] if listed.exists() else []
+    there = [file for name in names if (file := storage / name[:2] / name[2:4] / name).is_file()]
+    return Compared([file for file in there if file.stat().st_size], [f for f in there if not f.stat().st_size], 0)
 
 
 def write_configuration(environment: Environment, configuration: Configuration) -> Path:
@@ -215,7 +230,7 @@ def _files(storage: Path) -> Iterator[Path]:
 @contextmanager
 def _orthanc(program: str, folder: Path, variables: Mapping[str, str]) -> Iterator[None]:
     """The recovering Orthanc; it goes down with us, however we end."""
-    process = subprocess.Popen([program, str(folder)], env=dict(variables), preexec_fn=_die_with_parent)
+    process = subprocess.Popen([program, str(folder)], env=dict(variables), preexec_fn=die_with_parent)
     try:
         yield
         if process.poll() is not None:
@@ -229,8 +244,8 @@ def _orthanc(program: str, folder: Path, variables: Mapping[str, str]) -> Iterat
             process.wait()
 
 
-def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG: a recovery that is killed must not leave an Orthanc behind that holds the ports.
+def die_with_parent() -> None:
+    """For a program that must not outlive us, however we end: an Orthanc would hold the ports (PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 

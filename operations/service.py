@@ -12,6 +12,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import alert_channels, alerting, auditing, status
+from operations.backup import schedule, standstill
 from operations.custody import integrity, worker
+from operations.recovery import die_with_parent
 from zambezi import audit, clock, config, exception_rules, exceptions, keys
+from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionRule
 from zambezi.environment import Environment
@@ -74,6 +79,19 @@ def disk_concern(total: int, free: int, today: str) -> Concern | None:
     )
 
 
+def backup_concern(known: schedule.Last, today: str) -> Concern:
+    """A backup of the day that failed; once a day."""
+    reason = known.error or "it ended without a reason; the log of operations may have one"
+    return Concern(
+        "backup",
+        "backup-failed",
+        f"backup {today}",
+        f"The backup failed: {reason}",
+        "Do what the reason names, then: zambezi backup",
+        {"reason": reason},
+    )
+
+
 def audit_concerns(verdict: auditing.Verdict) -> list[Concern]:
     """Every broken place of the audit trail."""
     return [
@@ -112,6 +130,7 @@ class Caretaker:
         self._reading = reading
         self._configuration = configuration
         self._zone = zone
+        self._backup: subprocess.Popen[bytes] | None = None
         self._findings = Findings()
 
     def sign_of_life(self) -> None:
@@ -153,6 +172,28 @@ class Caretaker:
             while decided == exceptions.BATCH:
                 with self._writing.begin() as session:
                     decided = exception_rules.carry_out(session, rule, clock.now(), self._zone, PROCESS)
+
+    def back_up(self, settings: Zambezi) -> None:
+        """Start the backup of the day, as a process of its own, when it is due; what failed becomes an item."""
+        now = clock.now()
+        known = schedule.last(self._environment.backup_dir)
+        if self._backup is not None:
+            if self._backup.poll() is None:
+                return
+            if self._backup.returncode:
+                self._warn([backup_concern(known, now.date().isoformat())], now)
+            self._backup = None
+        why = schedule.due(settings.backup, known, now, settings.site.zone, settings.site.holidays)
+        if why and not standstill.is_running(self._environment):
+            log.info("the backup of the day begins: %s", why)
+            command = [sys.executable, "-P", "-m", "operations.backup"]
+            self._backup = subprocess.Popen(command, preexec_fn=die_with_parent)
+
+    def stop(self) -> None:
+        """End the backup that runs; the next one goes on with what was sent."""
+        if self._backup is not None and self._backup.poll() is None:
+            self._backup.terminate()
+            self._backup.wait(10)
 
     def _warn(self, concerns: list[Concern], now: datetime) -> None:
         for concern in concerns:
@@ -197,18 +238,25 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.decide_by_rules), "interval", minutes=1, next_run_time=soon, **at)
+    settings = loaded.zambezi
+
+    def back_up() -> None:
+        caretaker.back_up(settings)
+
+    scheduler.add_job(caretaker.guarded(back_up), "interval", minutes=1, next_run_time=soon, **at)
     for teller in _tellers(environment, loaded):
         every = alerting.EVERY.total_seconds()
         scheduler.add_job(caretaker.guarded(teller), "interval", seconds=every, next_run_time=soon, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    custody = worker.Custody(worker.steps(_desk(environment, loaded)))
+    custody = worker.Custody(worker.steps(_desk(environment, loaded)), lambda: standstill.may_move(environment))
     scheduler.start()
     custody.start()
     log.info("operations runs, configuration %s", loaded.hash[:12])
     ended.wait()
     scheduler.shutdown(wait=False)
+    caretaker.stop()
     custody.stop()
 
 

@@ -16,6 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import alone, supervision
+from operations.backup import schedule, standstill
+from operations.backup.schedule import Last
 from zambezi import __version__, breakers, clock, exceptions, keys, leases, signing
 from zambezi.config import ConfigurationFaults, load
 from zambezi.database.engine import connect, sessions
@@ -61,6 +63,16 @@ class AlertState:
 
 
 @dataclass(frozen=True)
+class BackupState:
+    """What the last backup came to; `is_wanted`: a repository is configured; `age`: of the last success, in words."""
+
+    is_wanted: bool
+    is_running: bool
+    age: str
+    last: Last
+
+
+@dataclass(frozen=True)
 class Status:
     """All of it; `trouble` has what could not be asked, as sentences, and `paused` the neighbours that are left alone.
 
@@ -80,6 +92,7 @@ class Status:
     alerts: list[AlertState]
     trouble: list[str]
     signing: list[dict[str, Any]] = field(default_factory=list)
+    backup: BackupState | None = None
 
     @property
     def is_well(self) -> bool:
@@ -142,7 +155,8 @@ def _part(name: str, row: ProcessState | None, seen: supervision.Process | None,
 def look(environment: Environment, now: datetime) -> Status:
     """Ask everything there is to ask; what doesn't answer becomes a sentence."""
     trouble: list[str] = []
-    on_disk = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}).hash, "", trouble)
+    loaded = _tried(lambda: load(environment.config_dir, {**os.environ, **environment.variables()}), None, trouble)
+    on_disk = loaded.hash if loaded else ""
     running = supervision.processes(environment)
     if running is None and alone.is_prepared(environment):
         running = alone.seen(environment)
@@ -170,6 +184,9 @@ def look(environment: Environment, now: datetime) -> Status:
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
     said = [row.configuration for row in sorted(rows, key=lambda row: row.at)] if running else []
     configuration = str(archive.get("configuration") or (said[-1] if said else on_disk))
+    backup = backup_state(environment, bool(loaded and loaded.zambezi.backup.repository), now)
+    complaint = schedule.complaint(loaded.zambezi.backup, backup.last, now) if loaded else ""
+    trouble += [complaint] if complaint else []
     return Status(
         __version__,
         str(environment.home),
@@ -183,7 +200,15 @@ def look(environment: Environment, now: datetime) -> Status:
         told,
         trouble,
         _tried(lambda: signers(environment, now), [], trouble),
+        backup,
     )
+
+
+def backup_state(environment: Environment, is_wanted: bool, now: datetime) -> BackupState:
+    """The last backup's outcome, and whether one runs now."""
+    last = schedule.last(environment.backup_dir)
+    age = schedule.hours(now - clock.parse(last.finished)) if last.finished else ""
+    return BackupState(is_wanted, standstill.is_running(environment), age, last)
 
 
 def signers(environment: Environment, now: datetime) -> list[dict[str, Any]]:
@@ -266,9 +291,23 @@ def lines(found: Status) -> list[str]:
         f"          {one.count:>6}  {one.room} {one.kind or '-'}, the oldest since {one.oldest[:19]}"
         for one in found.exceptions
     ]
+    if found.backup:
+        out += backup_lines(found.backup)
     out += [f"  alerts by {one.name}: the last told at {one.sent_at[:19]}" for one in found.alerts if one.sent_at]
     out += [f"! {sentence}" for sentence in (*found.paused, *found.trouble)]
     return out
+
+
+def backup_lines(found: BackupState) -> list[str]:
+    """Backups for a terminal."""
+    if not found.is_wanted:
+        return ["Backup: none is configured (Zambezi.Backup.Repository)"]
+    running = ["  one is running now"] if found.is_running else []
+    last = found.last
+    if not last.finished:
+        return ["Backup: none yet", *running]
+    drilled = f", restored on trial {last.drilled[:10]}" if last.drilled else ", never restored on trial (backup drill)"
+    return [f"Backup: the last {last.finished[:19]}, {found.age} old, {last.instances:,} instances{drilled}", *running]
 
 
 def _facts(part: Part, configuration: str) -> str:

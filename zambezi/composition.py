@@ -37,6 +37,8 @@ COMMANDS: dict[str, str] = {
     "status": "operations.status:status",
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
+    "backup": "operations.backup.commands:backup",
+    "restore": "operations.backup.commands:restore",
     "key": "operations.key_commands:key",
     "correct": "operations.custody.correction_commands:correct",
     "exceptions": "ris_service.exception_commands:exceptions_group",
