@@ -62,12 +62,11 @@ def run(
     environment: Environment, keys: Keys, configuration: Configuration, program: str, variables: Mapping[str, str]
 ) -> None:
     """Compare, and ingest what the index doesn't know; returns when Orthanc may open its DICOM port."""
-    listed = environment.orthanc_dir / INGEST_AGAIN
     if "PostgreSQL" in configuration.orthanc:
-        # Durable at once, and not ours to read: only after a restore are there files that it doesn't know.
-        found = named(environment.storage_dir, listed)
-    else:
-        found = compare(environment.storage_dir, environment.index_dir / "index")
+        # durable at once, and not ours to read
+        ingest_named(environment, keys, configuration, program, variables)
+        return
+    found = compare(environment.storage_dir, environment.index_dir / "index")
     for file in found.empty:
         # Orthanc syncs a file (SyncStorageArea) before it answers Success: nobody was told that this one is there.
         log.warning("%s is empty: Orthanc died before it wrote what it received, and answered nothing", file.name)
@@ -75,7 +74,6 @@ def run(
     if found.missing:
         _incident(environment, clock.now(), f"the index knows {found.missing} files that are not in the storage")
     if not found.unknown:
-        listed.unlink(missing_ok=True)
         return
     log.warning("%d files are unknown to the index: they are ingested before modalities are let in", len(found.unknown))
     apart = _on_a_port_of_its_own(environment)
@@ -85,7 +83,6 @@ def run(
         _wait_until_up(orthanc)
         outcomes = [ingest(orthanc, environment, file) for file in found.unknown]
         _wait_until_recorded(orthanc)
-    listed.unlink(missing_ok=True)
     log.warning("recovered %d of %d files; the others are in the hold", sum(outcomes), len(outcomes))
 
 
@@ -118,11 +115,26 @@ def compare(storage: Path, index: Path) -> Compared:
     return Compared(unknown, empty, len(known) - seen)
 
 
-def named(storage: Path, listed: Path) -> Compared:
-    """The files that a list names, as far as they are there."""
+def ingest_named(
+    environment: Environment, keys: Keys, configuration: Configuration, program: str, variables: Mapping[str, str]
+) -> None:
+    """Ingest the files that a restore named: its backup's index on PostgreSQL is older than they are."""
+    listed = environment.orthanc_dir / INGEST_AGAIN
     names = [name for name in listed.read_text().split() if _UUID.fullmatch(name)] if listed.exists() else []
-    there = [file for name in names if (file := storage / name[:2] / name[2:4] / name).is_file()]
-    return Compared([file for file in there if file.stat().st_size], [f for f in there if not f.stat().st_size], 0)
+    files = [environment.storage_dir / name[:2] / name[2:4] / name for name in names]
+    there = [file for file in files if file.is_file() and file.stat().st_size]
+    if there:
+        log.warning(
+            "%d files came after the backup's index: they are ingested before modalities are let in", len(there)
+        )
+        apart = _on_a_port_of_its_own(environment)
+        with _orthanc(program, write_configuration(apart, configuration), variables):
+            orthanc = OrthancClient(apart, keys, "recovery", timeout_s=300)
+            _wait_until_up(orthanc)
+            recovered = sum(ingest(orthanc, environment, file) for file in there)
+            _wait_until_recorded(orthanc)
+        log.warning("ingested %d of %d files; the others are in the hold", recovered, len(there))
+    listed.unlink(missing_ok=True)
 
 
 def write_configuration(environment: Environment, configuration: Configuration) -> Path:

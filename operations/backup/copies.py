@@ -27,13 +27,15 @@ _BUSY_S = 60.0
 _PAGES = 4096
 _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-#: Every attachment that Orthanc has: whose, of which sort (1: DICOM), under which name and digest its file lies.
-#: Both engines understand it; the index's own tables are the same.
-ATTACHMENTS: LiteralString = (
-    "SELECT f.fileType, r.publicId, COALESCE(d.value, ''), f.compressedSize, COALESCE(f.compressedMD5, ''), f.uuid"
+#: Every attachment that Orthanc has, by the names of the files: of which sort (1: DICOM), whose, its size and digest on
+#: disk, under which name. The two engines' indexes name the digest otherwise.
+_ATTACHMENTS: LiteralString = (
+    "SELECT f.fileType, r.publicId, COALESCE(d.value, ''), f.compressedSize, COALESCE(f.{}, ''), f.uuid"
     " FROM AttachedFiles f JOIN Resources r ON r.internalId = f.id"
-    " LEFT JOIN DicomIdentifiers d ON d.id = f.id AND d.tagGroup = 8 AND d.tagElement = 24"
+    " LEFT JOIN DicomIdentifiers d ON d.id = f.id AND d.tagGroup = 8 AND d.tagElement = 24 ORDER BY f.uuid"
 )
+SQLITE_ATTACHMENTS = _ATTACHMENTS.format("compressedMD5")
+POSTGRES_ATTACHMENTS: LiteralString = _ATTACHMENTS.format("compressedHash") + ' COLLATE "C"'
 
 
 def sqlite_copy(source: Path, target: Path) -> None:

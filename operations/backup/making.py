@@ -22,7 +22,7 @@ from operations.backup import copies, manifest, schedule, standstill
 from operations.backup.copies import Postgres
 from operations.backup.manifest import Manifest
 from operations.backup.places import HELD, STAGING, STORAGE
-from operations.backup.repository import AHEAD, WHOLE, BackupFault, Repository, Say, size
+from operations.backup.repository import AHEAD, BackupFault, Repository, Say, size
 from operations.status import database_trouble
 from zambezi import __version__, audit, clock, windows
 from zambezi import hold as held
@@ -94,11 +94,12 @@ class Backup:
             copied = self._copy(began)
             self._need_space(repository, known, copied)
             self.say("Writing files ...")
-            snapshot = repository.backup(self.environment.home, [STAGING, *paths], WHOLE, self.say)
+            snapshot = repository.backup(self.environment.home, [STAGING, *paths], self.say)
         self.say("Verifying ...")
         self._verify(repository, snapshot)
         part = schedule.part(began.date(), settings.read_all_in_days)
         repository.check(part)
+        snapshot = repository.declare_whole(snapshot)
         self.say(f"  every file of the list is in it; part {part} of all data was read back and is sound")
         repository.forget_ahead()
         repository.forget(schedule.keep(settings))
@@ -116,7 +117,7 @@ class Backup:
         are copied. What an interrupted one has sent is not sent again."""
         if paths:
             self.say("The first backup: sending files ahead (it may be interrupted, and goes on where it was) ...")
-            repository.backup(self.environment.home, paths, AHEAD, self.say)
+            repository.backup(self.environment.home, paths, self.say)
 
     def _copy(self, began: datetime) -> Copied:
         copied = Copied()
@@ -142,8 +143,8 @@ class Backup:
             copied.databases["index"] = "postgresql"
             with index.frozen() as (connection, moment):
                 copied.rows["index"] = copies.postgres_counts(connection)
-                ordered = copies.ATTACHMENTS + ' ORDER BY f.uuid COLLATE "C"'
-                copied.totals = manifest.write_attachments(self.staging, copies.postgres_rows(connection, ordered))
+                rows = copies.postgres_rows(connection, copies.POSTGRES_ATTACHMENTS)
+                copied.totals = manifest.write_attachments(self.staging, rows)
                 index.dump(moment, self.staging / "index.dump")
         config = self.staging / "config"
         config.mkdir(mode=0o700)
@@ -182,8 +183,10 @@ class Backup:
         source = self.environment.index_dir / "index"
         self._wait_for_quiet()
         with standstill.orthanc_stopped(self.environment) as asked:
-            if source.exists():
-                copies.sqlite_copy(source, target)
+            if source.with_name("index-wal").exists():
+                copies.sqlite_copy(source, target)  # it wasn't closed: the power failed, or it is in use after all
+            elif source.exists():
+                shutil.copyfile(source, target)
         if asked is not None:
             copied.gap_s = standstill.wait_until_back(self.environment, asked, self.say)
             if copied.gap_s is None:
@@ -193,7 +196,7 @@ class Backup:
         rows: Iterator[Any] = iter(())
         if target.exists():
             copied.rows["index"] = copies.sqlite_counts(target)
-            rows = iter(copies.sqlite_rows(target, copies.ATTACHMENTS + " ORDER BY f.uuid"))
+            rows = iter(copies.sqlite_rows(target, copies.SQLITE_ATTACHMENTS))
         copied.totals = manifest.write_attachments(self.staging, rows)
 
     def _wait_for_quiet(self) -> None:

@@ -23,7 +23,7 @@ from zambezi import durable
 
 #: The name under which every snapshot is written, so that one machine follows another in the same repository.
 HOST = "zambezi"
-#: A snapshot that holds a whole installation; and files sent ahead, so that the whole one takes short.
+#: A snapshot that was found whole; and what was sent ahead, or has not been looked at yet: nobody restores that.
 WHOLE, AHEAD = "zambezi", "ahead"
 #: Letters and digits that nobody confuses on paper; 30 of them are 148 bits.
 _LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -88,9 +88,9 @@ class Repository:
         made = [Snapshot(one["id"], one["time"], tuple(one.get("tags") or ())) for one in found]
         return sorted(made, key=lambda one: one.time)
 
-    def backup(self, base: Path, paths: Sequence[str], tag: str, say: Say) -> str:
+    def backup(self, base: Path, paths: Sequence[str], say: Say) -> str:
         """Write a snapshot of paths below `base`, by their names there; its id. Says how far it is."""
-        command = ["backup", "--json", "--host", HOST, "--tag", tag, "--", *paths]
+        command = ["backup", "--json", "--host", HOST, "--tag", AHEAD, "--", *paths]
         snapshot = ""
         for line in self._lines(command, cwd=base):
             told = _json(line)
@@ -103,6 +103,11 @@ class Repository:
         if not snapshot:
             raise BackupFault("restic wrote no snapshot and gave no reason; run it again")
         return snapshot
+
+    def declare_whole(self, snapshot: str) -> str:
+        """From now on it is one to restore; its id, which is another by that."""
+        self._said(["tag", "--set", WHOLE, snapshot])
+        return self.snapshots()[-1].snapshot_id
 
     def files(self, snapshot: str) -> Iterator[tuple[str, int]]:
         """Path (`/orthanc/storage/...`) and bytes of every file in a snapshot."""

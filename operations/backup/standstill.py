@@ -78,7 +78,6 @@ def orthanc_stopped(environment: Environment) -> Iterator[float | None]:
             if time.monotonic() - begun > _STOP_S:
                 raise BackupFault(f"Orthanc didn't stop within {_STOP_S:.0f} s; the index was not copied")
             time.sleep(0.02)
-        _wait_until_free(environment.index_dir / "index", begun)
         yield asked
 
 
@@ -109,20 +108,6 @@ def who_stores(environment: Environment) -> str:
     except sqlite3.OperationalError:
         return ""  # no journal yet: nothing was ever stored
     return f"{found[1] or 'somebody'} is storing (last image at {found[0][:19]} UTC)" if found else ""
-
-
-def _wait_until_free(index: Path, begun: float) -> None:
-    """Until nobody has the index; a start of Orthanc that had passed our lock is ended by its supervisor's next try."""
-    while index.exists():
-        try:
-            with closing(sqlite3.connect(index, timeout=0.2)) as database:
-                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            if time.monotonic() - begun > _STOP_S:
-                raise BackupFault(f"Orthanc's index is in use and can't be copied: {error}") from error
-            time.sleep(0.1)
-        else:
-            return
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from operations.backup.repository import BackupFault, Repository
 from operations.backup.restoring import Place
 from tests import postgres
 from tests.integration.archive_fixture import Archive, image, until
-from zambezi import audit, clock, config, signing
+from zambezi import audit, config, signing
 from zambezi import hold as held
 from zambezi.database.engine import connect, sessions
 from zambezi.database.upgrade import upgrade
@@ -112,7 +112,6 @@ class Site:
 
         def say(words: str) -> None:
             self.said.append(words)
-            print(clock.text(clock.now())[11:23], words)
             if during and words.startswith("Writing files"):
                 during()
 
@@ -265,13 +264,14 @@ def test_postgresql_comes_back_and_the_proof_finds_what_is_not_as_it_was(
             with pytest.raises(BackupFault, match=f"{lost.name}.* is missing"):
                 site.backup()
             assert schedule.last(site.environment.backup_dir).finished == done.finished
+            assert [one.snapshot_id for one in site.repository().snapshots()] == [done.snapshot]
             lost.write_bytes(content)
         password.rename(folder / "password")
         shutil.rmtree(site.archive.home)
         given_to_the_account(folder / "repository")
 
         new = an_empty_machine(folder, site, new_url)
-        words = ("restore", "--repository", str(folder / "repository"), "--snapshot", done.snapshot)
+        words = ("restore", "--repository", str(folder / "repository"))
         words = (*words, "--password-file", str(folder / "password"))
         rules = (folder / "stick").absolute()
         shutil.copytree(REPOSITORY / "orthanc-config", rules)
@@ -316,5 +316,5 @@ def on_postgres(url: str) -> dict[str, Any]:
     known = Postgres.of_url(url).keywords
     return {
         "EnableIndex": True, "EnableStorage": False, "Host": known["host"], "Port": int(known["port"]),
-        "Database": known["dbname"], "Username": known["user"], "Password": "",
+        "Database": known["dbname"], "Username": known["user"], "Password": known.get("password", ""),
     }  # fmt: skip
