@@ -186,6 +186,13 @@ class Repository:
                 f"the password in {self.password_file} is not the one of the repository {self.address}: "
                 "take the one from the envelope"
             )
+        if "sftp session" in text:
+            said = next((line for line in lines if not line.startswith("Fatal:")), last)
+            return (
+                f"{self.address} can't be reached: {said}. Our SSH key is {self._own / 'ssh-key'}, the host's line "
+                f"belongs into {self._own / 'known_hosts'} (ssh-keyscan HOST), a port and the like into "
+                f"{self._own / 'ssh-config'}"
+            )
         if "already initialized" in text or "config file already exists" in text:
             return f"there is a repository at {self.address} already; `zambezi backup list` shows what is in it"
         if "is there a repository" in text or "does not exist" in text or ("no such file" in text and what != "backup"):

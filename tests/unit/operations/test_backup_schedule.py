@@ -1,24 +1,32 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
-from datetime import UTC, date, datetime, time, timedelta
+import time
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from operations.backup import schedule, standstill
 from operations.backup.places import Mark
 from operations.backup.repository import BackupFault
 from operations.backup.restoring import must_be_empty
 from operations.backup.schedule import Last
+from operations.service import Caretaker
 from zambezi import clock
-from zambezi.config.settings import Backup, Window
+from zambezi.config.settings import Backup, Window, Zambezi
+from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.tables import Base, ExceptionItem
 from zambezi.environment import REPOSITORY, Environment
 
 NIGHT = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
-SETTINGS = Backup(repository="/mnt/b", windows=(Window(from_=time(1), to=time(5)),), keep_weekly=0)
+SETTINGS = Backup(repository="/mnt/b", windows=(Window(from_=clock_time(1), to=clock_time(5)),), keep_weekly=0)
 
 
 def made(ago: timedelta, **other: object) -> Last:
@@ -113,3 +121,37 @@ def test_locks_end_with_the_process_that_held_them(tmp_path: Path):
     assert not standstill.is_running(environment)
     with standstill.may_move(environment) as may:
         assert may
+
+
+def test_a_backup_of_the_day_that_failed_waits_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The process is a real one; there is no repository, so that it fails."""
+    shutil.copytree(REPOSITORY / "orthanc-config", tmp_path / "config")
+    settings = {"Backup": {"Repository": str(tmp_path / "unplugged"), "Windows": [{}]}}
+    (tmp_path / "config" / "30-zambezi.json").write_text(json.dumps({"Zambezi": settings}))
+    for name, value in (("HOME", tmp_path / "home"), ("CONFIG", tmp_path / "config"), ("DATABASE_URL", "")):
+        monkeypatch.setenv(f"ZAMBEZI_{name}", str(value))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    environment = Environment.read()
+    environment.backup_dir.mkdir(parents=True)
+    (environment.backup_dir / "password").write_text("A")
+    engine = connect(environment.database_url, "test")
+    Base.metadata.create_all(engine)
+    opened = sessions(engine, "test")
+    caretaker = Caretaker(environment, opened, opened, "hash", UTC)
+    wanted = Zambezi.model_validate_json(json.dumps(settings))
+    deadline = datetime.now(UTC) + timedelta(seconds=60)
+    while not (items := _items(opened)):
+        caretaker.back_up(wanted)
+        time.sleep(0.1)
+        assert datetime.now(UTC) < deadline
+    assert [(one.kind, one.reference[:7]) for one in items] == [("backup-failed", "backup ")]
+    assert "is the disk plugged in" in items[0].what
+    known = schedule.last(environment.backup_dir)
+    assert (known.finished, known.ok) == ("", False)
+    assert not (tmp_path / "unplugged").exists()  # nothing is written to the folder below a disk that isn't there
+    engine.dispose()
+
+
+def _items(opened: Sessions) -> list[ExceptionItem]:
+    with opened() as session:
+        return list(session.scalars(select(ExceptionItem)))
