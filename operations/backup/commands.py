@@ -170,6 +170,10 @@ def restore(address: str | None, snapshot: str, password_file: Path | None, acce
         _report(environment, proof, "restore", file, accept_faults or "")
         restoring.name_unknown(place, proof.orphans)
         where = restoring.configuration(environment, place)
+        schedule.Last(
+            finished=known.taken_at, ok=True, tried=known.taken_at, began=known.taken_at, snapshot=which.snapshot_id,
+            instances=known.instances, bytes=known.bytes, repository=repository.address, drilled=proof.proven_at,
+        ).write(environment.backup_dir)  # fmt: skip
         shutil.rmtree(place.staging)
         Mark.file(environment.home).unlink()
     click.echo(where)

@@ -309,6 +309,7 @@ def test_postgresql_comes_back_and_the_proof_finds_what_is_not_as_it_was(
         assert back.returncode == 0, back.stdout + back.stderr
         assert "start with ZAMBEZI_CONFIG=" in back.stdout
         assert preparing.environment_faults(new.environment) == []
+        assert schedule.last(new.environment.backup_dir).snapshot == done.snapshot
 
         revived = a_site(folder, "new", new_url, on_postgres(new_index_url))
         revived.archive.start()
