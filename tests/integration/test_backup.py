@@ -28,6 +28,7 @@ from tests import postgres
 from tests.integration.archive_fixture import Archive, image, until
 from zambezi import audit, config, signing
 from zambezi import hold as held
+from zambezi.chain import Sealed
 from zambezi.database.engine import connect, sessions
 from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY, Environment
@@ -91,8 +92,6 @@ class Site:
 
     def fill(self) -> None:
         """What the gateway would have brought into the central database: the journal's entries so far."""
-        from zambezi.chain import Sealed
-
         rows = self.archive.journal_rows("SELECT seq, hash, payload FROM entries ORDER BY seq")
         name = self.archive.journal_rows("SELECT value FROM meta WHERE key = 'journal'")[0][0]
         engine = connect(self.url, "test")
