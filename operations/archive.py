@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from operations import recovery
+from operations.backup import standstill
 from zambezi import config, keys
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
@@ -42,6 +43,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     try:
         environment = Environment.read()
+        standstill.wait_for_copy(environment)
         configuration = config.load(environment.orthanc_config_dir, os.environ)
         program = find_orthanc(os.environ)
         check(environment, configuration)

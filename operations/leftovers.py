@@ -50,6 +50,12 @@ def end(environment: Environment) -> list[Leftover]:
     return list(ended.values())
 
 
+def ask(ones: list[Leftover], environment: Environment) -> None:
+    """Ask these to stop; who supervises them starts them again."""
+    for one in ones:
+        _send(one, signal.SIGTERM, environment)
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and waits for its parent to notice doesn't."""
     try:

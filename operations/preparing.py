@@ -19,6 +19,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from operations import front_door, postgresql, recovery, supervision
+from operations.backup.places import Mark
 from operations.moving import engines
 from zambezi import config, keys
 from zambezi.config import Configuration
@@ -59,6 +60,10 @@ def environment_faults(environment: Environment) -> list[str]:
     for variable, path in (("ZAMBEZI_HOME", environment.home), ("the checkout", REPOSITORY)):
         if not _PLAIN_PATH.match(str(path)):
             faults.append(f"{variable}: found {str(path)!r}, allowed are letters, digits and / . _ + @ = -")
+    if Mark.file(environment.home).exists():
+        faults.append(
+            f"a restore into {environment.home} is not finished, or not proven: `zambezi restore` goes on with it"
+        )
     if len(str(supervision.socket(environment))) > _SOCKET_NAME:
         faults.append(f"ZAMBEZI_HOME: found {environment.home}, which is too long for a socket's name; take a shorter")
     return faults

@@ -11,6 +11,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -40,6 +41,11 @@ log = logging.getLogger("zambezi.recovery")
 START_S = 120
 STOP_S = 60
 
+#: Below ZAMBEZI_HOME/orthanc: names of files that a restored index on PostgreSQL doesn't know (operations.backup).
+INGEST_AGAIN = "ingest-again"
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 
 class RecoveryFault(Exception):
     """Recovery can't go on, and modalities are not let in; the text says what to do."""
@@ -53,7 +59,9 @@ def run(
     Returns when Orthanc may open its DICOM port.
     """
     if configuration.index_is_postgresql:
-        return  # durable at once, and not ours to read
+        # durable at once, and not ours to read
+        ingest_named(environment, keys, configuration, program, variables)
+        return
     index = environment.index_dir / "index"
     why = clean_stop.take(index, environment.storage_dir)
     if not why:
@@ -95,6 +103,28 @@ def _ingest_all(
             progress.at(done, done - recovered)
         _wait_until_recorded(orthanc)
     log.warning("recovered %d of %d files; the others are in the hold", recovered, found.unknown)
+
+
+def ingest_named(
+    environment: Environment, keys: Keys, configuration: Configuration, program: str, variables: Mapping[str, str]
+) -> None:
+    """Ingest the files that a restore named: its backup's index on PostgreSQL is older than they are."""
+    listed = environment.orthanc_dir / INGEST_AGAIN
+    names = [name for name in listed.read_text().split() if _UUID.fullmatch(name)] if listed.exists() else []
+    files = [environment.storage_dir / name[:2] / name[2:4] / name for name in names]
+    there = [file for file in files if file.is_file() and file.stat().st_size]
+    if there:
+        log.warning(
+            "%d files came after the backup's index: they are ingested before modalities are let in", len(there)
+        )
+        apart = on_a_port_of_its_own(environment)
+        with running(program, write_configuration(apart, configuration), variables):
+            orthanc = OrthancClient(apart, keys, "recovery", timeout_s=300)
+            wait_until_up(orthanc)
+            recovered = sum(ingest(orthanc, environment, file) for file in there)
+            _wait_until_recorded(orthanc)
+        log.warning("ingested %d of %d files; the others are in the hold", recovered, len(there))
+    listed.unlink(missing_ok=True)
 
 
 def write_configuration(environment: Environment, configuration: Configuration) -> Path:
@@ -202,7 +232,7 @@ def running(
     """An Orthanc for a while, with its DICOM port closed; it goes down with us, however we end."""
     out = log.open("ab") if log else None
     process = subprocess.Popen(
-        [program, str(folder)], env=dict(variables), preexec_fn=_die_with_parent, pass_fds=pass_fds, stdout=out,
+        [program, str(folder)], env=dict(variables), preexec_fn=die_with_parent, pass_fds=pass_fds, stdout=out,
         stderr=out,
     )  # fmt: skip
     if out:
@@ -220,8 +250,8 @@ def running(
             process.wait()
 
 
-def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG: a recovery that is killed must not leave an Orthanc behind that holds the ports.
+def die_with_parent() -> None:
+    """For a program that must not outlive us, however we end: an Orthanc would hold the ports (PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 

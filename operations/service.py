@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import alert_channels, alerting, auditing, status, watching
+from operations.backup import schedule, standstill
 from operations.custody import integrity, worker
+from operations.recovery import die_with_parent
 from zambezi import audit, clock, config, exception_rules, exceptions, keys
+from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionRule
 from zambezi.disk import LEVELS, Gauge, Room, gigabytes
@@ -75,6 +80,19 @@ def disk_concern(room: Room) -> Concern | None:
     )
 
 
+def backup_concern(known: schedule.Last, today: str) -> Concern:
+    """A backup of the day that failed; once a day."""
+    reason = known.error or "it ended without a reason; the log of operations may have one"
+    return Concern(
+        "backup",
+        "backup-failed",
+        f"backup {today}",
+        f"The backup failed: {reason}",
+        "Do what the reason names, then: zambezi backup",
+        {"reason": reason},
+    )
+
+
 def audit_concerns(verdict: auditing.Verdict) -> list[Concern]:
     """Every broken place of the audit trail."""
     return [
@@ -120,6 +138,7 @@ class Caretaker:
         self._configuration = configuration
         self._zone = zone
         self._gauge = gauge
+        self._backup: subprocess.Popen[bytes] | None = None
         self._findings = Findings()
 
     def sign_of_life(self) -> None:
@@ -170,6 +189,28 @@ class Caretaker:
                 with self._writing.begin() as session:
                     decided = exception_rules.carry_out(session, rule, clock.now(), self._zone, PROCESS)
 
+    def back_up(self, settings: Zambezi) -> None:
+        """Start the backup of the day, as a process of its own, when it is due; what failed becomes an item."""
+        now = clock.now()
+        known = schedule.last(self._environment.backup_dir)
+        if self._backup is not None:
+            if self._backup.poll() is None:
+                return
+            if self._backup.returncode:
+                self._warn([backup_concern(known, now.date().isoformat())], now)
+            self._backup = None
+        why = schedule.due(settings.backup, known, now, settings.site.zone, settings.site.holidays)
+        if why and not standstill.is_running(self._environment):
+            log.info("the backup of the day begins: %s", why)
+            command = [sys.executable, "-P", "-m", "operations.backup"]
+            self._backup = subprocess.Popen(command, preexec_fn=die_with_parent)
+
+    def stop(self) -> None:
+        """End the backup that runs; the next one goes on with what was sent."""
+        if self._backup is not None and self._backup.poll() is None:
+            self._backup.terminate()
+            self._backup.wait(10)
+
     def _warn(self, concerns: list[Concern], now: datetime) -> None:
         for concern in concerns:
             with self._writing.begin() as session:
@@ -214,6 +255,12 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.decide_by_rules), "interval", minutes=1, next_run_time=soon, **at)
+    settings = loaded.zambezi
+
+    def back_up() -> None:
+        caretaker.back_up(settings)
+
+    scheduler.add_job(caretaker.guarded(back_up), "interval", minutes=1, next_run_time=soon, **at)
     every = alerting.EVERY.total_seconds()
     for job in (watch.look, watch.audit_what_was_told):
         scheduler.add_job(caretaker.guarded(job), "interval", seconds=every, next_run_time=soon, **at)
@@ -225,12 +272,13 @@ def main() -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    custody = worker.Custody(worker.steps(_desk(environment, loaded)))
+    custody = worker.Custody(worker.steps(_desk(environment, loaded)), lambda: standstill.may_move(environment))
     scheduler.start()
     custody.start()
     log.info("operations runs, configuration %s", loaded.hash[:12])
     ended.wait()
     scheduler.shutdown(wait=False)
+    caretaker.stop()
     custody.stop()
 
 

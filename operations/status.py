@@ -16,6 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operations import alone, condition_file, condition_messages, conditions, supervision, volumes
+from operations.backup import schedule, standstill
+from operations.backup.schedule import Last
 from operations.condition_file import Sent
 from operations.conditions import Going
 from operations.volumes import VolumeState
@@ -65,6 +67,16 @@ class AlertState:
 
 
 @dataclass(frozen=True)
+class BackupState:
+    """What the last backup came to; `is_wanted`: a repository is configured; `age`: of the last success, in words."""
+
+    is_wanted: bool
+    is_running: bool
+    age: str
+    last: Last
+
+
+@dataclass(frozen=True)
 class Status:
     """All of it; `trouble` has what could not be asked, as sentences, and `paused` the neighbours that are left alone.
 
@@ -87,6 +99,7 @@ class Status:
     conditions: list[Going] = field(default_factory=list)
     signing: list[dict[str, Any]] = field(default_factory=list)
     databases: dict[str, str] = field(default_factory=dict)  # central, index: on which engine
+    backup: BackupState | None = None
 
     @property
     def is_well(self) -> bool:
@@ -196,6 +209,9 @@ def look(environment: Environment, now: datetime) -> Status:
     trouble += _silent_nodes(environment, archive)
     said = [row.configuration for row in sorted(rows, key=lambda row: row.at)] if running else []
     configuration = str(archive.get("configuration") or (said[-1] if said else on_disk))
+    backup = backup_state(environment, bool(loaded and loaded.zambezi.backup.repository), now)
+    complaint = schedule.complaint(loaded.zambezi.backup, backup.last, now) if loaded else ""
+    trouble += [complaint] if complaint else []
     return Status(
         __version__,
         str(environment.home),
@@ -212,7 +228,15 @@ def look(environment: Environment, now: datetime) -> Status:
         [one for one in remembered.going.values() if not one.gone_at and conditions.is_due(one, now)],
         _tried(lambda: signers(environment, now), [], trouble),
         databases,
+        backup,
     )
+
+
+def backup_state(environment: Environment, is_wanted: bool, now: datetime) -> BackupState:
+    """The last backup's outcome, and whether one runs now."""
+    last = schedule.last(environment.backup_dir)
+    age = schedule.hours(now - clock.parse(last.finished)) if last.finished else ""
+    return BackupState(is_wanted, standstill.is_running(environment), age, last)
 
 
 def signers(environment: Environment, now: datetime) -> list[dict[str, Any]]:
@@ -309,6 +333,8 @@ def lines(found: Status) -> list[str]:
     ]
     out += [f"{' ' if one.is_well else '!'} {one.line}" for one in found.volumes]
     out += [f"! {_condition(one)}" for one in found.conditions]
+    if found.backup:
+        out += backup_lines(found.backup)
     out += [f"  alerts by {one.name}: the last told at {one.sent_at[:19]}" for one in found.alerts if one.sent_at]
     out += [f"! {sentence}" for sentence in (*found.paused, *found.trouble)]
     return out
@@ -322,6 +348,18 @@ def _node(told: Mapping[str, Any]) -> str:
 def _condition(going: Going) -> str:
     said = condition_messages.words(going, "en")
     return f"{said.title} since {going.since[:19]}. {said.what}"
+
+
+def backup_lines(found: BackupState) -> list[str]:
+    """Backups for a terminal."""
+    if not found.is_wanted:
+        return ["Backup: none is configured (Zambezi.Backup.Repository)"]
+    running = ["  one is running now"] if found.is_running else []
+    last = found.last
+    if not last.finished:
+        return ["Backup: none yet", *running]
+    drilled = f", restored on trial {last.drilled[:10]}" if last.drilled else ", never restored on trial (backup drill)"
+    return [f"Backup: the last {last.finished[:19]}, {found.age} old, {last.instances:,} instances{drilled}", *running]
 
 
 def _facts(part: Part, configuration: str) -> str:

@@ -66,6 +66,7 @@ ROOM = {
     "keys": _("Keys of signature"),
     "disk": _("Disk"),
     "audit": _("Audit"),
+    "backup": _("Backups"),
 }
 ROLE = {
     "administrator": _("Administrator"),
@@ -117,6 +118,8 @@ EVENT = {
     "exception-decided": _("exception decided"),
     "exception-rule-changed": _("rule for exceptions changed"),
     "key-changed": _("signing key changed"),
+    "backed-up": _("backup written and verified"),
+    "restored": _("everything put back from a backup"),
     "alerted": _("alert sent"),
     "incident": _("incident"),
 }

@@ -38,6 +38,8 @@ COMMANDS: dict[str, str] = {
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
     "move": "operations.moving.commands:move",
+    "backup": "operations.backup.commands:backup",
+    "restore": "operations.backup.commands:restore",
     "key": "operations.key_commands:key",
     "correct": "operations.custody.correction_commands:correct",
     "exceptions": "ris_service.exception_commands:exceptions_group",

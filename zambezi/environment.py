@@ -250,6 +250,11 @@ class Environment:
         return self.home / "signing"
 
     @property
+    def backup_dir(self) -> Path:
+        """The backup's password, its locks, what the last one came to; and what is being copied (operations.backup)."""
+        return self.home / "backup"
+
+    @property
     def logs_dir(self) -> Path:
         return self.home / "logs"
 

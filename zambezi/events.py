@@ -51,6 +51,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "exception-decided": ("110113", "U", "a person decided what had waited for one"),
     "exception-rule-changed": ("110113", "U", "a rule that decides exceptions was made or switched off"),
     "key-changed": ("110113", "U", "a signing key was made or retired"),
+    "backed-up": ("110106", "R", "a backup of everything was written and verified"),
+    "restored": ("110107", "C", "everything was put back from a backup; what came after it is not in this trail"),
     "alerted": ("110100", "E", "the alert channel told a person"),
     "incident": ("110113", "E", "something that a person must look at happened"),
 }

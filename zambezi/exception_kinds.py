@@ -242,6 +242,15 @@ KINDS: dict[str, Kind] = {
         ),
         serious=True,
     ),
+    "backup-failed": Kind(
+        Words("Backup failed", "The backup failed: {reason}", "Do what the reason names, then: zambezi backup"),
+        Words(
+            "Cópia de segurança falhada",
+            "A cópia de segurança falhou: {reason}",
+            "Faça o que o motivo indica e depois: zambezi backup",
+        ),
+        serious=True,
+    ),
     "audit-broken": Kind(
         Words(
             "Audit trail broken",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -74,11 +75,17 @@ def steps(desk: Desk) -> dict[str, Step]:
 
 
 class Custody(threading.Thread):
-    """Runs the steps until it is stopped; `errors` says of each what is in its way."""
+    """Runs the steps until it is stopped; `errors` says of each what is in its way.
 
-    def __init__(self, made: Mapping[str, Step]) -> None:
+    `may_move`: entered for each step; False while a backup copies files, which must not move then.
+    """
+
+    def __init__(
+        self, made: Mapping[str, Step], may_move: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
+    ) -> None:
         super().__init__(name="custody", daemon=True)
         self._steps = made
+        self._may_move = may_move
         self._stop_asked = threading.Event()
         self.errors: dict[str, str] = {}
 
@@ -98,7 +105,8 @@ class Custody(threading.Thread):
         if self._stop_asked.is_set():
             return False
         try:
-            more = step.round()
+            with self._may_move() as may:
+                more = step.round() if may else False
         except (OrthancError, SQLAlchemyError, OSError) as error:
             said = str(error).splitlines()[0] if isinstance(error, OrthancError) else type(error).__name__
             self._in_the_way(dotted, said)

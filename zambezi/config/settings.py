@@ -448,6 +448,27 @@ class Hold(Section):
     )
 
 
+class Backup(Section):
+    """Where backups go, when, and how long they are kept."""
+
+    repository: str = Field(
+        "",
+        pattern=r"^(|/.+|sftp:[^\s/:]+:.+)$",
+        description="A folder on another disk, such as /mnt/backup/zambezi, or sftp:USER@HOST:/folder. Empty: none.",
+    )
+    windows: tuple[Window, ...] = Field(
+        (Window(from_=time(1, 0), to=time(5, 0)),),
+        min_length=1,
+        description="When the backup of the day begins, 01:00 to 05:00 unless given; KilobitsPerSecond caps it.",
+    )
+    keep_daily: int = Field(7, ge=1, le=3660, description="The last backup of so many days is kept.")
+    keep_weekly: int = Field(5, ge=0, le=520, description="The last backup of so many weeks is kept.")
+    keep_monthly: int = Field(12, ge=0, le=120, description="The last backup of so many months is kept.")
+    read_all_in_days: int = Field(
+        30, ge=1, le=365, description="Each backup reads back one part of so many; after so many days all was read."
+    )
+
+
 class Zambezi(Section):
     """The whole `Zambezi` section."""
 
@@ -465,6 +486,7 @@ class Zambezi(Section):
     deletion: Deletion = Field(Deletion(), description="Images that are to leave the archive.")
     alerts: Alerts = Field(Alerts(), description="Who is told that something waits for a person.")
     disk: Disk = Field(Disk(), description="What is done when a disk gets full.")
+    backup: Backup = Field(Backup(), description="Copies of everything, encrypted, on another disk.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")
