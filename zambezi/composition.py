@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "prepare": "operations.alone:prepare",
     "run": "operations.alone:run_alone",
     "ready": "operations.alone:ready",
+    "service": "operations.service_commands:service",
     "status": "operations.status:status",
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
@@ -52,6 +53,9 @@ COMMANDS: dict[str, str] = {
     "delete": "operations.custody.deletion_commands:delete",
     "legal-hold": "operations.custody.deletion_commands:legal_hold",
 }
+
+#: Groups that change the machine and write nothing into ZAMBEZI_HOME: root goes on as root.
+OF_THE_MACHINE = ("service",)
 
 
 def load(dotted: str) -> Any:
