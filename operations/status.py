@@ -15,12 +15,12 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import alone, supervision
+from operations import alone, certificate_keeping, certificates, supervision
 from zambezi import __version__, breakers, clock, exceptions, keys, leases, signing
 from zambezi.config import ConfigurationFaults, load
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AlertChannel, Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
-from zambezi.environment import Environment
+from zambezi.environment import Environment, EnvironmentFault
 from zambezi.orthanc_client import OrthancClient, OrthancError
 
 T = TypeVar("T")
@@ -80,6 +80,7 @@ class Status:
     alerts: list[AlertState]
     trouble: list[str]
     signing: list[dict[str, Any]] = field(default_factory=list)
+    certificates: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_well(self) -> bool:
@@ -166,6 +167,8 @@ def look(environment: Environment, now: datetime) -> Status:
     finally:
         engine.dispose()
     trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
+    held = _tried(lambda: certificate_keeping.known(environment, os.environ), [], trouble)
+    trouble += [one.sentence for one in certificates.expiring(held, now)]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
     said = [row.configuration for row in sorted(rows, key=lambda row: row.at)] if running else []
@@ -183,6 +186,10 @@ def look(environment: Environment, now: datetime) -> Status:
         told,
         trouble,
         _tried(lambda: signers(environment, now), [], trouble),
+        [
+            {"what": one.what, "names": one.names, "until": clock.text(one.until), "days": one.days_left(now)}
+            for one in held
+        ],
     )
 
 
@@ -221,6 +228,8 @@ def _tried(ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
         trouble.append(f"the archive doesn't answer: {error}")
     except FileNotFoundError as error:
         trouble.append(f"{error.filename} is not there yet")
+    except (certificates.CertificateFault, EnvironmentFault) as fault:
+        trouble.append(f"a certificate can't be used: {fault}")
     except signing.SigningFault as fault:
         trouble.append(f"the signing keys can't be used: {fault}")
     return otherwise
@@ -262,6 +271,7 @@ def lines(found: Status) -> list[str]:
         f"{signing.PURPOSES[key['purpose']]} are signed with key {key['key_id']}, {key['days']} days old"
         for key in found.signing
     ]
+    out += [f"{one['what']} ({', '.join(one['names'])}) is good for {one['days']} days" for one in found.certificates]
     out += [
         f"          {one.count:>6}  {one.room} {one.kind or '-'}, the oldest since {one.oldest[:19]}"
         for one in found.exceptions

@@ -29,6 +29,7 @@ _BLOATED_KB = 1_200_000
 _QUIET_HOUR = "03:40"
 
 #: What no process of ours needs. Kernel and systemd refuse it, whatever a request makes a process try.
+#: (setpriority: threads inside Orthanc give way to ingest.)
 _HARDENING = """\
 CapabilityBoundingSet=
 AmbientCapabilities=
@@ -59,6 +60,7 @@ KeyringMode=private
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+SystemCallFilter=setpriority
 SystemCallErrorNumber=EPERM
 UMask=0077
 """

@@ -116,6 +116,7 @@ EVENT = {
     "exception-decided": _("exception decided"),
     "exception-rule-changed": _("rule for exceptions changed"),
     "key-changed": _("signing key changed"),
+    "certificate-changed": _("certificate changed"),
     "alerted": _("alert sent"),
     "incident": _("incident"),
 }

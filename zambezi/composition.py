@@ -24,6 +24,7 @@ PAGE_SETS: tuple[str, ...] = (
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",
+    "operations.certificate_pages:pages",
     "operations.custody.deletion_pages:pages",
 )
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
     "key": "operations.key_commands:key",
+    "cert": "operations.certificate_commands:cert",
     "correct": "operations.custody.correction_commands:correct",
     "exceptions": "ris_service.exception_commands:exceptions_group",
     "alerts": "operations.alert_commands:alerts_group",

@@ -48,6 +48,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "exception-decided": ("110113", "U", "a person decided what had waited for one"),
     "exception-rule-changed": ("110113", "U", "a rule that decides exceptions was made or switched off"),
     "key-changed": ("110113", "U", "a signing key was made or retired"),
+    "certificate-changed": ("110113", "U", "the front door's certificate or its authority was made or renewed"),
     "alerted": ("110100", "E", "the alert channel told a person"),
     "incident": ("110113", "E", "something that a person must look at happened"),
 }
