@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import stat
 import subprocess
 import sys
 import time
@@ -89,12 +88,19 @@ def run_alone(process: str) -> None:
     command = shlex.split(supervision.command(environment, process))
     variables = {**os.environ, **environment.variables(), **supervision.variables(process)}
     variables["ZAMBEZI_CONFIG"] = str(environment.orthanc_config_dir)  # the copy that was checked
-    if process == "front" and stat.S_ISSOCK(os.fstat(1).st_mode):
-        # nginx opens /dev/stdout by that name, and what is a socket (systemd's journal) can't be opened.
+    if process == "front":
+        _let_stdout_be_opened()
+    os.execve(command[0], command, variables)  # noqa: S606  the process takes our place
+
+
+def _let_stdout_be_opened() -> None:
+    """Put a pipe before what nginx couldn't open as /dev/stdout: a socket (systemd's journal), or what is root's own."""
+    try:
+        os.close(os.open("/dev/stdout", os.O_WRONLY | os.O_APPEND))
+    except OSError:
         forward = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
         assert forward.stdin is not None
         os.dup2(forward.stdin.fileno(), 1)
-    os.execve(command[0], command, variables)  # noqa: S606  the process takes our place
 
 
 @click.command()
