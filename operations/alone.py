@@ -94,7 +94,7 @@ def run_alone(process: str) -> None:
 
 
 def _let_stdout_be_opened() -> None:
-    """Put a pipe before what nginx couldn't open as /dev/stdout: a socket (systemd's journal), or what is root's own."""
+    """Put a pipe before what nginx couldn't open as /dev/stdout: a socket (the journal's), or what is root's own."""
     try:
         os.close(os.open("/dev/stdout", os.O_WRONLY | os.O_APPEND))
     except OSError:
