@@ -39,7 +39,7 @@ def service() -> None:
 @_name
 def show(name: str) -> None:
     """Print the units that `install` would write."""
-    for file, text in units.units(_machine(name, Environment.read(_environ(name)))).items():
+    for file, text in units.units(_machine(name, _environ(name))).items():
         click.echo(f"# --- {UNITS}/{file}\n{text}")
 
 
@@ -55,7 +55,7 @@ def install(name: str) -> None:
         raise EnvironmentFault(f"--name: found {name!r}, allowed are small letters, digits and -")
     environ = _environ(name)
     environment = Environment.read(environ)
-    machine = _machine(name, environment)
+    machine = _machine(name, environ)
     faults = preparing.environment_faults(environment)
     if supervision.processes(environment) is not None:
         faults.append(f"`zambezi up` runs in {environment.home}; `zambezi down` first, then this")
@@ -98,7 +98,8 @@ def remove(name: str) -> None:
     click.echo(f"stopped and taken away: {name}.target and what belongs to it")
 
 
-def _machine(name: str, environment: Environment) -> units.Machine:
+def _machine(name: str, environ: dict[str, str]) -> units.Machine:
+    environment = Environment.read(environ)
     owner = environment.home.stat().st_uid if environment.home.exists() else 0
     account = pwd.getpwuid(owner).pw_name if owner else ACCOUNT
     return units.Machine(
@@ -110,7 +111,7 @@ def _machine(name: str, environment: Environment) -> units.Machine:
         environment.ports,
         supervision.present(),
         _orthanc_version(),
-        os.environ.get("ZAMBEZI_ORTHANC_MEMORY", ""),
+        environ.get("ZAMBEZI_ORTHANC_MEMORY", ""),
     )
 
 

@@ -167,7 +167,8 @@ def look(environment: Environment, now: datetime) -> Status:
     finally:
         engine.dispose()
     trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
-    held = _tried(lambda: certificate_keeping.known(environment, os.environ), [], trouble)
+    none: list[certificates.Held] = []
+    held = _tried(lambda: certificate_keeping.known(environment, os.environ), none, trouble)
     trouble += [one.sentence for one in certificates.expiring(held, now)]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
