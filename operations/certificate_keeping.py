@@ -76,9 +76,10 @@ class Keeper:
         shown, (certificate, _) = front_door.certificate(self.environment, environ), _files(self.environment, "front")
         if shown is None or shown.chain != certificate or not self._is_ours(certificate):
             return None
-        end = certificates.load(certificate.read_bytes()).not_valid_after_utc
-        last = certificates.load(self._authority().certificate).not_valid_after_utc
-        if end - now >= certificates.RENEWAL or end >= last:
+        present = certificates.load(certificate.read_bytes())
+        end, last = present.not_valid_after_utc, certificates.load(self._authority().certificate).not_valid_after_utc
+        # Renewed while this machine's clock was ahead, it isn't good yet.
+        if now >= present.not_valid_before_utc and (end - now >= certificates.RENEWAL or end >= last):
             return None
         return self.renew(WRITER, now)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import select
@@ -12,6 +13,8 @@ from sqlalchemy import select
 from operations import certificate_keeping, certificates, front_door
 from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault, Pair
+from operations.service import Caretaker
+from zambezi import clock
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AuditEntry
 from zambezi.database.upgrade import upgrade
@@ -127,6 +130,16 @@ def test_it_is_renewed_in_time_with_its_names_and_key(keeper: Keeper):
     assert (folder / "front.key").read_bytes() == key
     assert certificates.pair_faults(folder / "front.crt", folder / "front.key", late) == []
     assert keeper.renew_if_due({}, late) is None
+    assert keeper.renew_if_due({}, NOW + timedelta(days=100)) is not None, "the clock was ahead, and was put right"
+
+
+def test_the_caretaker_renews_it(keeper: Keeper):
+    long_ago = clock.now() - timedelta(days=380)
+    keeper.make_authority("HCB", [], [], False, "console:ana", long_ago)
+    keeper.issue(["pacs.lan"], "console:ana", long_ago)
+    Caretaker(keeper.environment, keeper.sessions, keeper.sessions, "", ZoneInfo("Africa/Maputo")).renew_certificate()
+    front = certificate_keeping.known(keeper.environment, {})[0]
+    assert front.days_left(clock.now()) > 390
 
 
 def test_what_is_not_from_our_authority_is_left_alone(keeper: Keeper, authority: Pair):
