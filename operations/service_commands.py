@@ -59,7 +59,11 @@ def install(name: str) -> None:
     faults = preparing.environment_faults(environment)
     if supervision.processes(environment) is not None:
         faults.append(f"`zambezi up` runs in {environment.home}; `zambezi down` first, then this")
-    blocked = first_blocked(pwd.getpwnam(machine.account), [REPOSITORY, Path(sys.prefix), environment.home.parent])
+    try:
+        account = pwd.getpwnam(machine.account)
+    except KeyError:
+        raise EnvironmentFault(f"there is no system account {machine.account}; `make install` makes it") from None
+    blocked = first_blocked(account, [REPOSITORY, Path(sys.prefix), environment.home.parent])
     if blocked:
         faults.append(f"the account {machine.account} can't get into {blocked}; move this to where it can: /srv, /opt")
     if faults:
@@ -67,6 +71,9 @@ def install(name: str) -> None:
     booted = Path("/run/systemd/system").exists()
     if booted and (UNITS / f"{name}.target").exists():
         _systemctl("stop", f"{name}.target")
+    taken = preparing.port_faults(environment, environ)
+    if taken:
+        raise EnvironmentFault("\n".join(taken))
     _write(machine, environ)
     # As the account, and here: the faults and the first administrator's password are for whoever types this.
     if subprocess.run([machine.program, "prepare"], env={**os.environ, **environ}, check=False).returncode:
