@@ -22,7 +22,7 @@ from zambezi.account import ACCOUNT, first_blocked
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
 
 UNITS = Path("/etc/systemd/system")
-_READY_SECONDS = 180
+_READY_SECONDS = 300
 
 _name = click.option(
     "--name", default="zambezi", show_default=True, metavar="NAME",
