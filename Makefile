@@ -6,7 +6,7 @@ ZAMBEZI := .venv/bin/zambezi
 
 .DEFAULT_GOAL := help
 export MAKECMDGOALS
-.PHONY: help install run demo demo-docker test check bench soak down
+.PHONY: help install run demo demo-docker bundle try-bundle test check bench soak down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ demo: ## Start and play a hospital in ./data-demo, end to end (EXIT=1 stops it a
 
 demo-docker: ## The same in containers, with PostgreSQL (needs Docker Engine; EXIT=1 stops it after the play)
 	@docker/play
+
+bundle: ## Put packages, wheels, viewer and checkout into bundle/ for a USB stick (SUITE=bookworm|trixie)
+	@tools/bundle $(if $(SUITE),--suite $(SUITE)) $(ARGS)
+
+try-bundle: ## Try that bundle on a bare Debian without a network, as root (SUITE=..., ARGS=--boot: by systemd)
+	@tools/try-bundle $(if $(SUITE),--suite $(SUITE)) $(ARGS)
 
 test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for some)
 	@tools/install --tests

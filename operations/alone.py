@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Collection
 from datetime import timedelta
 
 import click
+from sqlalchemy.exc import OperationalError
 
 from operations import preparing, readiness, running, supervision
 from operations.supervision import Process
@@ -46,15 +49,34 @@ def seen(environment: Environment, but: Collection[str] = ()) -> list[Process]:
 
 
 @click.command()
-def prepare() -> None:
+@click.option("--wait-for-database", is_flag=True, help="Until a PostgreSQL that starts later answers.")
+def prepare(wait_for_database: bool) -> None:
     """Check everything and write what the processes start from; for containers and systemd units."""
     environment = Environment.read()
     become_account(environment.home)
     os.umask(0o077)
+    if wait_for_database:
+        _wait_for_database(environment.database_url)
     configuration, _ = preparing.prepare(environment, os.environ)
     supervision.lone(environment).touch()
     running.say_where(environment, configuration)
     running.offer_first_sign_in(environment)
+
+
+def _wait_for_database(url: str) -> None:
+    said = False
+    while True:
+        engine = connect(url, "operations")
+        try:
+            engine.connect().close()
+            return
+        except OperationalError as error:
+            if not said:
+                click.echo(f"waiting for the database: {str(error).splitlines()[0]}", err=True)
+            said = True
+            time.sleep(3)
+        finally:
+            engine.dispose()
 
 
 @click.command("run")
@@ -68,7 +90,19 @@ def run_alone(process: str) -> None:
     command = shlex.split(supervision.command(environment, process))
     variables = {**os.environ, **environment.variables(), **supervision.variables(process)}
     variables["ZAMBEZI_CONFIG"] = str(environment.orthanc_config_dir)  # the copy that was checked
+    if process == "front":
+        _let_stdout_be_opened()
     os.execve(command[0], command, variables)  # noqa: S606  the process takes our place
+
+
+def _let_stdout_be_opened() -> None:
+    """Put a pipe before what nginx couldn't open as /dev/stdout: a socket (the journal's), or what is root's own."""
+    try:
+        os.close(os.open("/dev/stdout", os.O_WRONLY | os.O_APPEND))
+    except OSError:
+        forward = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
+        assert forward.stdin is not None
+        os.dup2(forward.stdin.fileno(), 1)
 
 
 @click.command()

@@ -86,4 +86,9 @@ def reload_rules() -> None:
     except OrthancUnreachable:
         click.echo("The archive doesn't answer; it takes the new rules when it starts.", err=True)
     restarted = supervision.restart(environment, READERS)
+    if supervision.lone(environment).exists() and not restarted:
+        units = " ".join(f"zambezi@{one}" for one in READERS)
+        click.echo(f"Configuration {found.hash[:12]}: taken by the archive. The others take it when they start again:")
+        click.echo(f"  systemctl restart {units}")
+        return
     click.echo(f"Configuration {found.hash[:12]}: taken by the archive, {', '.join(restarted)} started again with it.")

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from operations import certificates
+from zambezi import clock
 from zambezi.config import Configuration
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
 from zambezi.keys import Keys
@@ -23,6 +25,9 @@ STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 _DICOM_TLS = "dicom-tls.conf"
 #: The largest body the front door takes, in megabytes: form posts and report uploads, never images.
 _BODY_MEGABYTES = 8
+#: Named by variables, the files are read for each connection: a renewed certificate counts at once, without a restart.
+_CERTIFICATE = """map "" $front_chain {{ default {chain}; }}
+  map "" $front_key {{ default {key}; }}"""
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,13 @@ def filled(
     if given:
         listens += [
             f"listen 0.0.0.0:{environment.ports.https} ssl http2;",
-            f"ssl_certificate {given.chain};",
-            f"ssl_certificate_key {given.key};",
+            "ssl_certificate $front_chain;",
+            "ssl_certificate_key $front_key;",
         ]
     values = {
         "RUN": str(environment.run_dir),
         "LISTEN": "\n    ".join(listens),
+        "CERTIFICATE": _CERTIFICATE.format(chain=given.chain, key=given.key) if given else "",
         "ORTHANC": _upstream(environment),
         "RIS": "; server ".join(f"127.0.0.1:{port}" for port in (environment.ports.ris, *environment.ris_others)),
         "OHIF": str(OHIF),
@@ -113,8 +119,6 @@ def filled(
             "PEER_ADDRESSES": "\n    ".join(f"{one} {address};" for one, address in over_tls.addresses.items()),
             "DICOM": str(environment.ports.dicom),
             "DICOM_TLS": str(environment.ports.dicom_tls),
-            "CHAIN": str(over_tls.own.chain),
-            "KEY": str(over_tls.own.key),
             "PEERS": str(over_tls.peers),
         }
     else:
@@ -138,6 +142,10 @@ def write(environment: Environment, configuration: Configuration, keys: Keys, en
     for folder in ("body", "proxy", "fastcgi", "uwsgi", "scgi", "door"):
         (run / "nginx" / folder).mkdir(parents=True, exist_ok=True)
     address, given = plain_address(environ), certificate(environment, environ)
+    # nginx reads them with the first connection only, and would then say nothing but that it failed.
+    faults = certificates.pair_faults(given.chain, given.key, clock.now()) if given else []
+    if faults:
+        raise EnvironmentFault("\n".join(faults))
     over_tls = dicom_tls(environment, configuration, given)
     (run / _DICOM_TLS).unlink(missing_ok=True)
     for part in TEMPLATE.glob("*.conf"):

@@ -81,6 +81,11 @@ def down() -> None:
 
 def _end_leftovers(environment: Environment) -> bool:
     """End what an earlier start left behind, and say so; False where nothing was left."""
+    if supervision.lone(environment).exists() and leftovers.find(environment):
+        raise EnvironmentFault(
+            f"the processes in {environment.home} run under another supervisor; stop them there "
+            "(systemctl stop zambezi.target)"
+        )
     ended = leftovers.end(environment)
     if ended:
         names = ", ".join(f"{one.name} ({one.pid})" for one in ended)

@@ -27,6 +27,8 @@ from sqlalchemy.orm import Session
 
 from operations import alert_channels, alerting, auditing, status, watching
 from operations.backup import schedule, standstill
+from operations.certificate_keeping import Keeper
+from operations.certificates import CertificateFault
 from operations.custody import integrity, worker
 from operations.recovery import die_with_parent
 from zambezi import audit, clock, config, exception_rules, exceptions, keys
@@ -34,7 +36,7 @@ from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionRule
 from zambezi.disk import LEVELS, Gauge, Room, gigabytes
-from zambezi.environment import Environment
+from zambezi.environment import Environment, EnvironmentFault
 from zambezi.orthanc_client import OrthancClient
 from zambezi.processes import heartbeat
 
@@ -218,6 +220,15 @@ class Caretaker:
                     log.warning(concern.what)
             self._findings.last_error = concern.what
 
+    def renew_certificate(self) -> None:
+        """Renew the front door's certificate a month before its end, where it is from our own authority."""
+        try:
+            made = Keeper(self._environment, self._writing).renew_if_due(os.environ, clock.now())
+        except (CertificateFault, EnvironmentFault) as fault:
+            raise OSError(str(fault)) from fault
+        if made:
+            log.info("the front door's certificate was renewed")
+
     def guarded(self, job: Callable[[], object], name: str = "") -> Callable[[], None]:
         """The job, with its faults said in the log and in our row instead of ending anything."""
         called = name or job.__name__.replace("_", " ")
@@ -252,6 +263,7 @@ def main() -> None:
     at = {"max_instances": 1, "coalesce": True, "misfire_grace_time": 3600}
     scheduler.add_job(caretaker.guarded(caretaker.sign_of_life), "interval", seconds=5, next_run_time=clock.now(), **at)
     scheduler.add_job(caretaker.guarded(caretaker.look_at_disk), "interval", minutes=1, next_run_time=soon, **at)
+    scheduler.add_job(caretaker.guarded(caretaker.renew_certificate), "interval", hours=6, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.decide_by_rules), "interval", minutes=1, next_run_time=soon, **at)

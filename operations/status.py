@@ -15,7 +15,16 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import alone, condition_file, condition_messages, conditions, supervision, volumes
+from operations import (
+    alone,
+    certificate_keeping,
+    certificates,
+    condition_file,
+    condition_messages,
+    conditions,
+    supervision,
+    volumes,
+)
 from operations.backup import schedule, standstill
 from operations.backup.schedule import Last
 from operations.condition_file import Sent
@@ -26,7 +35,7 @@ from zambezi.config import ConfigurationFaults, load
 from zambezi.config.settings import Disk
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AlertChannel, Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
-from zambezi.environment import Environment
+from zambezi.environment import Environment, EnvironmentFault
 from zambezi.orthanc_client import OrthancClient, OrthancError
 
 T = TypeVar("T")
@@ -100,6 +109,7 @@ class Status:
     signing: list[dict[str, Any]] = field(default_factory=list)
     databases: dict[str, str] = field(default_factory=dict)  # central, index: on which engine
     backup: BackupState | None = None
+    certificates: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_well(self) -> bool:
@@ -204,6 +214,9 @@ def look(environment: Environment, now: datetime) -> Status:
     remembered = condition_file.load(condition_file.path(environment))
     told = with_conditions(told, remembered.channels)
     trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
+    none: list[certificates.Held] = []
+    held = _tried(lambda: certificate_keeping.known(environment, os.environ), none, trouble)
+    trouble += [one.sentence for one in certificates.expiring(held, now)]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing
     trouble += _silent_nodes(environment, archive)
@@ -229,6 +242,10 @@ def look(environment: Environment, now: datetime) -> Status:
         _tried(lambda: signers(environment, now), [], trouble),
         databases,
         backup,
+        [
+            {"what": one.what, "names": one.names, "until": clock.text(one.until), "days": one.days_left(now)}
+            for one in held
+        ],
     )
 
 
@@ -281,6 +298,8 @@ def _tried(ask: Callable[[], T], otherwise: T, trouble: list[str]) -> T:
         trouble.append(f"the archive doesn't answer: {error}")
     except FileNotFoundError as error:
         trouble.append(f"{error.filename} is not there yet")
+    except (certificates.CertificateFault, EnvironmentFault) as fault:
+        trouble.append(f"a certificate can't be used: {fault}")
     except signing.SigningFault as fault:
         trouble.append(f"the signing keys can't be used: {fault}")
     return otherwise
@@ -327,6 +346,7 @@ def lines(found: Status) -> list[str]:
         f"{signing.PURPOSES[key['purpose']]} are signed with key {key['key_id']}, {key['days']} days old"
         for key in found.signing
     ]
+    out += [f"{one['what']} ({', '.join(one['names'])}) is good for {one['days']} days" for one in found.certificates]
     out += [
         f"          {one.count:>6}  {one.room} {one.kind or '-'}, the oldest since {one.oldest[:19]}"
         for one in found.exceptions

@@ -36,6 +36,11 @@ PROCESSES: dict[str, str] = {
 _STOP_SECONDS = {"orthanc": 60}
 
 
+def stop_seconds(name: str) -> int:
+    """How long a process may take to stop before it is killed."""
+    return _STOP_SECONDS.get(name.partition("-")[0], 15)
+
+
 @dataclass(frozen=True)
 class Process:
     """What supervisord says of one process: its state (RUNNING, BACKOFF ...), since when (seconds UTC), its id."""
@@ -85,7 +90,7 @@ def configuration(environment: Environment, processes: list[str]) -> str:
             "startsecs=1",
             # Supervisord waits a second longer after each failed start; giving up would need a person at night.
             "startretries=1000",
-            f"stopwaitsecs={_STOP_SECONDS.get(name.partition('-')[0], 15)}",
+            f"stopwaitsecs={stop_seconds(name)}",
             "stopasgroup=false",
             "killasgroup=true",
             "redirect_stderr=true",

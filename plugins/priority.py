@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 #: In niceness (0 is everybody's, 19 gives way to all); the journal must still get its share on a busy machine.
 NICENESS = 10
@@ -14,4 +15,5 @@ def lower() -> None:
 
     Only for threads that hold none of Orthanc's locks while they compute.
     """
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    with suppress(PermissionError):  # a supervisor may forbid it; following the archive matters more
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

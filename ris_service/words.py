@@ -120,6 +120,7 @@ EVENT = {
     "key-changed": _("signing key changed"),
     "backed-up": _("backup written and verified"),
     "restored": _("everything put back from a backup"),
+    "certificate-changed": _("certificate changed"),
     "alerted": _("alert sent"),
     "incident": _("incident"),
 }

@@ -28,8 +28,11 @@ class _Groups(click.Group):
 
 @click.group(cls=_Groups)
 @click.version_option(__version__)
-def root() -> None:
+@click.pass_context
+def root(ctx: click.Context) -> None:
     """Zambezi: imaging archive, radiology information system and migration kit."""
+    if ctx.invoked_subcommand in composition.OF_THE_MACHINE:
+        return
     take_secrets(os.environ)
     # Whatever a command writes belongs to the installation, not to the root who typed it.
     become_owner(Environment.read().home)

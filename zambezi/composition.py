@@ -24,6 +24,7 @@ PAGE_SETS: tuple[str, ...] = (
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",
+    "operations.certificate_pages:pages",
     "operations.custody.deletion_pages:pages",
 )
 
@@ -34,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "prepare": "operations.alone:prepare",
     "run": "operations.alone:run_alone",
     "ready": "operations.alone:ready",
+    "service": "operations.service_commands:service",
     "status": "operations.status:status",
     "config": "operations.configuring:config",
     "audit": "operations.auditing:audit",
@@ -41,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "backup": "operations.backup.commands:backup",
     "restore": "operations.backup.commands:restore",
     "key": "operations.key_commands:key",
+    "cert": "operations.certificate_commands:cert",
     "correct": "operations.custody.correction_commands:correct",
     "exceptions": "ris_service.exception_commands:exceptions_group",
     "alerts": "operations.alert_commands:alerts_group",
@@ -55,6 +58,9 @@ COMMANDS: dict[str, str] = {
     "delete": "operations.custody.deletion_commands:delete",
     "legal-hold": "operations.custody.deletion_commands:legal_hold",
 }
+
+#: Groups that change the machine and write nothing into ZAMBEZI_HOME: root goes on as root.
+OF_THE_MACHINE = ("service",)
 
 
 def load(dotted: str) -> Any:

@@ -53,6 +53,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "key-changed": ("110113", "U", "a signing key was made or retired"),
     "backed-up": ("110106", "R", "a backup of everything was written and verified"),
     "restored": ("110107", "C", "everything was put back from a backup; what came after it is not in this trail"),
+    "certificate-changed": ("110113", "U", "the front door's certificate or its authority was made or renewed"),
     "alerted": ("110100", "E", "the alert channel told a person"),
     "incident": ("110113", "E", "something that a person must look at happened"),
 }

@@ -16,7 +16,27 @@ ROOMS = sorted({name.split(".")[0] for name in composition.PAGE_SETS})
 _READ = {"extensions": "jinja2.ext.i18n", "newstyle_gettext": "true", "trim_blocks": "true"}
 JINJA = {"templates/**.html": _READ, "**/templates/**.html": _READ}
 #: What is the same in both languages: names, a file format, keys of a keyboard.
-NAMES = {"Zambezi", "Orthanc", "PDF", "UID", "Enter", "Ctrl", "S", "j", "k", "v", "r", "x"}
+NAMES = {
+    "Zambezi",
+    "Orthanc",
+    "Windows",
+    "Android",
+    "iPhone",
+    "iPad",
+    "macOS",
+    "Linux",
+    "Firefox",
+    "PDF",
+    "UID",
+    "Enter",
+    "Ctrl",
+    "S",
+    "j",
+    "k",
+    "v",
+    "r",
+    "x",
+}
 
 
 def folder(room: str) -> Path:

@@ -36,7 +36,9 @@ def test_https_listens_only_with_a_certificate(environment: Environment):
     given = front_door.filled("@LISTEN@", environment, "127.0.0.1", Certificate(Path("/c"), Path("/k")))
     assert without == "listen 127.0.0.1:8080;"
     assert "listen 0.0.0.0:8443 ssl" in given
-    assert "ssl_certificate_key /k;" in given
+    assert "default /k;" in front_door.filled(
+        "@CERTIFICATE@", environment, "127.0.0.1", Certificate(Path("/c"), Path("/k"))
+    )
 
 
 def test_a_certificate_without_its_key_is_refused(environment: Environment):
