@@ -20,9 +20,6 @@ from zambezi import composition
 from zambezi.access import PUBLIC
 from zambezi.access.tokens import COOKIE
 
-#: What runs behind the pod's loopback: Orthanc's HTTP and the RIS.
-INSIDE = (8042, 8000)
-
 #: Asks each (port, path) of its argument without and with invented credentials; prints [port, path, status] of all.
 ASK = """
 import base64, http.client, json, sys
@@ -96,18 +93,21 @@ def test_no_path_of_the_front_door_answers_without_a_token(empty: Installation):
     assert (page.status_code, page.headers["Location"][:8]) == (303, "/session")
 
 
-def test_orthanc_and_ris_answer_inside_of_the_pod_alone_and_nobody_there_without_credentials(empty: Installation):
+def test_orthanc_and_ris_hear_the_pod_alone_and_nobody_there_without_credentials(empty: Installation):
     pod = empty.container("pod")
     (network,) = pod.attrs["NetworkSettings"]["Networks"].values()
     address = network["IPAddress"]
     published = {int(port.partition("/")[0]) for port, where in pod.ports.items() if where}
     assert published == set(PUBLISHED)
     assert not any(empty.container(name).ports.get("5432/tcp") for name in ("postgres", "pod"))
-    for port in INSIDE:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((address, port), timeout=5)
-    with socket.create_connection((address, 8080), timeout=5):
-        pass  # the same way, where somebody listens
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, 8000), timeout=5)
+    # Orthanc listens everywhere, and hears nobody who is not on its loopback, whatever he knows.
+    known = json.loads(empty.run("ris", "cat", "/var/lib/zambezi/keys.json")[1])["services"]
+    for path in ORTHANC_PATHS:
+        for credentials in (None, ("operations", known["operations"])):
+            answer = requests.get(f"http://{address}:8042{path}", auth=credentials, timeout=10)
+            assert answer.status_code in (401, 403), (path, credentials and credentials[0], answer.status_code)
 
     paths = [[8042, path] for path in ORTHANC_PATHS] + [[8000, path] for path in RIS_PATHS]
     code, said = empty.run("ris", "/usr/bin/python3", "-c", ASK, json.dumps(paths))
