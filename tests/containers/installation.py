@@ -116,7 +116,7 @@ class Installation:
             if code == 0:
                 return
             time.sleep(0.5)
-        raise AssertionError(f"{service} is not ready after {seconds:.0f} s: {said}")
+        raise AssertionError(f"{service} is not ready after {seconds:.0f} s: {said}\n{self._last_words(service)}")
 
     def _last_words(self, service: str) -> str:
         container = self.container(service)
