@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -28,3 +28,12 @@ def empty(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[In
     with installation.an_installation(tmp_path_factory.mktemp("compose"), "empty") as running:
         running.wait_until_healthy(240)
         yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """One line for all that were skipped, not one for each: pytest folds those of one place."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        report.longrepr = (__file__, 1, report.longrepr[2])
+    return report
