@@ -17,12 +17,15 @@ from zambezi.environment import REPOSITORY
 def test_every_step_of_the_play_is_seen():
     project = f"zambezi-test-play-{os.getpid()}"
     ports = {variable: str(free_port()) for variable in PUBLISHED.values()}
-    done = subprocess.run(
-        ["docker/play"], cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
+    with subprocess.Popen(
+        ["docker/play"], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **IMAGES, **ports, "ZAMBEZI_PROJECT": project, "EXIT": "1"},
-    )  # fmt: skip
-    said = done.stdout
-    assert done.returncode == 0, (said + done.stderr)[-5000:]
+    ) as playing:  # fmt: skip
+        try:
+            said, faults = playing.communicate(timeout=900)
+        finally:
+            playing.terminate()  # it stops its containers even so
+    assert playing.returncode == 0, (said + faults)[-5000:]
     for number, title, _ in play.STEPS:
         assert f"  {number:>2} {title}: " in said
     assert "FAILED" not in said
