@@ -6,10 +6,10 @@ ZAMBEZI := .venv/bin/zambezi
 
 .DEFAULT_GOAL := help
 export MAKECMDGOALS
-.PHONY: help install run demo demo-docker bundle try-bundle test check bench soak down
+.PHONY: help install run demo demo-docker bundle try-bundle test test-containers check bench soak down
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install what is missing: Debian packages, virtual environment, OHIF (as root where packages are missing)
 	@tools/install
@@ -34,6 +34,10 @@ try-bundle: ## Try that bundle on a bare Debian without a network, as root (SUIT
 test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for some)
 	@tools/install --tests
 	@$(PYTHON) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+
+test-containers: ## Build the images and look at an installation in containers (needs Docker Engine)
+	@tools/install --tests
+	@ZAMBEZI_CONTAINERS=required $(PYTHON) -m pytest tests/containers $(ARGS)
 
 check: ## Lint, formatting and types
 	@tools/install --tests

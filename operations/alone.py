@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
-from datetime import timedelta
 
 import click
 from sqlalchemy.exc import OperationalError
@@ -21,11 +20,8 @@ from operations import preparing, readiness, running, supervision
 from operations.supervision import Process
 from zambezi import clock, keys
 from zambezi.account import become_account
-from zambezi.database.engine import connect, sessions
+from zambezi.database.engine import connect
 from zambezi.environment import Environment
-
-#: A sign of life that is older doesn't count.
-_ALIVE = timedelta(seconds=30)
 
 
 def is_prepared(environment: Environment) -> bool:
@@ -35,17 +31,12 @@ def is_prepared(environment: Environment) -> bool:
 
 def seen(environment: Environment, but: Collection[str] = ()) -> list[Process]:
     """Each process (but some), asked at its own door: there is no supervisor of ours that could be asked."""
-    engine = connect(environment.database_url, "operations", reading=True)
-    try:
-        made = sessions(engine, "operations")
-        probes = readiness.probes(environment, keys.load(environment.keys_file), made, clock.now() - _ALIVE)
-        return [
-            Process(name, "STOPPED" if probe() else "RUNNING", 0, 0, False, environment.logs_dir / f"{name}.log")
-            for name, probe in probes.items()
-            if name not in but
-        ]
-    finally:
-        engine.dispose()
+    probes = readiness.probes(environment, keys.load(environment.keys_file), clock.now() - readiness.ALIVE)
+    return [
+        Process(name, "STOPPED" if probe() else "RUNNING", 0, 0, False, environment.logs_dir / f"{name}.log")
+        for name, probe in probes.items()
+        if name not in but
+    ]
 
 
 @click.command()
@@ -109,10 +100,7 @@ def _let_stdout_be_opened() -> None:
 @click.argument("process", type=click.Choice(list(supervision.PROCESSES)))
 def ready(process: str) -> None:
     """Say whether one PROCESS does its work; exit code 1 and the reason where it doesn't."""
-    environment = Environment.read()
-    engine = connect(environment.database_url, "operations", reading=True)
-    made = sessions(engine, "operations")
-    why = readiness.probes(environment, keys.load(environment.keys_file), made, clock.now() - _ALIVE)[process]()
+    why = readiness.look(Environment.read(), process)
     if why:
         click.echo(why, err=True)
         sys.exit(1)

@@ -139,8 +139,7 @@ def offer_first_sign_in(environment: Environment) -> None:
 
 def _wait_until_ready(environment: Environment, keys: Keys, started: datetime) -> bool:
     """Wait for every process, a line each; False when one did not come up, said with the end of its log."""
-    engine = connect(environment.database_url, "operations")
-    waiting = readiness.probes(environment, keys, sessions(engine, "operations"), started)
+    waiting = readiness.probes(environment, keys, started)
     started_here = {*supervision.present(), *supervision.nodes(environment)}
     waiting = {name: probe for name, probe in waiting.items() if name in started_here}
     failed: dict[str, set[int]] = {}
@@ -160,7 +159,6 @@ def _wait_until_ready(environment: Environment, keys: Keys, started: datetime) -
         if any(len(times) >= _FAILED_STARTS for times in failed.values()):
             break
         time.sleep(0.2)
-    engine.dispose()
     for name in waiting:
         click.echo(f"{name} did not come up{': ' + why[name] if why[name] else ''}. The end of its log:", err=True)
         log = environment.logs_dir / f"{name}.log"

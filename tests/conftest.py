@@ -137,7 +137,7 @@ _SAID = "said"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put those first that wait for processes, and before all those of the one installation."""
-    waits = {"integration", "e2e", "soak"}
+    waits = {"integration", "e2e", "soak", "containers"}
     items.sort(key=lambda item: 0 if _of_the_one(item.path) else 1 if waits & set(item.path.parts) else 2)
 
 
@@ -149,6 +149,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 class _ByInstallation(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.startswith("tests/containers/"):
+            return "containers"  # they share one, too
         return "the one installation" if _of_the_one(self.config.rootpath / file) else file
 
 

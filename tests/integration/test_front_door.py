@@ -24,7 +24,6 @@ from tests import invariants
 from tests.asking import Answer, Asker
 from zambezi import clock, keys
 from zambezi.access import tokens
-from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AuditEntry, Series
 
 ROLES = {role: login for login, _, role in PEOPLE}
@@ -495,12 +494,8 @@ def without(hospital: Hospital, process: str) -> Iterator[None]:
         yield
     finally:
         supervisor.startProcess(process)
-        engine = connect(environment.database_url, "operations")
-        probe = readiness.probes(
-            environment, keys.load(environment.keys_file), sessions(engine, "operations"), clock.now()
-        )[process]
+        probe = readiness.probes(environment, keys.load(environment.keys_file), clock.now())[process]
         invariants.eventually(f"{process} is ready", probe, 60)
-        engine.dispose()
         time.sleep(1.5)  # nginx asks a neighbour that refused it again after a moment
 
 
