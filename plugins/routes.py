@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
@@ -61,7 +61,7 @@ class Routes:
         follower: Callable[[], Follower | None],
         take_peers: Callable[[Mapping[str, Any]], None],
         versions: Mapping[str, str],
-        lacks: Sequence[str],
+        offered: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._journal = journal
         self._rules = rules
@@ -72,7 +72,7 @@ class Routes:
         self._follower = follower
         self._take_peers = take_peers
         self._versions = versions
-        self._lacks = list(lacks)
+        self._offered = offered
         self._waiting = threading.BoundedSemaphore(WAITING)
 
     def answer(self, call: Call) -> Answer:
@@ -106,7 +106,8 @@ class Routes:
             200,
             {
                 "journal": self._journal.name, "seq": seq, "hash": head, "configuration": self._rules.now.hash,
-                "plugin": self._versions["plugin"], "orthanc": self._versions["orthanc"], "lacks": self._lacks,
+                "plugin": self._versions["plugin"], "orthanc": self._versions["orthanc"],
+                **self._offered(),
                 **{f"{name}_generation": pushed.generation for name, pushed in self._pushed.items()},
                 "follower": following or {"change": 0, "lag": -1, "error": "not started"},
                 "studies_open": self._completeness.open_studies(),
