@@ -6,10 +6,10 @@ ZAMBEZI := .venv/bin/zambezi
 
 .DEFAULT_GOAL := help
 export MAKECMDGOALS
-.PHONY: help install run demo demo-docker test check bench soak down
+.PHONY: help install run demo demo-docker test test-versions check bench soak down
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install what is missing: Debian packages, virtual environment, OHIF (as root where packages are missing)
 	@tools/install
@@ -28,6 +28,10 @@ demo-docker: ## The same in containers, with PostgreSQL (needs Docker Engine; EX
 test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for some)
 	@tools/install --tests
 	@$(PYTHON) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+
+test-versions: ## The plugin's tests with each supported Orthanc, in containers; prints what each gives (ARGS="forky" for one)
+	@tools/install --tests
+	@$(PYTHON) -m tests.versions $(ARGS)
 
 check: ## Lint, formatting and types
 	@tools/install --tests

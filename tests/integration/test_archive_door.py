@@ -216,7 +216,12 @@ def item(aet: str, name: str, accession: str) -> str:
 
 def ask_worklist(archive: Archive, aet: str, name: str = "") -> str:
     """What DCMTK's findscu gets."""
-    keys = [f"PatientName={name}", "AccessionNumber", "SpecificCharacterSet", "ScheduledProcedureStepSequence[0].Modality=CT"]
+    keys = [
+        f"PatientName={name}",
+        "AccessionNumber",
+        "SpecificCharacterSet",
+        "ScheduledProcedureStepSequence[0].Modality=CT",
+    ]
     done = subprocess.run(
         ["findscu", "-W", "-aet", aet, "-aec", "ZAMBEZI", "127.0.0.1", str(archive.environment.ports.dicom)]
         + [part for key in keys for part in ("-k", key)],

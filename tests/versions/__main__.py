@@ -32,8 +32,8 @@ TESTS = tuple(
 )  # fmt: skip
 #: What of the checkout the image is made of.
 PACKED = (
-    "pyproject.toml", "README.md", "LICENSE", "requirements", "zambezi", "plugins", "gateway", "ris_service", "migration",
-    "operations", "orthanc-config", "docker", "demo", "tests", "tools", "docs",
+    "pyproject.toml", "README.md", "LICENSE", "requirements", "zambezi", "plugins", "gateway", "ris_service",
+    "migration", "operations", "orthanc-config", "docker", "demo", "tests", "tools", "docs",
 )  # fmt: skip
 #: Most time for the tests of one version, and for an image.
 LIMIT_S = 30 * 60
@@ -46,12 +46,14 @@ class Failed(Exception):
 def main(arguments: Sequence[str]) -> int:
     """0 where every test passed everywhere and the manual says what was seen."""
     parser = argparse.ArgumentParser(prog="make test-versions", description=__doc__, allow_abbrev=False)
-    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="Debian's releases; all of them without any")
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}; all of them without any")
     parser.add_argument("--mirror", default="", help="Debian's mirror; without, the one of this machine's apt")
     parser.add_argument(
         "--certificates", default="/usr/local/share/ca-certificates", help="folder of *.crt that the place adds"
     )
     given = parser.parse_args(arguments)
+    if unknown := set(given.suites) - set(SUITES):
+        parser.error(f"found {', '.join(sorted(unknown))}, allowed are {', '.join(SUITES)}")
     engine = subprocess.run(["docker", "version"], capture_output=True, check=False)
     if engine.returncode:
         _say("no Docker Engine answers. As root: apt-get install docker.io mmdebstrap; dockerd &")
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         if (said := seen.documented_column(found[""]).get(row)) != cell
     ]
     if len(columns) == len(SUITES) and not failures and seen.table(columns) != seen.documented():
-        failures.append("docs/conformance.md has rows or columns that were not seen; put the table above in their place")
+        failures.append("docs/conformance.md has rows or columns that were not seen; put the table above there")
     for failure in failures:
         _say(f"FAILED {failure}")
     _say(f"{len(suites)} versions: " + ("not all is well" if failures else "all tests passed, the manual agrees"))
@@ -135,7 +137,10 @@ def _test(suite: str, image: str) -> None:
 def _container(suite: str, image: str) -> list[str]:
     name = f"zambezi-versions-{suite}-{os.getpid()}"
     # No network but loopback: what is tested needs none, and nothing of it is meant to call out.
-    return ["timeout", "--kill-after=10", str(LIMIT_S), "docker", "run", "--rm", "--init", "--network=none", f"--name={name}", image]
+    return [
+        "timeout", "--kill-after=10", str(LIMIT_S),
+        "docker", "run", "--rm", "--init", "--network=none", f"--name={name}", image,
+    ]  # fmt: skip
 
 
 def _run(*command: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:

@@ -56,7 +56,7 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
     (
         "Python.AllowThreads",
         True,
-        "newer plugins stop Orthanc for good otherwise, as soon as an arrival and a thread of Python wait for each other",
+        "a newer plugin keeps Python's lock otherwise while it waits for Orthanc, which may wait for Python",
     ),
 )
 
