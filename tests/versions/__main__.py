@@ -98,7 +98,7 @@ def _image(suite: str, mirror: str, certificates: str) -> str:
             make += ["--certificates", certificates] if any(Path(certificates).glob("*.crt")) else []
             _must(_run(*make), "the base image can't be made")
     with _took(f"{suite}: the image with Orthanc and our environment"), tempfile.TemporaryFile() as context:
-        packing = ["tar", "--create", "--exclude=__pycache__", "--directory", str(REPOSITORY), *PACKED]
+        packing = ["tar", "--create", "--exclude=__pycache__", "--mode=a+rX", "--directory", str(REPOSITORY), *PACKED]
         subprocess.run(packing, stdout=context, check=True)
         context.seek(0)
         passed = [f"--build-arg={name}={os.environ[name]}" for name in ("PIP_INDEX_URL",) if name in os.environ]
