@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
+from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
@@ -71,7 +71,7 @@ def _journal_rows(archive: Archive) -> dict[str, str]:
     assert archive.send(image(), aet="STRANGER") == [None], "an AE title that nobody configured is refused"
     for later in (image() for _ in range(4)):
         archive.send(later)
-        until(lambda uid=later.SOPInstanceUID: archive.events("stored", sop_uid=uid))  # type: ignore[misc]  # a default
+        until(lambda uid=later.SOPInstanceUID: archive.events("stored", sop_uid=uid))
     kinds = {one["kind"] for one in archive.events("queried", aet="US1")}
     told = json.dumps(archive.entries())
     return {
