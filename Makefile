@@ -6,7 +6,7 @@ ZAMBEZI := .venv/bin/zambezi
 
 .DEFAULT_GOAL := help
 export MAKECMDGOALS
-.PHONY: help install run demo demo-docker bundle try-bundle test test-containers check bench soak down
+.PHONY: help install run demo demo-docker bundle try-bundle test test-containers test-versions check bench soak down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for
 test-containers: ## Build the images and look at an installation in containers (needs Docker Engine)
 	@tools/install --tests
 	@ZAMBEZI_CONTAINERS=required $(PYTHON) -m pytest tests/containers $(ARGS)
+
+test-versions: ## The plugin's tests with each supported Orthanc, in containers; prints what each gives (ARGS="forky" for one)
+	@tools/install --tests
+	@$(PYTHON) -m tests.versions $(ARGS)
 
 check: ## Lint, formatting and types
 	@tools/install --tests

@@ -332,7 +332,10 @@ def lines(found: Status) -> list[str]:
             out.append(f"             last error {part.last_error_at[:19]}: {part.last_error}")
     if found.archive:
         archive = found.archive
-        out.append(f"Archive: Orthanc {archive.get('orthanc', '?')}, plugin {archive.get('plugin', '?')}")
+        out.append(
+            f"Archive: Orthanc {archive.get('orthanc', '?')} with Python plugin {archive.get('python_plugin', '?')},"
+            f" our plugin {archive.get('plugin', '?')}"
+        )
         follower = archive.get("follower", {})
         out.append(f"  journal entry {archive.get('seq', '?')}, {follower.get('lag', '?')} changes behind")
         if follower.get("error"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
@@ -63,7 +63,7 @@ class Routes:
         take_peers: Callable[[Mapping[str, Any]], None],
         room: Callable[[], dict[str, Any]],
         versions: Mapping[str, str],
-        lacks: Sequence[str],
+        offered: Callable[[], Mapping[str, Any]],
         standing: Standing | None = None,
     ) -> None:
         self._journal = journal
@@ -76,7 +76,7 @@ class Routes:
         self._take_peers = take_peers
         self._room = room
         self._versions = versions
-        self._lacks = list(lacks)
+        self._offered = offered
         self._standing = standing
         self._waiting = threading.BoundedSemaphore(WAITING)
 
@@ -112,7 +112,8 @@ class Routes:
             200,
             {
                 "journal": self._journal.name, "seq": seq, "hash": head, "configuration": self._rules.now.hash,
-                "plugin": self._versions["plugin"], "orthanc": self._versions["orthanc"], "lacks": self._lacks,
+                "plugin": self._versions["plugin"], "orthanc": self._versions["orthanc"],
+                **self._offered(),
                 **{f"{name}_generation": pushed.generation for name, pushed in self._pushed.items()},
                 "follower": following or {"change": 0, "lag": -1, "error": "not started"},
                 "studies_open": self._completeness.open_studies(),

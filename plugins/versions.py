@@ -1,23 +1,76 @@
-"""Where versions of Orthanc's Python plugin differ: what one can't do for us (the status tells), how a call looks."""
+"""Where versions of Orthanc and its Python plugin differ: what one can't do (the status tells), how a call looks.
+
+Found by looking, never from a version's number: Debian and hospitals build them as they like.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-#: A name in the module `orthanc`, and what is missing without it.
-_WANTED = (
-    (
-        "RegisterStorageCommitmentScpCallback",
-        "Orthanc answers storage commitment from its index alone, without looking at the files",
+
+@dataclass(frozen=True)
+class Offer:
+    """Something that newer versions offer: where it is looked for, its row in docs/conformance.md, what lacks without.
+
+    `name` is one of the module `orthanc`; `capability` a key of GET /system, at its top or under Capabilities.
+    """
+
+    row: str
+    lacking: str
+    name: str = ""
+    capability: str = ""
+
+    def is_in(self, names: Collection[str], system: Mapping[str, Any]) -> bool:
+        if self.name:
+            return self.name in names
+        return bool(system.get(self.capability, system.get("Capabilities", {}).get(self.capability)))
+
+
+OFFERS = (
+    Offer(
+        "a plugin may answer storage commitment (Zambezi doesn't yet)",
+        "a plugin can't answer storage commitment; Orthanc's own answer goes by its index, without a look at the files",
+        name="RegisterStorageCommitmentScpCallback",
     ),
-    ("EmitAuditLog", "Orthanc keeps no audit log of its own; the journal has it all"),
-    ("SetStableStatus", "Orthanc's own stable events can't be set by our completeness clock"),
+    Offer(
+        "Orthanc's own audit log",
+        "Orthanc keeps no audit log of its own; the journal has it all",
+        name="EmitAuditLog",
+    ),
+    Offer(
+        "a plugin may set the stable status",
+        "Orthanc's own stable events can't be set by our completeness clock",
+        name="SetStableStatus",
+    ),
+    Offer(
+        "whoever answers a worklist query is told the caller's address",
+        "who answers a worklist query is told the caller's AE title, not the address; Orthanc has checked that before",
+        name="RegisterWorklistCallback2",
+    ),
+    Offer("labels of studies", "Orthanc's studies can't carry labels", capability="HasLabels"),
+    Offer(
+        "`/tools/find` sorts and pages in the index",
+        "Orthanc's index doesn't sort and page what is searched for",
+        capability="HasExtendedFind",
+    ),
+    Offer(
+        "`/changes` by kind",
+        "Orthanc can't be asked for changes of one kind; all are read",
+        capability="HasExtendedChanges",
+    ),
+    Offer(
+        "queues in Orthanc's index",
+        "Orthanc has no queues of its own; ours are in the journal and in the central database",
+        capability="HasQueues",
+    ),
 )
 
 
-def lacks(offered: frozenset[str]) -> list[str]:
-    """The sentences for a module that offers these names."""
-    return [sentence for name, sentence in _WANTED if name not in offered]
+def lacks(names: Collection[str], system: Mapping[str, Any]) -> list[str]:
+    """A sentence for everything that these names of the module `orthanc` and this answer of GET /system don't offer."""
+    return [offer.lacking for offer in OFFERS if not offer.is_in(names, system)]
 
 
 class StatusAnswer:

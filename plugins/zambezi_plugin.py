@@ -102,10 +102,11 @@ class Plugin:
         self.gathered_at = 0.0
         self.status_answer = StatusAnswer()
         self.versions = {"plugin": __version__, "orthanc": "", "index": self.index_id}
+        self.offered: dict[str, Any] = {"python_plugin": "", "lacks": []}
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
-            lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions,
-            lacks(frozenset(dir(orthanc))), self.standing,
+            lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions, lambda: self.offered,
+            self.standing,
         )  # fmt: skip
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
@@ -144,7 +145,12 @@ class Plugin:
         rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
 
         def began() -> None:
-            self.versions["orthanc"] = str(rest.get("/system")["Version"])
+            system = rest.get("/system")
+            self.versions["orthanc"] = str(system["Version"])
+            self.offered = {
+                "python_plugin": str(rest.get("/plugins/python")["Version"]),
+                "lacks": lacks(dir(orthanc), system),
+            }
             with self.journal.transaction() as transaction:
                 transaction.append("started", clock.now(), **self.versions)
                 transaction.append("configured", clock.now(), configuration=self.rules.now.hash)

@@ -200,6 +200,9 @@ class Archive:
         statuses: list[int | None] = []
         try:
             for one in images:
+                # pynetdicom's thread, when it wakes late from the last exchange, would take this one's answer away.
+                while association._is_paused and association.is_alive():
+                    time.sleep(0.0005)
                 try:
                     statuses.append(association.send_c_store(one).get("Status", None))
                 except RuntimeError:

@@ -214,9 +214,14 @@ def item(aet: str, name: str, accession: str) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def ask_worklist(archive: Archive, aet: str) -> str:
+def ask_worklist(archive: Archive, aet: str, name: str = "") -> str:
     """What DCMTK's findscu gets."""
-    keys = ["PatientName", "AccessionNumber", "SpecificCharacterSet", "ScheduledProcedureStepSequence[0].Modality=CT"]
+    keys = [
+        f"PatientName={name}",
+        "AccessionNumber",
+        "SpecificCharacterSet",
+        "ScheduledProcedureStepSequence[0].Modality=CT",
+    ]
     done = subprocess.run(
         ["findscu", "-W", "-aet", aet, "-aec", "ZAMBEZI", "127.0.0.1", str(archive.environment.ports.dicom)]
         + [part for key in keys for part in ("-k", key)],

@@ -19,7 +19,7 @@ class Modality:
     port: int
 
 
-#: Path, the one value that is allowed, and why.
+#: Path (a dot leads into an object), the one value that is allowed, and why.
 REQUIRED: tuple[tuple[str, Any, str], ...] = (
     (
         "SslEnabled",
@@ -53,15 +53,20 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
     ("ExecuteLuaEnabled", False, "a script pushed over HTTP could do anything"),
     ("WebDavEnabled", False, "a way in that no check of ours covers"),
     ("HttpCompressionEnabled", False, "the front door compresses; compressing pixels here costs a factor of ten"),
+    (
+        "Python.AllowThreads",
+        True,
+        "a newer plugin keeps Python's lock otherwise while it waits for Orthanc, which may wait for Python",
+    ),
 )
 
 
 def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
     """Every fault in Orthanc's own part, as (JSON path, what was found and what is allowed)."""
     found = [
-        (path, f"found {orthanc.get(path, 'nothing')!r}, allowed is {value!r} only: {why}")
+        (path, f"found {_at(orthanc, path)!r}, allowed is {value!r} only: {why}")
         for path, value, why in REQUIRED
-        if orthanc.get(path) != value or type(orthanc.get(path)) is not type(value)
+        if _at(orthanc, path) != value or type(_at(orthanc, path)) is not type(value)
     ]
     if not str(orthanc.get("PythonScript", "")).endswith("/plugins/zambezi_plugin.py"):
         found.append(("PythonScript", "must name plugins/zambezi_plugin.py: it guards and records what Orthanc does"))
@@ -109,6 +114,13 @@ def _index_faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("PostgreSQL", f"the index is to lie in PostgreSQL, but Plugins doesn't name {INDEX_PLUGIN}"))
     if not index_is_postgresql(orthanc) and INDEX_PLUGIN in plugins:
         found.append(("Plugins", f"{INDEX_PLUGIN} is named, but no section PostgreSQL has EnableIndex true"))
+    return found
+
+
+def _at(orthanc: dict[str, Any], path: str) -> Any:
+    found: Any = orthanc
+    for key in path.split("."):
+        found = found.get(key, "nothing") if isinstance(found, dict) else "nothing"
     return found
 
 

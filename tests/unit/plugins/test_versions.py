@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from plugins import priority
-from plugins.versions import StatusAnswer, lacks
+from plugins.versions import OFFERS, StatusAnswer, lacks
 
 
 class Output:
@@ -38,9 +38,16 @@ def test_a_status_is_answered_in_the_form_of_the_version_which_is_looked_for_onc
 
 
 def test_what_a_version_lacks_is_said_in_sentences() -> None:
-    everything = lacks(frozenset())
-    assert len(everything) == 3
-    assert lacks(frozenset({"EmitAuditLog"})) == [one for one in everything if "audit log" not in one]
+    names = {offer.name for offer in OFFERS if offer.name}
+    capabilities = {offer.capability: True for offer in OFFERS if offer.capability}
+    everything = lacks((), {"Version": "1.10.1"})
+    assert everything == [offer.lacking for offer in OFFERS]
+    assert lacks({"EmitAuditLog"}, {}) == [one for one in everything if "audit log" not in one]
+    assert lacks((), {"HasLabels": True, "Capabilities": {"HasQueues": False}}) == [
+        one for one in everything if "labels" not in one
+    ]
+    assert lacks(names, {"HasLabels": True, "Capabilities": capabilities}) == []
+    assert all(bool(offer.name) != bool(offer.capability) for offer in OFFERS), "each is looked for in one place"
 
 
 def test_only_the_thread_that_asks_gives_way() -> None:
