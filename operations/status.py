@@ -44,6 +44,8 @@ T = TypeVar("T")
 SILENT_SECONDS = 30
 #: These write no signs of life: Orthanc is asked itself, and nginx has no state.
 SPEECHLESS = ("orthanc", "front")
+#: Conditions that have a sentence of their own in the status.
+_SAID_ELSEWHERE = ("certificate-expiring", "backup-old", "disk-low", "disk-scarce", "disk-full")
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def look(environment: Environment, now: datetime) -> Status:
         told,
         trouble,
         volumes.states(disk.measure(disk.folders(environment)), archive, loaded.zambezi.disk if loaded else Disk()),
-        [one for one in remembered.going.values() if not one.gone_at and conditions.is_due(one, now)],
+        [one for one in remembered.going.values() if _is_news(one, now)],
         _tried(lambda: signers(environment, now), [], trouble),
         databases,
         backup,
@@ -366,6 +368,13 @@ def lines(found: Status) -> list[str]:
 def _node(told: Mapping[str, Any]) -> str:
     does = f"records for all, epoch {told['epoch']}" if told["records"] else "answers, and another one records"
     return f"node {told['node']} {does}; its journal {told['journal']} has {told['seq']} entries"
+
+
+def _is_news(going: Going, now: datetime) -> bool:
+    """Whether a condition is to be said; certificates and backups have sentences of their own here."""
+    if going.found.kind in _SAID_ELSEWHERE:
+        return False
+    return not going.gone_at and conditions.is_due(going, now)
 
 
 def _condition(going: Going) -> str:

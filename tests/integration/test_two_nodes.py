@@ -114,7 +114,8 @@ def house(postgres_cluster: postgres.Cluster, tmp_path_factory: pytest.TempPathF
         (config / "25-postgresql.json").write_text(
             json.dumps({"PostgreSQL": {
                 "EnableIndex": True, "EnableStorage": False, "Host": "127.0.0.1", "Port": postgres_cluster.port,
-                "Database": index.rpartition("/")[2], "Username": "zambezi", "Password": "", "IndexConnectionsCount": 4,
+                "Database": index.rpartition("/")[2], "Username": postgres.ACCOUNT, "Password": "",
+                "IndexConnectionsCount": 4,
             }})
         )  # fmt: skip
         engine = connect(central, "test")
