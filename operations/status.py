@@ -45,7 +45,7 @@ SILENT_SECONDS = 30
 #: These write no signs of life: Orthanc is asked itself, and nginx has no state.
 SPEECHLESS = ("orthanc", "front")
 #: Conditions that have a sentence of their own in the status.
-_SAID_ELSEWHERE = ("certificate-expiring", "backup-old", "disk-low", "disk-scarce", "disk-full")
+_SAID_ELSEWHERE = ("certificate-expiring", "backup-old")
 
 
 @dataclass(frozen=True)

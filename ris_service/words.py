@@ -120,6 +120,8 @@ EVENT = {
     "key-changed": _("signing key changed"),
     "backed-up": _("backup written and verified"),
     "restored": _("everything put back from a backup"),
+    "disk-changed": _("room on a disk changed"),
+    "lease-taken": _("another node records"),
     "certificate-changed": _("certificate changed"),
     "alerted": _("alert sent"),
     "incident": _("incident"),

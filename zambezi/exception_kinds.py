@@ -243,11 +243,11 @@ KINDS: dict[str, Kind] = {
         serious=True,
     ),
     "backup-failed": Kind(
-        Words("Backup failed", "The backup failed: {reason}", "Do what the reason names, then: zambezi backup"),
+        Words("Backup failed", "The backup failed.", "The technical note says why. Then: zambezi backup"),
         Words(
             "Cópia de segurança falhada",
-            "A cópia de segurança falhou: {reason}",
-            "Faça o que o motivo indica e depois: zambezi backup",
+            "A cópia de segurança falhou.",
+            "A nota técnica diz porquê. Depois: zambezi backup",
         ),
         serious=True,
     ),

@@ -20,9 +20,10 @@ from operations.backup.restoring import must_be_empty
 from operations.backup.schedule import Last
 from operations.service import Caretaker
 from zambezi import clock
-from zambezi.config.settings import Backup, Window, Zambezi
+from zambezi.config.settings import Backup, Disk, Window, Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import Base, ExceptionItem
+from zambezi.disk import Gauge
 from zambezi.environment import REPOSITORY, Environment
 
 NIGHT = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
@@ -137,7 +138,7 @@ def test_a_backup_of_the_day_that_failed_waits_for_a_person(tmp_path: Path, monk
     engine = connect(environment.database_url, "test")
     Base.metadata.create_all(engine)
     opened = sessions(engine, "test")
-    caretaker = Caretaker(environment, opened, opened, "hash", UTC)
+    caretaker = Caretaker(environment, opened, opened, "hash", UTC, Gauge(Disk(), list))
     wanted = Zambezi.model_validate_json(json.dumps(settings))
     deadline = datetime.now(UTC) + timedelta(seconds=60)
     while not (items := _items(opened)):

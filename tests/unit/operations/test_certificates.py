@@ -15,9 +15,11 @@ from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault, Pair
 from operations.service import Caretaker
 from zambezi import clock
+from zambezi.config.settings import Disk
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AuditEntry
 from zambezi.database.upgrade import upgrade
+from zambezi.disk import Gauge
 from zambezi.environment import Environment
 
 NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -137,7 +139,10 @@ def test_the_caretaker_renews_it(keeper: Keeper):
     long_ago = clock.now() - timedelta(days=380)
     keeper.make_authority("HCB", [], [], False, "console:ana", long_ago)
     keeper.issue(["pacs.lan"], "console:ana", long_ago)
-    Caretaker(keeper.environment, keeper.sessions, keeper.sessions, "", ZoneInfo("Africa/Maputo")).renew_certificate()
+    gauge = Gauge(Disk(), list)
+    Caretaker(
+        keeper.environment, keeper.sessions, keeper.sessions, "", ZoneInfo("Africa/Maputo"), gauge
+    ).renew_certificate()
     front = certificate_keeping.known(keeper.environment, {})[0]
     assert front.days_left(clock.now()) > 390
 
