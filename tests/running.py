@@ -73,7 +73,9 @@ def a_hospital(
 
 
 @contextmanager
-def a_hospital_on_postgresql(quiet_seconds: float = 0.5) -> Iterator[OnPostgresql]:
+def a_hospital_on_postgresql(
+    quiet_seconds: float = 0.5, more: Mapping[str, str] | None = None
+) -> Iterator[OnPostgresql]:
     """The same with the central database and Orthanc's index in PostgreSQL, as tools/postgresql sets it up.
 
     Each lies in a cluster of its own, with fsync on, so that one may be away without the other.
@@ -91,6 +93,7 @@ def a_hospital_on_postgresql(quiet_seconds: float = 0.5) -> Iterator[OnPostgresq
             "ZAMBEZI_DATABASE_URL": f"postgresql://zambezi@127.0.0.1:{central.port}/zambezi",
             "ZAMBEZI_POSTGRES_PORT": str(index.port),
             "PGPASSWORD": password,
+            **(more or {}),
         }
         with a_hospital(quiet_seconds, index_in_postgresql, variables) as hospital:
             yield OnPostgresql(hospital, index, central, folder / "ahead")

@@ -8,6 +8,7 @@ plugin. Beside it, fewer runs into Orthanc with Debian's stock environment (no T
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -29,6 +30,9 @@ from zambezi import config
 SIZES = {512: ("512 KB", 400), 128: ("32 KB", 1600)}
 SENDERS = (1, 4)
 ROUNDS = 5
+#: The DICOM ports of one archive; of several nodes all.
+Doors = tuple[int, ...]
+
 _OURS = ("PythonScript", "LuaScripts", "Python")
 _VIEWERS = ("Plugins", "DicomWeb", "WebViewer")
 
@@ -73,8 +77,8 @@ class Bare:
         self._process.wait(60)
 
 
-def rate(port: int, made: bytes, count: int, senders: int, nodelay: bool = True) -> float:
-    """Instances a second that `senders` dcmsend programs get into the archive on `port`."""
+def rate(doors: Doors, made: bytes, count: int, senders: int, nodelay: bool = True) -> float:
+    """Instances a second that `senders` dcmsend programs get into the archive, each by the next of its DICOM ports."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # memory, so that reading costs nothing
         lots = []
         for sender in range(senders):
@@ -85,10 +89,10 @@ def rate(port: int, made: bytes, count: int, senders: int, nodelay: bool = True)
         begun = time.perf_counter()
         programs = [
             subprocess.Popen(
-                ["dcmsend", "-q", "-aet", "CT1", "-aec", "ZAMBEZI", "127.0.0.1", str(port), "+sd", str(lot)],
+                ["dcmsend", "-q", "-aet", "CT1", "-aec", "ZAMBEZI", "127.0.0.1", str(door), "+sd", str(lot)],
                 env=environment,
             )
-            for lot in lots
+            for lot, door in zip(lots, itertools.cycle(doors))
         ]  # fmt: skip
         codes = [program.wait(600) for program in programs]
         took = time.perf_counter() - begun
@@ -97,26 +101,28 @@ def rate(port: int, made: bytes, count: int, senders: int, nodelay: bool = True)
     return count / took
 
 
-def measure(edge: int, senders: int, ours: int, others: dict[str, int], settle: Callable[[], None]) -> None:
+def measure(
+    edge: int, senders: int, ours: Doors, others: dict[str, Doors], settle: Callable[[], None], name: str = "ours"
+) -> None:
     """Interleaved runs into ours and each of the others; ours divided by the other's, round by round."""
     label, count = SIZES[edge]
     made = instances.template(edge)
-    ports = [ours, *others.values()]
+    archives = [ours, *others.values()]
     rounds = []
     for number in range(ROUNDS + 1):
         found = {}
-        for port in ports[number % len(ports) :] + ports[: number % len(ports)]:
-            found[port] = rate(port, made, count, senders)
+        for doors in archives[number % len(archives) :] + archives[: number % len(archives)]:
+            found[doors] = rate(doors, made, count, senders)
             settle()
         if number:  # the first round only warms up
             rounds.append(found)
     us = statistics.median(found[ours] for found in rounds)
-    print(f"{label:>7}, {senders} sender{'s' if senders > 1 else ' '}: ours {us:6.0f}/s", end="")
-    for name, port in others.items():
-        ratios = [found[ours] / found[port] for found in rounds]
-        them = statistics.median(found[port] for found in rounds)
+    print(f"{label:>7}, {senders} sender{'s' if senders > 1 else ' '}: {name} {us:6.0f}/s", end="")
+    for other, doors in others.items():
+        ratios = [found[ours] / found[doors] for found in rounds]
+        them = statistics.median(found[doors] for found in rounds)
         print(
-            f"; {name} {them:6.0f}/s, ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            f"; {other} {them:6.0f}/s, ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
             end="",
         )
     print(flush=True)
@@ -132,12 +138,12 @@ def main() -> None:
             print(f"ingest, {ROUNDS} interleaved rounds each, Orthanc {hospital.orthanc().system()['Version']}")
             for edge in SIZES:
                 for senders in SENDERS:
-                    others = {"with the viewers' plugins": viewers.dicom_port, "without any": bare.dicom_port}
-                    measure(edge, senders, hospital.environment.ports.dicom, others, lambda: settled(hospital))
+                    others = {"with the viewers' plugins": (viewers.dicom_port,), "without any": (bare.dicom_port,)}
+                    measure(edge, senders, (hospital.environment.ports.dicom,), others, lambda: settled(hospital))
             for edge, (label, _) in SIZES.items():
                 made = instances.template(edge)
-                ours = rate(hospital.environment.ports.dicom, made, 200, 1)
-                plain = rate(stock.dicom_port, made, 200, 1, nodelay=False)
+                ours = rate((hospital.environment.ports.dicom,), made, 200, 1)
+                plain = rate((stock.dicom_port,), made, 200, 1, nodelay=False)
                 print(f"{label:>7}, 1 sender : ours {ours:6.0f}/s, Debian's stock environment {plain:6.0f}/s, "
                       f"ratio {ours / plain:.1f}")  # fmt: skip
         finally:

@@ -49,7 +49,7 @@ def measure(hospital: Hospital) -> None:
     samples = [resident(hospital)]
     made = instances.template(EDGE)
     for _ in range(LOTS):
-        ingest.rate(hospital.environment.ports.dicom, made, INSTANCES // LOTS, SENDERS)
+        ingest.rate((hospital.environment.ports.dicom,), made, INSTANCES // LOTS, SENDERS)
         ingest.settled(hospital)
         samples.append(resident(hospital))
     heads = ["idle", *(str(INSTANCES // LOTS * lot) for lot in range(1, LOTS + 1)), "bytes an instance, second half"]
