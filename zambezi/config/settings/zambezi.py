@@ -1,0 +1,60 @@
+"""The whole `Zambezi` section."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from zambezi.config.settings.alerts import Alerts, Disk
+from zambezi.config.settings.hl7 import Hl7
+from zambezi.config.settings.keeping import Backup, Deletion, Hold
+from zambezi.config.settings.migration import Migration
+from zambezi.config.settings.modalities import DicomTls, Worklist
+from zambezi.config.settings.routing import Completeness, Destination, Route
+from zambezi.config.settings.section import Name, NamesUnknown, Section
+from zambezi.config.settings.site import Session, Site
+
+
+class Zambezi(Section):
+    """The whole `Zambezi` section."""
+
+    site: Site = Field(Site(), description="The hospital.")
+    completeness: Completeness = Field(Completeness(), description="When a study is complete.")
+    destinations: dict[Name, Destination] = Field(
+        default_factory=dict, description="Routing destinations, by their name in DicomModalities."
+    )
+    routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
+    hl7: Hl7 = Field(Hl7(), alias="Hl7", description="Messages with the hospital's information systems.")
+    worklist: Worklist = Field(Worklist(), description="What modalities see when they ask for their worklist.")
+    session: Session = Field(Session(), description="How long a sign-in lasts, and when an account closes.")
+    migration: Migration = Field(Migration(), description="Legacy archives whose studies are brought over.")
+    hold: Hold = Field(Hold(), description="What lies apart until somebody decides, and safe copies.")
+    deletion: Deletion = Field(Deletion(), description="Images that are to leave the archive.")
+    alerts: Alerts = Field(Alerts(), description="Who is told that something waits for a person.")
+    disk: Disk = Field(Disk(), description="What is done when a disk gets full.")
+    backup: Backup = Field(Backup(), description="Copies of everything, encrypted, on another disk.")
+    dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        faults: list[tuple[str, str]] = []
+        for n, route in enumerate(self.routing):
+            for name in route.send_to:
+                if name not in self.destinations:
+                    known = ", ".join(sorted(self.destinations)) or "none"
+                    faults.append((f"Routing[{n}].SendTo", f'no destination "{name}" (known: {known})'))
+        for n, trigger in enumerate(self.hl7.triggers):
+            if trigger.send_to not in self.hl7.peers:
+                known = ", ".join(sorted(self.hl7.peers)) or "none"
+                faults.append((f"Hl7.Triggers[{n}].SendTo", f'no HL7 peer "{trigger.send_to}" (known: {known})'))
+        named = [(f"Routing[{n}].Name", route.name) for n, route in enumerate(self.routing)]
+        named += [(f"Hl7.Triggers[{n}].Name", trigger.name) for n, trigger in enumerate(self.hl7.triggers)]
+        first: dict[str, str] = {}
+        for path, name in named:
+            if name in first:
+                faults.append((path, f'found "{name}", the name of {first[name]}; each rule needs its own'))
+            first.setdefault(name, path)
+        if faults:
+            raise NamesUnknown(faults)
+        return self

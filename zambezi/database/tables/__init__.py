@@ -1,0 +1,73 @@
+"""The central database: every table there is, on SQLite and PostgreSQL alike.
+
+Moments are text as `zambezi.clock.text` writes it (UTC, fixed width: text order is time order, the same on
+both engines). JSON columns hold plain lists and objects. What a state may be stands beside its column.
+"""
+
+from zambezi.database.tables.audit import AuditEntry, ChainHead, FencedEntries, FollowerLease, NodeJournal
+from zambezi.database.tables.base import Base, Leased, Moment, Uid
+from zambezi.database.tables.custody import Correction, CorrectionItem, Deletion, DeletionItem, Held, LegalHold
+from zambezi.database.tables.exams import (
+    AnnouncedInstance,
+    AnnouncedStudy,
+    Generation,
+    Order,
+    Patient,
+    PerformedStep,
+    Series,
+    Study,
+)
+from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables.people import Revocation, User
+from zambezi.database.tables.processes import ProcessState
+from zambezi.database.tables.queues import (
+    AlertChannel,
+    AlertTold,
+    Breaker,
+    Delivery,
+    ExceptionItem,
+    ExceptionRule,
+    Message,
+)
+from zambezi.database.tables.reports import Report
+
+__all__ = [
+    "AlertChannel",
+    "AlertTold",
+    "AnnouncedInstance",
+    "AnnouncedStudy",
+    "AuditEntry",
+    "Base",
+    "Breaker",
+    "Certificate",
+    "ChainHead",
+    "Correction",
+    "CorrectionItem",
+    "Deletion",
+    "DeletionItem",
+    "Delivery",
+    "ExceptionItem",
+    "ExceptionRule",
+    "FencedEntries",
+    "FollowerLease",
+    "Generation",
+    "Held",
+    "Leased",
+    "LegalHold",
+    "Message",
+    "MigrationInstance",
+    "MigrationProject",
+    "MigrationStudy",
+    "Moment",
+    "NodeJournal",
+    "Order",
+    "Patient",
+    "PerformedStep",
+    "ProcessState",
+    "Report",
+    "Revocation",
+    "Series",
+    "Study",
+    "Uid",
+    "User",
+]
