@@ -12,9 +12,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy import select
 
@@ -72,19 +73,26 @@ def cut_power(hospital: Hospital) -> None:
     end was wanted, so that it starts nothing before the files are away.
     """
     invariants.eventually("all of them run", lambda: [one for one in VICTIMS if not _pid(hospital, one)])
-    pids = [_pid(hospital, process) for process in VICTIMS]
+    pids = [pid for process in VICTIMS for pid in family(_pid(hospital, process))]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     supervisor = supervision.supervisor(hospital.environment)
     for process in VICTIMS:
         supervisor.stopProcess(process, False)
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # Orthanc dies with its keeper
+            os.kill(pid, signal.SIGKILL)
     invariants.eventually(
         "all of them are gone", lambda: [one for one in VICTIMS if _state(hospital, one) != "STOPPED"]
     )
     for name in ("index-wal", "index-shm"):
         (hospital.environment.index_dir / name).unlink(missing_ok=True)
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children: Orthanc is the child of its keeper."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [pid, *(int(child) for thread in threads for child in (thread / "children").read_text().split())]
 
 
 def _pid(hospital: Hospital, process: str) -> int:

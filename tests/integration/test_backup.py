@@ -134,12 +134,7 @@ def a_site(
     backup = {"Repository": f"{folder}/repository", "Windows": [CLOSED]}
     archive = Archive(home, {"Backup": backup, "Completeness": {"QuietSeconds": quiet_seconds}})
     if index:
-        plugins = home / "orthanc" / "config" / "20-plugins.json"
-        written = plugins.read_text().replace(
-            'libOrthancGdcm.so"', 'libOrthancGdcm.so", "/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so"'
-        )
-        plugins.write_text(written)
-        (home / "orthanc" / "config" / "25-postgresql.json").write_text(json.dumps({"PostgreSQL": index}))
+        put_index_into_postgresql(home / "orthanc" / "config", index)
     return Site(archive, url or f"sqlite:///{home}/zambezi.db")
 
 
@@ -286,7 +281,7 @@ def test_postgresql_comes_back_and_the_proof_finds_what_is_not_as_it_was(
         words = (*words, "--password-file", str(folder / "password"))
         rules = (folder / "stick").absolute()
         shutil.copytree(REPOSITORY / "orthanc-config", rules)
-        (rules / "25-postgresql.json").write_text(json.dumps({"PostgreSQL": on_postgres(new_index_url)}))
+        put_index_into_postgresql(rules, on_postgres(new_index_url))
         # What came back is looked at, not believed: somebody damages it before the proof.
         place = Place(new.archive.home, new_url, lambda _: Postgres.of_url(new_index_url))
         repository = Repository(str(folder / "repository"), new.environment.backup_dir)
@@ -321,6 +316,14 @@ def test_postgresql_comes_back_and_the_proof_finds_what_is_not_as_it_was(
                 flip(pack)
         with pytest.raises(BackupFault, match="is damaged"):
             repository.check("100%")
+
+
+def put_index_into_postgresql(rules: Path, index: dict[str, Any]) -> None:
+    """Section and plugin, as tools/index-in-postgresql writes them, with the section's own words."""
+    plugins = rules / "20-plugins.json"
+    plugin = "/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so"
+    plugins.write_text(plugins.read_text().replace('libOrthancGdcm.so"', f'libOrthancGdcm.so", "{plugin}"'))
+    (rules / "25-postgresql.json").write_text(json.dumps({"PostgreSQL": index}))
 
 
 def on_postgres(url: str) -> dict[str, Any]:

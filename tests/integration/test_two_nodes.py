@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 
 from tests import postgres
 from tests.integration.archive_fixture import Archive, free_ports, image, until
+from tests.killing import family
 from zambezi import audit
 from zambezi.access import tokens
 from zambezi.database.engine import Sessions, connect, sessions
@@ -73,6 +74,15 @@ class House:
             return Counter(
                 dict(session.execute(select(Study.study_uid, func.sum(Study.instances)).group_by("study_uid")).all())
             )
+
+    def broken(self) -> list[audit.Broken]:
+        """What of the audit doesn't hold, looked at from one moment: gateways go on writing."""
+        engine = connect(self.one.variables["ZAMBEZI_DATABASE_URL"], "test", reading=True)
+        try:
+            with sessions(engine, "test")() as session:
+                return audit.verify(session)
+        finally:
+            engine.dispose()
 
     def all(self, table: Any, *conditions: Any) -> list[Any]:
         with self.sessions() as session:
@@ -204,8 +214,7 @@ def test_the_recorder_is_killed_and_comes_back(house: House):
     house.one.send(*[image("1.2.3.3", PatientID="KILLED") for _ in range(3)])
     until(lambda: house.stored()["1.2.3.3"] >= 15)
     assert house.stored()["1.2.3.3"] == 15
-    with house.sessions() as session:
-        assert audit.verify(session) == []
+    assert house.broken() == []
     assert house.all(ExceptionItem, ExceptionItem.kind == "journal-new") == []
 
 
@@ -225,17 +234,19 @@ def test_with_the_gateway_away_the_recorder_goes_on_and_what_a_relieved_one_wrot
     until(lambda: len(house.all(AuditEntry, AuditEntry.event == "stored", AuditEntry.study_uid == "1.2.3.4")) == 8)
     assert house.stored()["1.2.3.4"] == 4
     until(lambda: house.two.journal_rows(count) == [(4,)])
-    with house.sessions() as session:
-        assert audit.verify(session) == []
+    assert house.broken() == []
     # And back again: it goes on where the other one stopped, with its own late entries forgotten. The other one hangs,
     # and when it wakes up it must not record any more.
     assert house.one.process is not None
-    house.one.process.send_signal(signal.SIGSTOP)
+    frozen = family(house.one.process.pid)
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
     time.sleep(1)
     house.end_lease()
     house.two.send(image("1.2.3.4", PatientID="AWAY"))
     until(lambda: standing(house.two)["records"], 40)
-    house.one.process.send_signal(signal.SIGCONT)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
     until(lambda: house.stored()["1.2.3.4"] >= 5)
     until(lambda: house.recorder() == "two")
     house.two.send(image("1.2.3.4", PatientID="AWAY"))
