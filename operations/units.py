@@ -202,15 +202,20 @@ def _limits(machine: Machine, process: str) -> str:
 
 def _quiet_hour(machine: Machine) -> str:
     unit = f"{machine.name}@orthanc.service"
-    # $$ and %% are systemd's way to write $ and %.
-    held = f"$$(systemctl show --property MainPID --value {unit})"
+    # $$ is systemd's way to write $. The unit's own process is the keeper (operations.keeper): Orthanc is its child.
+    main = f"$$(systemctl show --property MainPID --value {unit})"
+    held = "$$(grep VmRSS /proc/$$one/status | tr -dc 0-9)"
+    look = (
+        f"main={main}; for one in $$(cat /proc/$$main/task/$$main/children); "
+        f'do test "{held}" -gt {_BLOATED_KB} && exit 0; done; exit 1'
+    )
     return f"""\
 [Unit]
 Description=Start Orthanc {machine.orthanc} anew where its Python plugin's leak has grown ({machine.name})
 
 [Service]
 Type=oneshot
-ExecCondition=/bin/sh -c 'test "$$(grep VmRSS /proc/{held}/status | tr -dc 0-9)" -gt {_BLOATED_KB}'
+ExecCondition=/bin/sh -c '{look}'
 ExecStart=systemctl try-restart {unit}
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,31 @@ def test_only_an_orthanc_that_leaks_is_started_anew_in_the_quiet_hour(
     found = units.units(dataclasses.replace(machine, orthanc=version))
     assert ("zambezi-quiet-hour.timer" in found) == leaks
     assert ("zambezi-quiet-hour.timer" in found["zambezi.target"]) == leaks
+
+
+@pytest.mark.parametrize("bound_kb", [30_000, 300_000])
+def test_the_quiet_hour_weighs_orthanc_not_its_keeper(
+    machine: units.Machine, bound_kb: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The condition as systemd runs it, on a parent of 10 MB whose child holds 100 MB."""
+    monkeypatch.setattr(units, "_BLOATED_KB", bound_kb)
+    unit = units.units(dataclasses.replace(machine, orthanc="1.10.1"))["zambezi-quiet-hour.service"]
+    (condition,) = (line for line in unit.splitlines() if line.startswith("ExecCondition="))
+    words = shlex.split(condition.partition("=")[2].replace("$$", "$"))
+    child = "import sys; held = bytearray(b'x') * 100_000_000; print('held', flush=True); sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == "held\n"
+        systemctl = tmp_path / "systemctl"
+        systemctl.write_text(f"#!/bin/sh\necho {keeper.pid}\n")
+        systemctl.chmod(0o755)
+        environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        code = subprocess.run(words, env=environ, check=False).returncode
+        assert (code == 0) == (bound_kb == 30_000)
+        keeper.communicate()
 
 
 def test_what_lies_in_a_home_folder_is_seen_from_inside(machine: units.Machine):
