@@ -26,8 +26,8 @@ LEVELS = ("plenty", "low", "scarce", "full", "spent")
 AGAIN = 1.25
 #: `spent` begins at this share of the room at which modalities are refused.
 SPENT = 0.5
-#: With less, nothing is stored, whatever the configuration says. On a disk without any room Orthanc 1.10.1 answers
-#: Success for a small image whose file it could not write (tried): it must never come to that.
+#: With less, nothing is stored, whatever the configuration says. On a disk without any room Orthanc 1.10.1 left files
+#: of 0 bytes for small images, and in one of two runs answered Success to one: it must never come to that.
 LEAST = 32 * 2**20
 #: An image is a file: where files (inodes) run out first, so many are as much as a gigabyte.
 FILES_PER_GIGABYTE = 2000
