@@ -120,7 +120,8 @@ class Standing:
         return came
 
     def _take(self, offer: Offer) -> list[tuple[str, str]]:
-        relieved = offer.epoch > self.epoch or offer.holder != self.node
+        # What another gateway said before it knew of our epoch comes late: it relieves nobody.
+        relieved = offer.epoch > self.epoch
         back = bool(offer.fenced) and relieved and not self.others.is_clean()
         applied = self.others.applied()
         news = offer.entries or any(seq > applied.get(journal, 0) for journal, seq in offer.through.items())

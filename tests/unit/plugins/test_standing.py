@@ -182,6 +182,24 @@ def test_who_was_relieved_forgets_what_it_recorded_late_and_later_goes_on_withou
     assert house.two.standing.records is False
 
 
+def test_what_a_second_gateway_says_too_late_relieves_nobody(house: House):
+    for name in ("two", "one"):
+        house.grant(name)
+        house.bring(house.one, house.two)
+        house.follow(house.one, house.two)
+    late = Offer("one", house.epoch, fenced=tuple(house.two.fenced))
+    assert late.fenced[-1][1] is None, "whatever the second records since then doesn't hold"
+    house.grant("two")
+    house.bring(house.two)
+    house.follow(house.two)
+    house.orthanc.store("i1")
+    house.follow(house.two)
+    house.two.standing.offer(late)
+    house.follow(house.two)
+    assert house.two.standing.records
+    assert [one["orthanc_id"] for one in house.two.entries("stored")] == ["i1"]
+
+
 def test_what_no_other_node_told_of_is_recorded_anew_by_who_was_relieved(house: House):
     house.orthanc.store("i1")
     house.follow(house.one)
