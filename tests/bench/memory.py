@@ -52,7 +52,7 @@ def measure(hospital: Hospital) -> None:
         ingest.rate((hospital.environment.ports.dicom,), made, INSTANCES // LOTS, SENDERS)
         ingest.settled(hospital)
         samples.append(resident(hospital))
-    heads = ["idle", *(str(INSTANCES // LOTS * lot) for lot in range(1, LOTS + 1)), "bytes an instance, second half"]
+    heads = ["idle", *(str(INSTANCES // LOTS * lot) for lot in range(1, LOTS + 1)), " bytes an instance, second half"]
     print(f"{'':>12}" + "".join(f"{head:>8}" for head in heads))
     half = LOTS // 2
     for name in samples[0]:
