@@ -37,12 +37,15 @@ def sync(folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One process and thread at a time in this folder; the folder is made where there is none."""
+def alone(folder: Path) -> Iterator[int]:
+    """One process and thread at a time in this folder; the folder is made where there is none.
+
+    The lock's descriptor: who hands it on to a child keeps others out until that child has ended, too.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -355,7 +355,7 @@ def _public(pem: str) -> Ed25519PublicKey:
     return found
 
 
-def _locked(folder: Path) -> AbstractContextManager[None]:
+def _locked(folder: Path) -> AbstractContextManager[int]:
     """One process at a time changes keys, in a folder that is its owner's alone whoever made it."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

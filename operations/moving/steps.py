@@ -6,7 +6,6 @@ as it was; then the two change places, and the old one stays as orthanc-before-.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -58,7 +57,8 @@ class Move:
 
 def run(move: Move, environ: Mapping[str, str], leave_damaged: bool) -> Path:
     """All of it; the folder of the proof. Raises the faults of this package, of recovery, of archive and of signing."""
-    with _alone(move.apart.home) as lock:
+    # None while an Orthanc of an earlier, killed run still ends, either: it has the lock, too.
+    with durable.alone(move.apart.home) as lock:
         changing = engines.phase_file(move.environment)
         if changing.exists():
             return _change_places(move, json.loads(changing.read_bytes()))
@@ -309,15 +309,3 @@ def _change_places(move: Move, told: Mapping[str, str]) -> Path:
     crash.point(PROCESS)
     shutil.rmtree(move.apart.home)
     return Path(told["proof"])
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[int]:
-    """One run at a time, and none while an Orthanc of an earlier, killed run still ends: it has the lock, too."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
