@@ -102,14 +102,15 @@ def rate(doors: Doors, made: bytes, count: int, senders: int, nodelay: bool = Tr
 
 
 def measure(
-    edge: int, senders: int, ours: Doors, others: dict[str, Doors], settle: Callable[[], None], name: str = "ours"
-) -> None:
+    edge: int, senders: int, ours: Doors, others: dict[str, Doors], settle: Callable[[], None], name: str = "ours",
+    times: int = ROUNDS,
+) -> None:  # fmt: skip
     """Interleaved runs into ours and each of the others; ours divided by the other's, round by round."""
     label, count = SIZES[edge]
     made = instances.template(edge)
     archives = [ours, *others.values()]
     rounds = []
-    for number in range(ROUNDS + 1):
+    for number in range(times + 1):
         found = {}
         for doors in archives[number % len(archives) :] + archives[: number % len(archives)]:
             found[doors] = rate(doors, made, count, senders)
