@@ -42,6 +42,7 @@ from plugins.rules import Rules
 from plugins.spool import Spool
 from plugins.standing import Standing
 from plugins.versions import StatusAnswer, lacks
+from plugins.viewer_cache import ViewerCache
 from plugins.worklist import WorklistAnswer
 from zambezi import __version__, clock, disk, keys
 from zambezi.config import ConfigurationFaults
@@ -94,6 +95,7 @@ class Plugin:
             self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
             claims=Claims(shared / "claims") if several else None,
         )  # fmt: skip
+        self.viewer_cache = ViewerCache(configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir)
         self.commits_late = configuration.get("PostgreSQL", {}).get("EnableIndex") is True
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
@@ -125,6 +127,7 @@ class Plugin:
             self.stop()
         elif self.follower and change_type == orthanc.ChangeType.DELETED:
             self.follower.check_deleted(resource)
+            self.viewer_cache.deleted()
         elif self.follower and change_type == orthanc.ChangeType.NEW_INSTANCE:
             self.follower.wake()
             self.gather()
@@ -161,10 +164,12 @@ class Plugin:
         )  # fmt: skip
         self.follower.start()
         self.room.start()
+        self.viewer_cache.start()
 
     def stop(self) -> None:
         """Record what came until now, join the thread (Orthanc would hang without), let waiting readers go."""
         self.room.stop()
+        self.viewer_cache.stop()
         if self.follower:
             self.follower.stop()
         with self.journal.transaction() as transaction:

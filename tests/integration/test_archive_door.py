@@ -91,6 +91,26 @@ def test_the_first_view_is_in_the_journal_before_the_answer(archive: Archive) ->
     assert (viewed["who"], viewed["role"], viewed["kind"]) == ("ana", "radiologist", "session")
 
 
+def test_what_the_web_viewer_showed_is_gone_from_its_cache_when_it_is_deleted(archive: Archive) -> None:
+    gone, kept = image(), image()
+    archive.send(gone, kept)
+    shown, ids = token(archive), {}
+    for one in (gone, kept):
+        until(lambda one=one: archive.events("stored", sop_uid=one.SOPInstanceUID))
+        (ids[one.SOPInstanceUID],) = archive.as_service().find("Instance", {"SOPInstanceUID": one.SOPInstanceUID})
+
+    def look(one: Dataset) -> int:
+        return see(archive, f"/web-viewer/instances/jpeg95-{ids[one.SOPInstanceUID]}_0", shown)
+
+    assert (look(gone), look(kept)) == (200, 200)
+    cache = archive.environment.orthanc_dir / "viewer-cache"
+    assert [file for file in cache.glob("??/??/*") if file.is_file()]
+    archive.as_service("custody").request("DELETE", f"/instances/{ids[gone.SOPInstanceUID]}")
+    until(lambda: not [file for file in cache.glob("??/??/*") if file.is_file()])
+    # Its list of them is as it was: what isn't there is made anew, and what was deleted can't be.
+    assert (look(gone) == 200, look(kept)) == (False, 200)
+
+
 def test_a_narrow_token_opens_its_study_and_no_other(archive: Archive) -> None:
     mine, other = image(), image()
     archive.send(mine, other)
