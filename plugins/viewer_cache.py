@@ -1,54 +1,39 @@
-"""The Orthanc web viewer's cache: emptied when something leaves the archive, and at each start.
-
-The viewer keeps what it showed, names and pixels in clear, as files named by UUIDs, and forgets a series only when an
-image is added to it: what is deleted or corrected would go on lying there. Its list of them (cache.db) holds nothing
-but Orthanc's ids, and it makes anew what it doesn't find.
-"""
+"""What leaves the archive leaves the Orthanc web viewer's cache, too (zambezi.viewer_cache)."""
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from zambezi import viewer_cache
 
 log = logging.getLogger("zambezi.viewer_cache")
 
-#: Deletions come in rows: so long after the first, once for all of them ...
-GATHER_S = 1.0
-#: ... and again, for what a viewer had asked for before and was still being made.
-AGAIN_S = 30.0
+#: So long after the last deletion, for they come in rows, and a correction stores anew what it deletes ...
+GATHER_S = 4.0
+#: ... but not longer than this after the first; and once more for what was still being made for a viewer.
+LONGEST_S = 60.0
 JOIN_S = 5.0
-
-_CACHED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def empty(folder: Path) -> int:
-    """Take every cached file away; how many. The viewer's list stays: its process holds it open."""
-    count = 0
-    for file in folder.glob("??/??/*"):
-        if _CACHED.fullmatch(file.name) and file.is_file():
-            file.unlink(missing_ok=True)
-            count += 1
-    return count
 
 
 class ViewerCache:
-    """Empties the cache from a thread of its own; Orthanc's threads only say that something was deleted."""
+    """A thread of its own; Orthanc's threads only say that something was deleted."""
 
-    def __init__(self, folder: str | None, storage: Path) -> None:
-        self._folder = Path(folder) if folder else None
-        if self._folder and storage.resolve().is_relative_to(self._folder.resolve()):
-            log.error("WebViewer.CachePath holds the archive's own files: the viewer's cache is never emptied")
-            self._folder = None
+    def __init__(
+        self, folder: str | None, storage: Path, there: Callable[[list[str]], Collection[str]],
+    ) -> None:  # fmt: skip
+        """`there`: which of these Orthanc ids the archive has (asked from the thread)."""
+        self._folder = Path(folder) if folder and viewer_cache.is_apart(Path(folder), storage) else None
+        self._there = there
         self._asked = threading.Event()
-        self._ended = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="zambezi-viewer-cache", daemon=True)
 
     def start(self) -> None:
-        """What was shown before is not needed again: a crash may have come between a deletion and its emptying."""
         if self._folder:
-            self._asked.set()
             self._thread.start()
 
     def deleted(self) -> None:
@@ -56,28 +41,38 @@ class ViewerCache:
         self._asked.set()
 
     def stop(self) -> None:
-        self._ended.set()
+        self._ended = True
         self._asked.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
 
+    def forget(self) -> int:
+        """Take away what shows instances and series that the archive doesn't have; how many files."""
+        if self._folder is None:
+            return 0
+        shown = viewer_cache.listed(self._folder)
+        there = self._there(sorted(set(shown.values())))
+        return viewer_cache.forget(self._folder, [file for file, what in shown.items() if what not in there])
+
     def _run(self) -> None:
         again = False
-        while not self._ended.is_set():
-            asked = self._asked.wait(AGAIN_S if again else None)
-            self._ended.wait(GATHER_S)
-            self._asked.clear()
+        while not self._ended:
+            asked = self._asked.wait(LONGEST_S if again else None)
+            self._gather()
+            if self._ended:
+                return
             again = asked
-            self._empty()
+            try:
+                count = self.forget()
+            except Exception:  # edge of the thread: tried again, and at the next start all is taken away
+                again = True
+                log.exception("the viewer's cache could not be looked through")
+            else:
+                if count:
+                    log.info("%d files of what was deleted were taken out of the viewer's cache", count)
 
-    def _empty(self) -> None:
-        if self._folder is None:
-            return
-        try:
-            count = empty(self._folder)
-        except OSError as error:
-            log.warning("the viewer's cache could not be emptied: %s", error.strerror)
-            self._asked.set()
-        else:
-            if count:
-                log.info("the viewer's cache was emptied of %d files", count)
+    def _gather(self) -> None:
+        until = time.monotonic() + LONGEST_S
+        while self._asked.is_set() and not self._ended and time.monotonic() < until:
+            self._asked.clear()
+            self._asked.wait(GATHER_S)

@@ -95,7 +95,9 @@ class Plugin:
             self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
             claims=Claims(shared / "claims") if several else None,
         )  # fmt: skip
-        self.viewer_cache = ViewerCache(configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir)
+        self.viewer_cache = ViewerCache(
+            configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir, self.known
+        )
         self.commits_late = configuration.get("PostgreSQL", {}).get("EnableIndex") is True
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
@@ -116,6 +118,14 @@ class Plugin:
         rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
         try:
             peers.take(rest, wanted)
+        finally:
+            rest.close()
+
+    def known(self, orthanc_ids: list[str]) -> set[str]:
+        """Which of these resources Orthanc has."""
+        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        try:
+            return set(rest.contents(orthanc_ids))
         finally:
             rest.close()
 
