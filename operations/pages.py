@@ -77,7 +77,7 @@ def health() -> Any:
     found = status.look(parts.environment, parts.clock())
     return render_template(
         "health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES, kind_title=_title, alert_names=ALERTS,
-        roles=ROLES, levels=LEVELS, places=PLACES, at_rest=AT_REST,
+        roles=ROLES, levels=LEVELS, where=PLACES, at_rest=AT_REST,
         worded=lambda one: condition_messages.words(one, _language()),
     )  # fmt: skip
 
