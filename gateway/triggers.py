@@ -206,7 +206,8 @@ def _exam(session: Session, facts: dict[str, Any]) -> About | None:
     study = study_of(session, None, order)
     happened = Happened(
         "exam-changed", f"the exam is {state}", modalities=telling.modalities(study, order), state=state,
-        said_by=str(facts.get("who", "")),
+        # In the gateway's chain that is a peer; a person of the pages may be called like one.
+        said_by=str(facts.get("who", "")) if facts["journal"] == WRITER else "",
     )  # fmt: skip
     event = Event("exam-changed", clock.parse(facts["at"]), state=state, reason=str(facts.get("reason", "")))
     return About(happened, event, study, order)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from gateway.effects import Effects
 from gateway.triggers import Watcher
-from zambezi import audit, clock, deletions, leases, orders, outbox
+from zambezi import audit, chain, clock, deletions, leases, orders, outbox
 from zambezi.config import Configuration
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import AuditEntry, ChainHead, Delivery, ExceptionItem, Order, Study, TriggerCursor
@@ -131,6 +132,27 @@ def test_a_peer_is_not_told_what_it_said_itself_and_others_are(begun, now):
         ("his", "rule t0: the exam is scheduled"), ("lab", "rule t1: the exam is cancelled"),
         ("lab", "rule t1: the exam is scheduled"),
     ]  # fmt: skip
+
+
+def test_what_the_plugin_decided_is_made_as_it_was_decided_though_the_rule_is_gone(made, now):
+    own = {"Type": "ORM^O01", "Segments": ["ZDS|{study_uid}|{event}|{instances}|{order_status}"]}
+    settings = configuration(Templates={"own": own}).zambezi
+    facts = {
+        "rule": "here",
+        "on": "study-received",
+        "peer": "his",
+        "template": "own",
+        "because": "b",
+        "study_uid": "1.2",
+    }
+    entry = chain.seal("orthanc-x", 7, "", "hl7-triggered", now, facts)
+    with made.begin() as session:
+        a_study(session, now)
+        for _ in range(2):
+            Effects(session, settings, now).carry_out([entry])
+        (row,) = session.scalars(select(Delivery)).all()
+    assert (row.id, row.destination) == (outbox.delivery_id("orthanc-x", 7, "here", "his"), "his")
+    assert b"\rZDS|1.2|study-received|3|IP\r" in row.body
 
 
 def deliver(session, now, id: str, destination: str, kind: str = "dicom") -> leases.Lease:
