@@ -30,11 +30,14 @@ _POSTGRESQL = Path("/var/lib/postgresql")
 
 @dataclass(frozen=True)
 class Place:
-    """Something that lies somewhere: `what` is one of WORDS; `path` is empty where only `elsewhere` is known."""
+    """Something that lies somewhere: `what` is one of WORDS; `hint` is what a person should know besides.
+
+    `path` is None where it lies on another machine; `hint` says on which.
+    """
 
     what: str
     path: Path | None
-    elsewhere: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,10 @@ def places(
         for what, path in apart.items()
         if isinstance(path, str) and path and not Path(path).resolve().is_relative_to(home)
     ]
-    found += _database(environment)
+    found += _central(environment)
+    index = orthanc.get("PostgreSQL")
+    if isinstance(index, dict) and index.get("EnableIndex") is True:
+        found.append(_postgresql("index", str(index.get("Host") or "")))
     found.append(Place("configuration", environment.config_dir.resolve()))
     if environ.get("ZAMBEZI_TLS_KEY"):
         found.append(Place("certificate", Path(environ["ZAMBEZI_TLS_KEY"]).resolve()))
@@ -98,15 +104,18 @@ def places(
     return [*found, *_swap(root), *_keys(root)]
 
 
-def _database(environment: Environment) -> list[Place]:
+def _central(environment: Environment) -> list[Place]:
     scheme, _, file = environment.database_url.partition(":///")
     if scheme == "sqlite":
         path = Path(file).resolve()
         return [] if path.is_relative_to(environment.home.resolve()) else [Place("database", path)]
-    host = urlsplit(environment.database_url).hostname or ""
-    if host in ("", "localhost", "127.0.0.1", "::1"):
-        return [Place("database", _POSTGRESQL)]
-    return [Place("database", None, f"on {host}: look there")]
+    return [_postgresql("database", urlsplit(environment.database_url).hostname or "")]
+
+
+def _postgresql(what: str, host: str) -> Place:
+    if host in ("", "localhost", "127.0.0.1", "::1") or host.startswith("/"):
+        return Place(what, _POSTGRESQL, "if PostgreSQL's data_directory lies where Debian puts it")
+    return Place(what, None, f"on {host}: look there")
 
 
 def _swap(root: Path) -> list[Place]:
@@ -129,10 +138,8 @@ def look(wanted: Iterable[Place], root: Path = Path("/")) -> list[Found]:
     machine = _Machine(root)
     found = []
     for one in wanted:
-        if one.path is None:
-            found.append(Found(one.what, "", "unknown", one.elsewhere))
-        else:
-            found.append(Found(one.what, str(one.path), *machine.of_path(one.path)))
+        state, because = machine.of_path(one.path) if one.path else ("unknown", "")
+        found.append(Found(one.what, str(one.path or ""), state, "; ".join(filter(None, (because, one.hint)))))
     return found
 
 

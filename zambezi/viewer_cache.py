@@ -39,7 +39,8 @@ def listed(folder: Path) -> dict[str, str]:
     """File -> the Orthanc id of what it shows. sqlite3.Error where the list can't be read now.
 
     A copy is read, since the original is locked. Torn or late it may lack a file, but names none wrongly: a file's
-    name is never given twice.
+    name is never given twice. (In the viewer's own process, closing it ends the viewer's POSIX locks on it: they keep
+    nobody out, for no other process opens it.)
     """
     if not (folder / _LIST).exists():
         return {}

@@ -120,17 +120,17 @@ def test_swap_and_keys_are_looked_at_and_a_database_elsewhere_is_named(root: Pat
     )
     orthanc = {
         "StorageDirectory": "/raid/storage", "IndexDirectory": "/srv/zambezi/orthanc/index",
-        "WebViewer": {"CachePath": "/tmp/cache"},
+        "WebViewer": {"CachePath": "/tmp/cache"}, "PostgreSQL": {"EnableIndex": True, "Host": "localhost"},
     }  # fmt: skip
     found = encryption.look(encryption.places(environment, orthanc, {"ZAMBEZI_TLS_KEY": "/etc/front.key"}, root), root)
     told = [(one.what, one.path, one.state) for one in found if one.what != "temporary"]
     assert told == [
         ("data", "/srv/zambezi", "encrypted"), ("images", "/raid/storage", "plain"), ("viewer", "/tmp/cache", "memory"),
-        ("database", "", "unknown"), ("configuration", "/etc/z", "plain"), ("certificate", "/etc/front.key", "plain"),
-        ("swap", "/dev/dm-4", "encrypted"), ("swap", "/swapfile", "plain"), ("swap", "/dev/zram0", "memory"),
-        ("key", "/etc/keys/data", "plain"),
+        ("database", "", "unknown"), ("index", "/var/lib/postgresql", "plain"), ("configuration", "/etc/z", "plain"),
+        ("certificate", "/etc/front.key", "plain"), ("swap", "/dev/dm-4", "encrypted"), ("swap", "/swapfile", "plain"),
+        ("swap", "/dev/zram0", "memory"), ("key", "/etc/keys/data", "plain"),
     ]  # fmt: skip
-    assert encryption.complaint(found).startswith("not encrypted at rest: images (/raid/storage);")
+    assert "images (/raid/storage), Orthanc's index (/var/lib/postgresql); whoever takes" in encryption.complaint(found)
     said = encryption.lines(found)
     assert "! at rest: images /raid/storage: not encrypted (sda1; sdb)" in said
     assert "key that opens a volume /etc/keys/data: not encrypted (sda1)" in said[-1]
