@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import case, select, update
@@ -108,6 +108,7 @@ class Effects:
         self._settings = settings
         self._now = now
         self._salted = salted
+        self._messages = 0
 
     def carry_out(self, entries: Sequence[Sealed]) -> None:
         """Do what each entry calls for; one that can't be carried out waits for a person, the others go on."""
@@ -234,11 +235,14 @@ class Effects:
             template=facts.get("template"),
         )  # fmt: skip
         id = delivery_id(facts)
+        # Messages about one study go out in the order of their moments; in one batch each needs its own.
+        self._messages += 1
+        now = self._now + timedelta(microseconds=self._messages)
         event = telling.Event(facts["on"], clock.parse(facts["at"]))
-        body = telling.body(self._settings, rule, outbox.control_id(id), study, order, event, self._now)
+        body = telling.body(self._settings, rule, outbox.control_id(id), study, order, event, now)
         outbox.add(
             self._session, id=id, kind="hl7", rule=facts["rule"], destination=facts["peer"], because=facts["because"],
-            now=self._now, writer=WRITER, study_uid=facts["study_uid"], order_id=study.order_id, body=body,
+            now=now, writer=WRITER, study_uid=facts["study_uid"], order_id=study.order_id, body=body,
         )  # fmt: skip
 
     def _deleted(self, facts: dict[str, Any]) -> None:

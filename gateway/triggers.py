@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -64,6 +64,7 @@ class Watcher:
         self._settings = configuration.zambezi
         self._configuration = configuration.hash
         self._now = now
+        self._last = datetime.min.replace(tzinfo=UTC)
         wanted = {one.on for one in self._settings.hl7.triggers}
         self._events = sorted({event for on in wanted for event in EVENTS.get(on, ())})
 
@@ -128,8 +129,13 @@ class Watcher:
                 suggestion="Look at the trigger and its template in orthanc-config/; `zambezi hl7 try` shows it.",
             )  # fmt: skip
 
+    def _moment(self) -> datetime:
+        """Now, and later than the time before: messages about one exam go out in the order of their moments."""
+        self._last = max(self._now(), self._last + timedelta(microseconds=1))
+        return self._last
+
     def _tell(self, session: Session, entry: str, about: About) -> None:
-        now, order = self._now(), about.order
+        now, order = self._moment(), about.order
         study_uid = about.study.study_uid if about.study else order.study_uid if order else None
         for one in triggers.decide([about.happened], self._settings.hl7.triggers):
             name, peer = one.rule.name, one.rule.send_to

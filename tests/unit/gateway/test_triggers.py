@@ -155,6 +155,30 @@ def test_what_the_plugin_decided_is_made_as_it_was_decided_though_the_rule_is_go
     assert b"\rZDS|1.2|study-received|3|IP\r" in row.body
 
 
+def test_what_was_caught_up_at_once_goes_out_in_the_order_in_which_it_happened(made, now):
+    settings = configuration().zambezi
+    words = ("study-received", "study-completed", "study-updated")
+    entries = [
+        chain.seal(
+            "orthanc-x", n, "", "hl7-triggered", now,
+            {"rule": on, "on": on, "peer": "his", "message": "ORM^O01", "because": "b", "study_uid": "1.2"},
+        )
+        for n, on in enumerate(words, 1)
+    ]  # fmt: skip
+    with made.begin() as session:
+        a_study(session, now)
+        Effects(session, settings, now).carry_out(entries)
+    sent, later = [], now + timedelta(seconds=1)
+    for _ in words:
+        with made.begin() as session:
+            row, held = outbox.claim(
+                session, "hl7", now=later, owner="w", lease=timedelta(seconds=60), writer="gateway", destination="his"
+            )
+            sent.append(row.rule)
+            outbox.delivered(session, held, proof="", outcome="", now=later, writer="gateway")
+    assert tuple(sent) == words
+
+
 def deliver(session, now, id: str, destination: str, kind: str = "dicom") -> leases.Lease:
     outbox.add(
         session, id=id, kind=kind, rule="r", destination=destination, because="x", now=now, writer="gateway",
