@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import case, select, update
@@ -18,11 +18,22 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from gateway.unordered import note_unordered
-from zambezi import audit, causes, exceptions, holding, identifiers, orders, orthanc_ids, outbox, patients
+from zambezi import (
+    audit,
+    causes,
+    clock,
+    exceptions,
+    holding,
+    identifiers,
+    orders,
+    orthanc_ids,
+    outbox,
+    patients,
+    telling,
+)
 from zambezi.chain import Sealed
-from zambezi.config.settings import Zambezi
+from zambezi.config.settings import Hl7Trigger, Zambezi
 from zambezi.database.tables import Order, PerformedStep, Series, Study
-from zambezi.hl7 import build
 
 log = logging.getLogger("zambezi.effects")
 
@@ -72,9 +83,9 @@ def counted(entries: Iterable[dict[str, Any]]) -> dict[StudyKey, Counted]:
 
 
 def delivery_id(facts: dict[str, Any]) -> str:
-    """The id of the delivery that a `routed` or `hl7-triggered` entry calls for."""
+    """The id of the delivery that a `routed` or `hl7-triggered` entry calls for; `entry`: what gateway.triggers saw."""
     to = facts["destination"] if facts["event"] == "routed" else facts["peer"]
-    return outbox.delivery_id(facts["journal"], facts["seq"], facts["rule"], to)
+    return outbox.delivery_id(facts.get("entry") or f"{facts['journal']}/{facts['seq']}", facts["rule"], to)
 
 
 def _runs(told: Sequence[tuple[Sealed, dict[str, Any]]]) -> Iterable[Sequence[tuple[Sealed, dict[str, Any]]]]:
@@ -97,6 +108,7 @@ class Effects:
         self._settings = settings
         self._now = now
         self._salted = salted
+        self._messages = 0
 
     def carry_out(self, entries: Sequence[Sealed]) -> None:
         """Do what each entry calls for; one that can't be carried out waits for a person, the others go on."""
@@ -213,17 +225,24 @@ class Effects:
         )  # fmt: skip
 
     def _triggered(self, facts: dict[str, Any]) -> None:
-        peer = self._settings.hl7.peers.get(facts["peer"])
         study = self._study(facts["study_uid"])
-        if peer is None or study is None:
-            raise LookupError(f"no HL7 peer {facts['peer']} or no study to tell of")
+        if study is None:
+            raise LookupError("no study to tell of")
         order = self._session.get(Order, study.order_id) if study.order_id else None
+        # As it was decided: the rule may read otherwise by now, or be gone.
+        rule = Hl7Trigger(
+            name=facts["rule"], on=facts["on"], send_to=facts["peer"], message=facts.get("message"),
+            template=facts.get("template"),
+        )  # fmt: skip
         id = delivery_id(facts)
-        header = outbox.header_for(peer, self._settings.site, outbox.control_id(id), self._now)
+        # Messages about one study go out in the order of their moments; in one batch each needs its own.
+        self._messages += 1
+        now = self._now + timedelta(microseconds=self._messages)
+        event = telling.Event(facts["on"], clock.parse(facts["at"]))
+        body = telling.body(self._settings, rule, outbox.control_id(id), study, order, event, now)
         outbox.add(
             self._session, id=id, kind="hl7", rule=facts["rule"], destination=facts["peer"], because=facts["because"],
-            now=self._now, writer=WRITER, study_uid=facts["study_uid"], order_id=study.order_id,
-            body=build.images_there(header, outbox.exam_of(study, order, self._settings.site)),
+            now=now, writer=WRITER, study_uid=facts["study_uid"], order_id=study.order_id, body=body,
         )  # fmt: skip
 
     def _deleted(self, facts: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@
     nodes        of several nodes: who records, and what the others are brought (journal and pushes are one a node)
     dicom-out-*  deliveries of images, one thread a destination
     hl7-out-*    messages out, one thread a peer
+    triggers     HL7 messages about exams, deliveries and rejections
     hl7-in       the MLLP server
     modalities   MPPS and worklist
 
@@ -36,6 +37,7 @@ from gateway.hl7.server import MllpServer
 from gateway.journal import Follower
 from gateway.nodes import Nodes
 from gateway.pushes import Pushes
+from gateway.triggers import Watcher
 from zambezi import clock, config, keys, outbox
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.database import engine
@@ -124,6 +126,7 @@ class Gateway:
             self._threads.append(Repeated(f"pushes {name}".strip(), partial(_push, pushing), self.stop_asked))
         if self._nodes:
             self._threads.append(Repeated("nodes", self._nodes.round, self.stop_asked))
+        self._threads.append(Repeated("triggers", Watcher(sessions, configuration).round, self.stop_asked))
         self._threads += [
             DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, settings.site, owner, self.stop_asked)
             for name, destination in settings.destinations.items()

@@ -23,7 +23,7 @@ from types import FrameType
 
 from operations import recovery
 from operations.backup import standstill
-from zambezi import config, keys
+from zambezi import config, keys, viewer_cache
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.environment import REPOSITORY, Environment, EnvironmentFault
 
@@ -52,6 +52,7 @@ def main() -> None:
         if environment.nodes:
             folder = node_configuration(environment, configuration, os.environ)
         recovery.run(environment, keys.load(environment.keys_file), configuration, program, variables)
+        clear_viewer_cache(environment, configuration)
     except (ArchiveFault, EnvironmentFault, ConfigurationFaults, recovery.RecoveryFault) as fault:
         for line in str(fault).splitlines():
             log.error("%s", line)
@@ -91,6 +92,19 @@ def node_configuration(environment: Environment, configuration: Configuration, e
     file.touch(mode=0o600)
     file.write_text(json.dumps({**configuration.orthanc, **secrets, **apart}))
     return folder
+
+
+def clear_viewer_cache(environment: Environment, configuration: Configuration) -> None:
+    """What the web viewer kept is not needed again, and what was deleted meanwhile must not be found in it."""
+    section = configuration.orthanc.get("WebViewer", {})
+    shared = section.get("CachePath") if isinstance(section, dict) else None
+    path = environment.node_dir / "orthanc" / "viewer-cache" if environment.nodes else Path(str(shared or ""))
+    if not shared or not viewer_cache.is_apart(path, environment.storage_dir):
+        return
+    try:
+        viewer_cache.clear(path)
+    except OSError as error:
+        log.warning("the web viewer's cache could not be emptied: %s", error.strerror)
 
 
 def find_orthanc(environ: Mapping[str, str]) -> str:

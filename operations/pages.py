@@ -56,6 +56,16 @@ LEVELS = {
     "full": _("images are refused"),
     "spent": _("nothing is stored"),
 }
+#: Where patients' data and keys lie, and whether a stolen disk could be read (operations.encryption).
+PLACES = {
+    "data": _("data folder"), "images": _("images"), "index": _("index"), "viewer": _("web viewer's cache"),
+    "database": _("database"), "configuration": _("configuration"), "logs": _("system journal"), "swap": _("swap"),
+    "certificate": _("key of the front door's certificate"), "temporary": _("temporary files"),
+    "key": _("key that opens a volume"),
+}  # fmt: skip
+AT_REST = {
+    "encrypted": _("encrypted"), "plain": _("not encrypted"), "memory": _("in memory"), "unknown": _("unknown"),
+}  # fmt: skip
 ALERTS = {"webhook": _("to a program (webhook)"), "mail": _("by e-mail")}
 
 
@@ -67,7 +77,8 @@ def health() -> Any:
     found = status.look(parts.environment, parts.clock())
     return render_template(
         "health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES, kind_title=_title, alert_names=ALERTS,
-        roles=ROLES, levels=LEVELS, worded=lambda one: condition_messages.words(one, _language()),
+        roles=ROLES, levels=LEVELS, where=PLACES, at_rest=AT_REST,
+        worded=lambda one: condition_messages.words(one, _language()),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from operations import leftovers, preparing, readiness, supervision
+from operations import encryption, leftovers, preparing, readiness, supervision
 from zambezi import clock, users
 from zambezi.account import become_account
 from zambezi.config import Configuration
@@ -109,6 +109,10 @@ def say_where(environment: Environment, configuration: Configuration) -> None:
     aet = configuration.orthanc["DicomAet"]
     click.echo(f"  DICOM              port {ports.dicom}, AE title {aet}; worklist and MPPS also on {ports.mpps}")
     click.echo(f"  HL7                port {ports.mllp}")
+    found = encryption.look(encryption.places(environment, configuration.orthanc, os.environ))
+    complaint = encryption.complaint(found)
+    if complaint:
+        click.echo(f"  encryption         {complaint}")
 
 
 def first_administrator(session: Session, now: datetime) -> str | None:

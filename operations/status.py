@@ -22,6 +22,7 @@ from operations import (
     condition_file,
     condition_messages,
     conditions,
+    encryption,
     supervision,
     volumes,
 )
@@ -112,6 +113,8 @@ class Status:
     databases: dict[str, str] = field(default_factory=dict)  # central, index: on which engine
     backup: BackupState | None = None
     certificates: list[dict[str, Any]] = field(default_factory=list)
+    #: Where patients' data and keys lie, and whether that is encrypted at rest.
+    encryption: list[encryption.Found] = field(default_factory=list)
 
     @property
     def is_well(self) -> bool:
@@ -248,6 +251,7 @@ def look(environment: Environment, now: datetime) -> Status:
             {"what": one.what, "names": one.names, "until": clock.text(one.until), "days": one.days_left(now)}
             for one in held
         ],
+        encryption.look(encryption.places(environment, loaded.orthanc if loaded else {}, os.environ)),
     )
 
 
@@ -357,6 +361,7 @@ def lines(found: Status) -> list[str]:
         for one in found.exceptions
     ]
     out += [f"{' ' if one.is_well else '!'} {one.line}" for one in found.volumes]
+    out += encryption.lines(found.encryption)
     out += [f"! {_condition(one)}" for one in found.conditions]
     if found.backup:
         out += backup_lines(found.backup)

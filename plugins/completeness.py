@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from plugins import routing, triggers
+from plugins import routing
 from plugins.journal import Journal, Transaction
 from plugins.routing import Candidate
 from plugins.rules import Rules
-from zambezi import clock
+from zambezi import clock, triggers
 
 
 class Completeness:
@@ -88,11 +88,9 @@ class Completeness:
                 "INSERT INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",
                 [(one.orthanc_id, route.rule, route.destination) for one in route.instances],
             )
-        for one in triggers.on_study_completed(cause, generation, rules.zambezi.hl7.triggers):
-            transaction.append(
-                "hl7-triggered", now, **common, rule=one.rule, on=one.on, peer=one.peer, message=one.message,
-                because=one.because,
-            )  # fmt: skip
+        happened = triggers.completed(cause, generation, {one.modality for one in candidates})
+        for one in triggers.decide(happened, rules.zambezi.hl7.triggers):
+            transaction.append("hl7-triggered", now, **common, **one.told)
 
     def explain(self, study_uid: str) -> dict[str, Any] | None:
         """What the rules in force say of a study; None if it isn't recorded."""

@@ -15,7 +15,7 @@ from typing import Any
 from plugins.facts import Change, Instance
 from plugins.journal import Journal, Transaction
 from plugins.rules import Rules
-from zambezi import clock
+from zambezi import clock, triggers
 from zambezi.causes import CORRECTION, RESTORE, Because
 
 #: So many places are kept to which following can go back.
@@ -213,6 +213,7 @@ class Recorder:
                 told = dict(study_facts(study))
                 told["issuer"] = told["issuer"] or self._rules.now.zambezi.site.issuer
                 transaction.append("study-began", now, **told, cause=one.cause, reference=one.reference or None)
+                self._trigger(transaction, one, now)
                 transaction.execute(
                     "INSERT INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)", (study, one.study_uid)
                 )
@@ -237,6 +238,14 @@ class Recorder:
             " DO UPDATE SET last_at = excluded.last_at",
             [(study, cause, clock.text(now)) for study, cause in {(o.study_orthanc_id, o.cause) for _, o in fresh}],
         )
+
+    def _trigger(self, transaction: Transaction, first: Instance, now: datetime) -> None:
+        """The HL7 triggers that the first image of a study sets off."""
+        rules = self._rules.now
+        for one in triggers.decide([triggers.received(first.cause, first.modality)], rules.zambezi.hl7.triggers):
+            transaction.append(
+                "hl7-triggered", now, study_uid=first.study_uid, cause=first.cause, configuration=rules.hash, **one.told
+            )
 
     def _tell_second_copies(self, transaction: Transaction, fresh: Sequence[Instance], now: datetime) -> None:
         """Instances that are in the archive under another patient, study or series, too: Orthanc has both now.

@@ -42,6 +42,7 @@ from plugins.rules import Rules
 from plugins.spool import Spool
 from plugins.standing import Standing
 from plugins.versions import StatusAnswer, lacks
+from plugins.viewer_cache import ViewerCache
 from plugins.worklist import WorklistAnswer
 from zambezi import __version__, clock, disk, keys
 from zambezi.config import ConfigurationFaults
@@ -94,6 +95,9 @@ class Plugin:
             self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
             claims=Claims(shared / "claims") if several else None,
         )  # fmt: skip
+        self.viewer_cache = ViewerCache(
+            configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir, self.known
+        )
         self.commits_late = configuration.get("PostgreSQL", {}).get("EnableIndex") is True
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
@@ -117,6 +121,14 @@ class Plugin:
         finally:
             rest.close()
 
+    def known(self, orthanc_ids: list[str]) -> set[str]:
+        """Which of these resources Orthanc has."""
+        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        try:
+            return set(rest.contents(orthanc_ids))
+        finally:
+            rest.close()
+
     def on_change(self, change_type: int, _level: int, resource: str) -> None:
         """Notification: Orthanc started, stops, or something in it changed."""
         if change_type == orthanc.ChangeType.ORTHANC_STARTED:
@@ -125,6 +137,7 @@ class Plugin:
             self.stop()
         elif self.follower and change_type == orthanc.ChangeType.DELETED:
             self.follower.check_deleted(resource)
+            self.viewer_cache.deleted()
         elif self.follower and change_type == orthanc.ChangeType.NEW_INSTANCE:
             self.follower.wake()
             self.gather()
@@ -161,10 +174,12 @@ class Plugin:
         )  # fmt: skip
         self.follower.start()
         self.room.start()
+        self.viewer_cache.start()
 
     def stop(self) -> None:
         """Record what came until now, join the thread (Orthanc would hang without), let waiting readers go."""
         self.room.stop()
+        self.viewer_cache.stop()
         if self.follower:
             self.follower.stop()
         with self.journal.transaction() as transaction:

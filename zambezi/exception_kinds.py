@@ -164,6 +164,18 @@ KINDS: dict[str, Kind] = {
             "A entrada em si está guardada. Veja o estudo e o registo do gateway.",
         ),
     ),
+    "trigger-failed": Kind(
+        Words(
+            "HL7 message not made",
+            "No message could be made of entry {place} ({event}) of the chain {source}, though a trigger asks for one.",
+            "Look at the trigger and its template in orthanc-config/; `zambezi hl7 try` shows what it would send.",
+        ),
+        Words(
+            "Mensagem HL7 não feita",
+            "Não se pôde fazer a mensagem da entrada {place} ({event}) da cadeia {source}, embora uma regra a peça.",
+            "Veja a regra e o seu modelo em orthanc-config/; `zambezi hl7 try` mostra o que seria enviado.",
+        ),
+    ),
     "patient-mismatch": Kind(
         Words(
             "Images of another patient",

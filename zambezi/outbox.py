@@ -15,22 +15,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 
-from zambezi import audit, breakers, causes, clock, exceptions, leases, retries
-from zambezi.config.settings import Hl7Peer, Site, Zambezi
+from zambezi import audit, breakers, causes, clock, exceptions, leases, retries, telling, triggers
+from zambezi.config.settings import Zambezi
 from zambezi.database.tables import Delivery, ExceptionItem, Order, Report, Study
-from zambezi.hl7 import build
 from zambezi.leases import Lease
 from zambezi.retries import Decision, ErrorClass, Policy
 
 #: States in which nobody works on a delivery and nothing more will happen by itself.
 AT_REST = ("delivered", "parked", "cancelled")
-
-#: Sections of a report: column of Report, LOINC code and name (OBX-3 of an ORU^R01).
-SECTIONS = (
-    ("technique", "55111-9", "Current imaging procedure descriptions"),
-    ("findings", "59776-5", "Procedure findings"),
-    ("impression", "19005-8", "Radiology imaging study impression"),
-)
 
 
 def delivery_id(*cause: object) -> str:
@@ -183,7 +175,7 @@ def resume(session: Session, name: str, *, now: datetime, writer: str, who: str)
 
 
 def report_signed(session: Session, report: Report, now: datetime, settings: Zambezi, writer: str = "ris") -> list[str]:
-    """Put the ORU^R01 of a report that is being signed into the outbox, for each trigger On report-signed.
+    """Put the messages of a report that is being signed into the outbox, for each trigger On report-signed.
 
     Call it in the transaction that signs, when text, signer, version and PDF are in the row. Where the report
     belongs to an order, every such trigger acts, for somebody asked for it; without one, those do
@@ -191,63 +183,23 @@ def report_signed(session: Session, report: Report, now: datetime, settings: Zam
     """
     order = session.get(Order, report.order_id) if report.order_id else None
     study = session.scalars(select(Study).where(Study.study_uid == report.study_uid)).first()
-    exam = exam_of(study, order, settings.site) if study or order else None
+    if study is None and order is None:
+        return []
+    words = f"version {report.version} of the report was signed"
+    cause = "" if order else study.cause if study else causes.MODALITY
+    happened = triggers.Happened("report-signed", words, cause, telling.modalities(study, order))
+    event = telling.Event("report-signed", now, report=report)
     made = []
-    for trigger in settings.hl7.triggers:
-        cause = study.cause if study else "modality"
-        if (
-            trigger.on != "report-signed"
-            or exam is None
-            or (order is None and not causes.covers(trigger.causes, cause))
-        ):
-            continue
-        id = delivery_id("report", report.study_uid, report.version, trigger.name, trigger.send_to)
-        header = header_for(settings.hl7.peers[trigger.send_to], settings.site, control_id(id), now)
-        body = build.report(header, exam, _signed(report, trigger.pdf))
-        because = f"version {report.version} of the report was signed; trigger {trigger.name}"
+    for one in triggers.decide([happened], settings.hl7.triggers):
+        name, peer = one.rule.name, one.rule.send_to
+        id = delivery_id("report", report.study_uid, report.version, name, peer)
+        body = telling.body(settings, one.rule, control_id(id), study, order, event, now)
         if add(
-            session, id=id, kind="hl7", rule=trigger.name, destination=trigger.send_to, because=because, now=now,
+            session, id=id, kind="hl7", rule=name, destination=peer, because=one.because, now=now,
             writer=writer, study_uid=report.study_uid, order_id=report.order_id, body=body,
         ):  # fmt: skip
             made.append(id)
     return made
-
-
-def header_for(peer: Hl7Peer, site: Site, control: str, now: datetime) -> build.Header:
-    """MSH of a message to this peer."""
-    return build.Header(
-        receiving_application=peer.application, receiving_facility=peer.facility, control_id=control, at=now,
-        zone=site.zone, version=peer.hl7_version, encoding=peer.encoding, sending_facility=site.name,
-    )  # fmt: skip
-
-
-def exam_of(study: Study | None, order: Order | None, site: Site) -> build.Exam:
-    """What a message says of an exam: the order's words where there is an order, else the images' own."""
-    if order is not None:
-        patient = order.patient
-        return build.Exam(
-            patient.patient_id, patient.issuer, patient.family_name, patient.given_name, patient.birth_date or "",
-            patient.sex or "", order.placer_number or "", order.filler_number or "", order.accession_number,
-            study.study_uid if study else order.study_uid, order.procedure_id, order.step_id, order.procedure_code,
-            order.procedure_text, order.modality, clock.parse(study.first_at) if study else None,
-        )  # fmt: skip
-    if study is None:
-        raise ValueError("a message needs a study or an order to be about")
-    family, _, given = study.patient_name.partition("^")
-    return build.Exam(
-        study.patient_id, site.issuer, family, given.replace("^", " ").strip(), study.birth_date, study.sex, "",
-        study.accession_number, study.accession_number, study.study_uid, procedure_text=study.description,
-        modality=study.modalities.split("\\")[0], observed_at=clock.parse(study.first_at),
-    )  # fmt: skip
-
-
-def _signed(report: Report, with_pdf: bool) -> build.SignedReport:
-    if report.signed_at is None or report.signed_by is None:
-        raise ValueError(f"version {report.version} of the report on {report.study_uid} is not signed")
-    sections = tuple((code, name, str(getattr(report, column))) for column, code, name in SECTIONS)
-    return build.SignedReport(
-        sections, clock.parse(report.signed_at), report.signed_by, report.version > 1, report.pdf if with_pdf else None
-    )
 
 
 def _decide(

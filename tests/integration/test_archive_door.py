@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from tests.integration.archive_fixture import Archive, image, until
+from zambezi import viewer_cache
 from zambezi.access import tokens
 
 PATHS = (
@@ -89,6 +90,35 @@ def test_the_first_view_is_in_the_journal_before_the_answer(archive: Archive) ->
     assert len(archive.events("viewed", study_uid=study)) == 1, "once a session"
     (viewed,) = archive.events("viewed", study_uid=study)
     assert (viewed["who"], viewed["role"], viewed["kind"]) == ("ana", "radiologist", "session")
+
+
+def test_what_the_web_viewer_showed_is_gone_from_its_cache_when_it_is_deleted(archive: Archive) -> None:
+    gone, kept = image(), image()
+    archive.send(gone, kept)
+    shown, ids = token(archive), {}
+    for one in (gone, kept):
+        until(lambda one=one: archive.events("stored", sop_uid=one.SOPInstanceUID))
+        (ids[one.SOPInstanceUID],) = archive.as_service().find("Instance", {"SOPInstanceUID": one.SOPInstanceUID})
+
+    def look(one: Dataset) -> int:
+        return see(archive, f"/web-viewer/instances/jpeg95-{ids[one.SOPInstanceUID]}_0", shown)
+
+    def cached() -> set[str]:
+        """What the files in the cache show, by Orthanc's ids."""
+        folder = archive.environment.orthanc_dir / "viewer-cache"
+        there = {file.name for file in folder.glob("??/??/*")}
+        return {what for file, what in viewer_cache.listed(folder).items() if file in there}
+
+    assert (look(gone), look(kept)) == (200, 200)
+    assert cached() >= set(ids.values())
+    archive.as_service("custody").request("DELETE", f"/instances/{ids[gone.SOPInstanceUID]}")
+    until(lambda: ids[gone.SOPInstanceUID] not in cached())
+    assert (look(gone) == 200, look(kept)) == (False, 200)
+    assert ids[kept.SOPInstanceUID] in cached()
+    archive.stop()
+    archive.start()
+    assert cached() == set()
+    assert look(kept) == 200
 
 
 def test_a_narrow_token_opens_its_study_and_no_other(archive: Archive) -> None:

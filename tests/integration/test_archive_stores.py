@@ -20,7 +20,12 @@ RULES = {
     "Routing": [{"Name": "ct-to-pacs2", "When": {"Modality": ["CT"]}, "SendTo": ["PACS2"]}],
     "Hl7": {
         "Peers": {"HIS": {"Application": "HIS", "Facility": "H", "Host": "127.0.0.1", "Port": 2600}},
-        "Triggers": [{"Name": "tell-his", "On": "study-completed", "SendTo": "HIS", "Message": "ORM^O01"}],
+        "Triggers": [
+            {"Name": "tell-his", "On": "study-completed", "SendTo": "HIS", "Message": "ORM^O01"},
+            {"Name": "here", "On": "study-received", "SendTo": "HIS", "Template": "own"},
+            {"Name": "late", "On": "study-updated", "SendTo": "HIS", "Message": "ORU^R01"},
+        ],
+        "Templates": {"own": {"Type": "ORM^O01", "Segments": ["ZDS|{study_uid}"]}},
     },
 }
 
@@ -67,7 +72,11 @@ def test_a_late_image_makes_the_next_generation_with_itself_alone(archive: Archi
     assert {one[2] for one in routes[0]["instances"]} == {first.SOPInstanceUID, second.SOPInstanceUID}
     assert [one[2] for one in routes[1]["instances"]] == [late.SOPInstanceUID]
     assert "Modality is CT" in routes[0]["because"]
-    assert [e["generation"] for e in archive.events("hl7-triggered", study_uid=study)] == [1, 2]
+    triggered = archive.events("hl7-triggered", study_uid=study)
+    assert [(e["rule"], e.get("generation"), e.get("message"), e.get("template")) for e in triggered] == [
+        ("here", None, None, "own"), ("tell-his", 1, "ORM^O01", None), ("tell-his", 2, "ORM^O01", None),
+        ("late", 2, "ORU^R01", None),
+    ]  # fmt: skip
 
 
 def test_explain_answers_from_the_rules_in_force(archive: Archive) -> None:

@@ -12,6 +12,7 @@ from tests import invariants, killing
 from tests.senders import Sender, small_study
 from zambezi import clock
 from zambezi.database.tables import Deletion, ExceptionItem, Study
+from zambezi.hl7.read import Reading, read
 
 
 def files_of(hospital: Hospital, study_uid: str) -> dict[str, bytes]:
@@ -53,9 +54,20 @@ def test_two_people_delete_a_study_and_it_comes_back(hospital: Hospital):
 
     killing.kill(hospital, "operations")
     killing.kill(hospital, "orthanc")
+    killing.kill(hospital, "gateway")
     invariants.eventually("deleted", lambda: not_yet("done"))
     assert files_of(hospital, study_uid) == {}
     assert "5 imagens deste estudo saíram do arquivo" in second.page(f"/studies/{study_uid}")
+
+    def his_was_told() -> list[Reading]:
+        files = list(hospital.neighbours.his_inbox.glob("*.hl7"))
+        return [one for one in (read(file.read_bytes()) for file in files) if one.get("OBX-5") == study_uid]
+
+    invariants.eventually("told", lambda: "" if his_was_told() else "the HIS doesn't know of the rejection")
+    (told,) = his_was_told()
+    assert [told.get(path) for path in ("MSH-9.1", "OBX-11", "NTE-3")] == [
+        "ORU", "D", "study-rejected: Rejected for Quality Reasons: movement",
+    ]  # fmt: skip
 
     first.submit(f"/deletions/{number}", "/restore", reason="it was right after all")
     killing.kill(hospital, "operations")

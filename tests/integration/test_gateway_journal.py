@@ -12,8 +12,19 @@ from typing import Any
 from gateway.hl7.mllp import Framer, frame
 from tests.gateway_alone import Alone, a_gateway, eventually, free_port
 from tests.unit.hl7.messages import ORM
-from zambezi import audit, chain, clock
-from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Generation, Held, Order, Series, Study
+from zambezi import audit, chain, clock, orders
+from zambezi.config.settings import Site
+from zambezi.database.tables import (
+    AuditEntry,
+    Delivery,
+    ExceptionItem,
+    Generation,
+    Held,
+    Order,
+    Series,
+    Study,
+    TriggerCursor,
+)
 from zambezi.hl7.read import Reading, read
 
 UID = "1.2.840.1.7"
@@ -309,6 +320,33 @@ def test_an_acknowledgement_of_another_message_is_none(tmp_path: Path):
         began(alone)
         triggered(alone)
         eventually(lambda: [d for d in alone.all(Delivery) if d.state == "parked"])
+
+
+def test_what_happens_to_exams_is_told_once_through_any_kill_of_the_gateway(tmp_path: Path):
+    peer = Peer(free_port())
+    told = settings(peer, RetrySeconds=0.1)
+    told["Hl7"]["Triggers"] = [{"Name": "exams", "On": "exam-changed", "SendTo": "his", "Message": "ORM^O01"}]
+    with a_gateway(tmp_path, told, start=False) as alone, peer.listening():
+        alone.start()
+        eventually(lambda: alone.all(TriggerCursor))
+        with alone.sessions.begin() as session:
+            who = {"patient_id": "1", "issuer": "HIS", "family_name": "X", "now": clock.now(), "writer": "ris"}
+            order = orders.place_order(
+                session, orders.register_patient(session, **who), orders.NewOrder(scheduled_at=clock.now()),
+                now=clock.now(), site=Site(), writer="ris",
+            )  # fmt: skip
+        for event, status in ((1, "arrived"), (2, "in-progress"), (4, "completed")):
+            alone.die_at(event)  # commits of every thread count: the death comes at another step of it each time
+            with alone.sessions.begin() as session:
+                orders.set_status(
+                    session, session.get_one(Order, order.id), status, now=clock.now(), writer="ris", reason="test"
+                )
+            alone.wait_for_death()
+            alone.start()
+        eventually(lambda: alone.count(Delivery, Delivery.state == "delivered") == 4)
+        once = {message.control_id: message.get("ORC-5") for message in peer.got}
+        assert sorted(once.values()) == ["CM", "IP", "IP", "SC"]
+        assert alone.count(AuditEntry, AuditEntry.event == "hl7-triggered") == 4
 
 
 def test_the_plugin_is_brought_up_to_date_after_it_lost_its_copies(tmp_path: Path):

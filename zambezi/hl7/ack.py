@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from zambezi.hl7.build import escape
 from zambezi.hl7.read import Reading
+from zambezi.hl7.text import escape
 
 #: HL7 table 0357, as far as we use it.
 ERRORS = {

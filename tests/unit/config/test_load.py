@@ -98,6 +98,31 @@ def test_names_that_point_nowhere_are_told_each_at_its_path(folder: Path):
     ]
 
 
+def test_a_trigger_names_a_peer_that_listens_a_destination_and_a_template_whose_segments_make_sense(folder: Path):
+    his = {"Application": "HIS"}
+    trigger = {
+        "Name": "t",
+        "On": "study-delivered",
+        "SendTo": "his",
+        "Template": "lost",
+        "When": {"Destination": ["B"]},
+    }
+    zambezi(folder, {"Hl7": {"Peers": {"his": his}, "Triggers": [trigger]}})
+    assert faults(folder) == [
+        "30-zambezi.json: Zambezi.Hl7.Triggers[0].SendTo: his has no Host, so it gets no messages",
+        '30-zambezi.json: Zambezi.Hl7.Triggers[0].Template: no template "lost" (known: none)',
+        '30-zambezi.json: Zambezi.Hl7.Triggers[0].When.Destination: no destination "B" (known: none)',
+    ]
+    zambezi(
+        folder,
+        {"Hl7": {"Templates": {"own": {"Type": "ORM^O01", "Segments": ["PID|{patient_id}", "ORC|{acession_number}"]}}}},
+    )
+    assert faults(folder) == [
+        "30-zambezi.json: Zambezi.Hl7.Templates.own.Segments[1]: no placeholder {acession_number} "
+        "(nearest: accession_number)"
+    ]
+
+
 def test_a_destination_must_be_a_dicom_peer(folder: Path):
     zambezi(folder, {"Destinations": {"FAR": {}}})
     assert faults(folder) == [

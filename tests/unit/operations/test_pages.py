@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from operations import condition_file
+from operations import condition_file, encryption
 from operations.conditions import Condition, Going
 from ris_service.app import create_app
 from tests.unit.ris_service.seeding import OURS, seeded
@@ -36,6 +36,8 @@ from zambezi.disk import GIGABYTE, Volume
                 "imagens, índice",
                 "Um equipamento está calado",
                 "US1 nada enviou",
+                "Cifra em repouso",
+                "não cifrado",
             ),
         ),
         (
@@ -51,6 +53,8 @@ from zambezi.disk import GIGABYTE, Volume
                 "images, index",
                 "A modality is silent",
                 "US1 sent nothing",
+                "Encryption at rest",
+                "not encrypted",
             ),
         ),
     ],
@@ -60,6 +64,7 @@ def test_the_health_page_counts_what_waits_and_says_which_channel_fails(
 ):
     full = Volume(("images", "index"), 100 * GIGABYTE, 3 * GIGABYTE // 2)
     monkeypatch.setattr(disk, "measure", lambda _: [full])
+    monkeypatch.setattr(encryption, "look", lambda _: [encryption.Found("data", "/srv/z", "plain", "sda1")])
     made = seeded(tmp_path / "home")
     with made.sessions.begin() as session:
         for days in (1, 3):

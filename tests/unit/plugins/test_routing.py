@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from plugins.routing import PART, Candidate, Decided, decide, explain
-from plugins.triggers import on_study_completed
 from zambezi.config import Zambezi
 
 
@@ -80,19 +79,3 @@ def test_explain_says_what_is_taken_what_is_left_and_why() -> None:
         "the cause is migration, the rule acts on modality": 1,
     }
     assert told["routed"] == {"B": 1}
-
-
-def test_triggers_tell_their_peer_once_a_generation() -> None:
-    config = rules(
-        Hl7={
-            "Peers": {"HIS": {"Application": "HIS", "Facility": "H", "Host": "127.0.0.1", "Port": 2600}},
-            "Triggers": [
-                {"Name": "t", "On": "study-completed", "SendTo": "HIS", "Message": "ORM^O01"},
-                {"Name": "s", "On": "report-signed", "SendTo": "HIS", "Message": "ORU^R01"},
-            ],
-        }
-    )
-    (told,) = on_study_completed("modality", 2, config.hl7.triggers)
-    assert (told.rule, told.peer, told.message) == ("t", "HIS", "ORM^O01")
-    assert "generation 2" in told.because
-    assert on_study_completed("migration", 1, config.hl7.triggers) == []

@@ -13,13 +13,14 @@ from zambezi.config.settings.alerts import (
     MailAddress,
     Watermark,
 )
-from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer, Hl7Trigger
+from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
 from zambezi.config.settings.modalities import DicomTls, Fingerprint, Station, Worklist
 from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, When
 from zambezi.config.settings.section import Name, NamesUnknown, Section, Window
 from zambezi.config.settings.site import Session, Site
+from zambezi.config.settings.triggers import Hl7Template, Hl7Trigger, TriggerWhen
 from zambezi.config.settings.zambezi import Zambezi
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Hl7",
     "Hl7Fields",
     "Hl7Peer",
+    "Hl7Template",
     "Hl7Trigger",
     "Hold",
     "MailAddress",
@@ -50,6 +52,7 @@ __all__ = [
     "Session",
     "Site",
     "Station",
+    "TriggerWhen",
     "Watermark",
     "When",
     "Window",

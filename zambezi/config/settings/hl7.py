@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from zambezi.config.settings.routing import Cause
 from zambezi.config.settings.section import Name, Section, Window
+from zambezi.config.settings.triggers import Hl7Template, Hl7Trigger
 from zambezi.retries import Policy
 
 
@@ -56,28 +56,12 @@ class Hl7Peer(Section):
         )  # fmt: skip
 
 
-class Hl7Trigger(Section):
-    name: Name = Field(description="The rule's name; it stands in the reason of every message.")
-    on: Literal["study-completed", "report-signed"] = Field(description="What must have happened.")
-    causes: tuple[Cause, ...] = Field(
-        ("modality",),
-        description="Stores of which cause it acts on; `ourselves`: report, correction, restore.",
-    )
-    send_to: Name = Field(description="A name from Hl7.Peers.")
-    message: Literal["ORM^O01", "ORU^R01"] = Field(description="ORM^O01: images are there. ORU^R01: the report.")
-    pdf: bool = Field(True, description="ORU^R01 carries the report as PDF, too (OBX of type ED).")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        fitting = {"study-completed": "ORM^O01", "report-signed": "ORU^R01"}[self.on]
-        if self.message != fitting:
-            raise ValueError(f"On {self.on} goes with Message {fitting}")
-        return self
-
-
 class Hl7(Section):
     maximum_message_megabytes: float = Field(16, gt=0, le=64, description="A larger message is refused.")
     maximum_connections: int = Field(64, ge=1, le=1000, description="More at once are refused.")
     idle_seconds: float = Field(300, ge=1, le=86400, description="A connection that is silent for so long is closed.")
     peers: dict[Name, Hl7Peer] = Field(default_factory=dict, description="HIS, EMR ..., by a name of ours.")
     triggers: tuple[Hl7Trigger, ...] = Field((), description="Which peer is told what, and when.")
+    templates: dict[Name, Hl7Template] = Field(
+        default_factory=dict, description="Messages of your own, for triggers that name them."
+    )

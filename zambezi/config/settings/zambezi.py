@@ -48,6 +48,16 @@ class Zambezi(Section):
             if trigger.send_to not in self.hl7.peers:
                 known = ", ".join(sorted(self.hl7.peers)) or "none"
                 faults.append((f"Hl7.Triggers[{n}].SendTo", f'no HL7 peer "{trigger.send_to}" (known: {known})'))
+            elif not self.hl7.peers[trigger.send_to].host:
+                faults.append((f"Hl7.Triggers[{n}].SendTo", f"{trigger.send_to} has no Host, so it gets no messages"))
+            if trigger.template and trigger.template not in self.hl7.templates:
+                known = ", ".join(sorted(self.hl7.templates)) or "none"
+                faults.append((f"Hl7.Triggers[{n}].Template", f'no template "{trigger.template}" (known: {known})'))
+            for name in trigger.when.destination:
+                if name not in self.destinations:
+                    known = ", ".join(sorted(self.destinations)) or "none"
+                    what = f'no destination "{name}" (known: {known})'
+                    faults.append((f"Hl7.Triggers[{n}].When.Destination", what))
         named = [(f"Routing[{n}].Name", route.name) for n, route in enumerate(self.routing)]
         named += [(f"Hl7.Triggers[{n}].Name", trigger.name) for n, trigger in enumerate(self.hl7.triggers)]
         first: dict[str, str] = {}

@@ -30,6 +30,7 @@ from zambezi.database.tables.queues import (
     Message,
 )
 from zambezi.database.tables.reports import Report
+from zambezi.database.tables.triggers import TriggerCursor
 
 __all__ = [
     "AlertChannel",
@@ -68,6 +69,7 @@ __all__ = [
     "Revocation",
     "Series",
     "Study",
+    "TriggerCursor",
     "Uid",
     "User",
 ]
