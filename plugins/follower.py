@@ -57,6 +57,7 @@ class Archive(Protocol):
     def instance_count(self) -> int: ...
     def issuer(self, orthanc_id: str) -> str: ...
     def sha256(self, orthanc_id: str) -> str | None: ...
+    def tags(self, orthanc_id: str) -> dict[str, Any]: ...
 
 
 class Follower:
@@ -153,6 +154,7 @@ class Follower:
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
+        is_prepared = self._completeness.prepare(self._archive.tags, now) if done else True
         if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
                 self._recorder.record(transaction, new, instances, now, self._studies(issuers))
@@ -169,7 +171,7 @@ class Follower:
         if done and not self._compared:
             self._compare(now)
         self._noted.record(now)
-        return not done
+        return not done or not is_prepared
 
     def _late(self, cursor: Change, is_busy: bool) -> list[Change]:
         """New instances whose rows were committed behind the cursor after it had passed their numbers."""

@@ -63,6 +63,14 @@ class OrthancRest:
         found = self.get(f"/instances/{orthanc_id}/simplified-tags")
         return str(found.get("IssuerOfPatientID", "")).strip()
 
+    def tags(self, orthanc_id: str) -> dict[str, Any]:
+        """The header of an instance, by tag (`0008,0060`); empty where it is gone, or can't be read."""
+        try:
+            found: dict[str, Any] = self.get(f"/instances/{orthanc_id}/tags?short")
+        except RestRefused:
+            return {}
+        return found
+
     def sha256(self, orthanc_id: str) -> str | None:
         """The digest of an instance's file, as it is stored; None where it is gone."""
         try:

@@ -17,9 +17,10 @@ from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer, Hl7Trigger
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
 from zambezi.config.settings.modalities import DicomTls, Fingerprint, Station, Worklist
-from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, When
+from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, Signal
 from zambezi.config.settings.section import Name, NamesUnknown, Section, Window
 from zambezi.config.settings.site import Session, Site
+from zambezi.config.settings.when import Test, When
 from zambezi.config.settings.zambezi import Zambezi
 
 __all__ = [
@@ -48,8 +49,10 @@ __all__ = [
     "Route",
     "Section",
     "Session",
+    "Signal",
     "Site",
     "Station",
+    "Test",
     "Watermark",
     "When",
     "Window",

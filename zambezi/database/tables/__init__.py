@@ -29,6 +29,7 @@ from zambezi.database.tables.queues import (
     ExceptionRule,
     Message,
 )
+from zambezi.database.tables.ready import ReadySign
 from zambezi.database.tables.reports import Report
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Patient",
     "PerformedStep",
     "ProcessState",
+    "ReadySign",
     "Report",
     "Revocation",
     "Series",
