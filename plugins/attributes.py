@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from plugins.conditions import values
 from plugins.routing import Candidate
@@ -18,12 +18,17 @@ from zambezi import attributes
 #: Instances whose attributes are kept; a study is seldom larger.
 KEPT = 50_000
 
-#: How the header of an instance is read: by its Orthanc id, tags as `0008,0060`.
-Read = Callable[[str], Mapping[str, Any]]
 Values = Mapping[str, tuple[str, ...]]
 
 #: What the journal's own table has of every instance.
 RECORDED = frozenset({"Modality", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"})
+
+
+class Reader(Protocol):
+    """What reading needs of Orthanc (plugins.orthanc_rest)."""
+
+    def tags(self, orthanc_id: str) -> dict[str, Any]: ...
+    def studies_of(self, patient_id: str) -> list[str]: ...
 
 
 class Attributes:
@@ -33,13 +38,13 @@ class Attributes:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, dict[str, tuple[str, ...]]] = OrderedDict()
 
-    def read(self, read: Read, orthanc_ids: Iterable[str], keywords: Collection[str]) -> None:
+    def read(self, reader: Reader, orthanc_ids: Iterable[str], keywords: Collection[str]) -> None:
         """Read these keywords of these instances, if they aren't known yet."""
         for orthanc_id in orthanc_ids:
             known = self.of(orthanc_id)
             if all(keyword in known for keyword in keywords):
                 continue
-            tags = read(orthanc_id)
+            tags = reader.tags(orthanc_id)
             found = {keyword: values(tags.get(attributes.find(keyword).path, ""), keyword) for keyword in keywords}
             with self._lock:
                 self._known[orthanc_id] = {**known, **found}

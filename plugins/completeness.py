@@ -8,19 +8,20 @@ a way of its own; so a clock runs until it has run out for the archive and for e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 from plugins import readiness, routing, triggers
-from plugins.attributes import Attributes, Read, to_read
-from plugins.conditions import Moment
+from plugins.attributes import Attributes, Reader, to_read
 from plugins.journal import Journal, Transaction
+from plugins.priors import Earlier
 from plugins.pushed import Announced
 from plugins.readiness import Open, Sign
-from plugins.routing import Candidate, Circumstances
+from plugins.routing import Candidate, Circumstances, Decided
 from plugins.rules import Rules
+from plugins.studies import Query, Studies, went
 from zambezi import clock
 from zambezi.config import Configuration
 from zambezi.config.settings import Completeness as How
@@ -31,12 +32,6 @@ READ_AT_ONCE = 200
 #: What images may tell of how many there are (PS3.3 C.3.1 and C.3.2 name them for queries; some modalities write them).
 _OF_STUDY, _OF_SERIES = "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"
 
-_CANDIDATES = (
-    "SELECT orthanc_id, series_uid, sop_uid, modality, remote_aet, called_aet, cause"
-    " FROM instances WHERE present = 1 AND "
-)
-
-Query = Callable[[str, Sequence[Any]], Sequence[Any]]
 #: What the gateway told, by Study Instance UID and sort of sign.
 Signs = Mapping[str, Mapping[str, Sign]]
 
@@ -63,21 +58,23 @@ class Completeness:
         self._journal = journal
         self._rules = rules
         self._signs = signs
-        self._announced = announced
         self._attributes = Attributes()
+        self.studies = Studies(journal, self._attributes, announced)
+        self._earlier = Earlier(journal, self._attributes, lambda: rules.now.zambezi.site.issuer)
 
     def is_due(self, now: datetime) -> bool:
         """Whether a study has become complete for some rule."""
         return next(self._due(self._journal.query, now), None) is not None
 
-    def prepare(self, read: Read, now: datetime) -> bool:
+    def prepare(self, reader: Reader, now: datetime) -> bool:
         """Read what the rules ask of studies that are complete, a part at a time; True when nothing is lacking."""
         left = READ_AT_ONCE
         for orthanc_id, keywords in islice(self._wanted(now), left + 1):
             if not left:
                 return False
-            self._attributes.read(read, [orthanc_id], keywords)
+            self._attributes.read(reader, [orthanc_id], keywords)
             left -= 1
+        self._look_for_priors(reader, now)
         return True
 
     def decide_due(self, transaction: Transaction, now: datetime) -> None:
@@ -88,10 +85,11 @@ class Completeness:
 
         rules = self._rules.now
         for due in list(self._due(query, now)):
-            study = self._candidates(query, "study_orthanc_id = ?", due.study, rules)
-            circumstances = self._circumstances(query, rules, due.study, due.study_uid, now)
+            study = self.studies.candidates(query, "study_orthanc_id = ?", due.study, rules)
+            circumstances = self.studies.circumstances(query, rules, due.study, due.study_uid, now)
             routes = _routes(rules, due.how)
-            if not routing.lacking(study, due.cause, routes, circumstances):
+            lacks = routing.lacking(study, due.cause, routes, circumstances)
+            if not (lacks or self._lacks_priors(due, study, routes, circumstances)):
                 self._carry_out(transaction, due, study, routes, circumstances, now)
 
     def open_studies(self) -> int:
@@ -102,12 +100,12 @@ class Completeness:
         rules, query = self._rules.now, self._journal.query
         for how in _hows(rules).values():
             for study, _uid, _cause, _at in self._waiting(query, how, now) if "count" in how.by else ():
-                found = self._candidates(query, "study_orthanc_id = ?", study, rules)
+                found = self.studies.candidates(query, "study_orthanc_id = ?", study, rules)
                 mine = {one.orthanc_id: {_OF_STUDY, _OF_SERIES} for one in found}
                 yield from self._unread(to_read(found, mine))
         for due in self._due(query, now):
-            found = self._candidates(query, "study_orthanc_id = ?", due.study, rules)
-            circumstances = self._circumstances(query, rules, due.study, due.study_uid, now)
+            found = self.studies.candidates(query, "study_orthanc_id = ?", due.study, rules)
+            circumstances = self.studies.circumstances(query, rules, due.study, due.study_uid, now)
             yield from self._unread(
                 to_read(found, routing.lacking(found, due.cause, _routes(rules, due.how), circumstances))
             )
@@ -116,6 +114,26 @@ class Completeness:
         for orthanc_id, keywords in wanted.items():
             if keywords - self._attributes.of(orthanc_id).keys():
                 yield orthanc_id, keywords
+
+    def _look_for_priors(self, reader: Reader, now: datetime) -> None:
+        """What the rules want of a patient's earlier studies, where one of them takes what came."""
+        rules = self._rules.now
+        if not any(rule.priors for rule in rules.zambezi.routing):
+            return
+        for due in list(self._due(self._journal.query, now)):
+            study = self.studies.candidates(self._journal.query, "study_orthanc_id = ?", due.study, rules)
+            circumstances = self.studies.circumstances(self._journal.query, rules, due.study, due.study_uid, now)
+            if self._lacks_priors(due, study, _routes(rules, due.how), circumstances):
+                self._earlier.look(due.study, due.study_uid, study, reader)
+
+    def _lacks_priors(
+        self, due: Due, study: Sequence[Candidate], routes: Sequence[Route], circumstances: Circumstances
+    ) -> bool:
+        wanting = [rule for rule in routes if rule.priors]
+        if not wanting or self._earlier.is_known(due.study):
+            return False
+        zambezi = self._rules.now.zambezi
+        return bool(routing.decide(study, due.cause, wanting, zambezi.destinations, lambda *_: False, circumstances))
 
     # -- which clocks have run out
 
@@ -172,24 +190,31 @@ class Completeness:
         rules = self._rules.now
         common: dict[str, Any] = {"study_uid": due.study_uid, "cause": due.cause}
         if due.how == "" and not self._complete(transaction, due, study, common, waiting, now):
+            self._earlier.forget(due.study)
             return
         common |= {"configuration": rules.hash, "generation": _generation(transaction, due)}
-        earlier = _routed(lambda sql, values: transaction.execute(sql, values).fetchall(), due.study_uid)
+
+        def query(sql: str, values: Sequence[Any]) -> Sequence[Any]:
+            return transaction.execute(sql, values).fetchall()
+
+        earlier = went(query, due.study_uid)
+        wanting = {rule.name: rule.priors for rule in routes if rule.priors}
         for route in routing.decide(
             study, due.cause, routes, rules.zambezi.destinations, lambda *key: key in earlier, circumstances
         ):
-            parts = route.parts()
             because = f"{route.because}; {due.because}" if due.how else route.because
-            for n, part in enumerate(parts, 1):
-                transaction.append(
-                    "routed", now, **common, rule=route.rule, destination=route.destination, proof=route.proof,
-                    because=because, part=n if len(parts) > 1 else None, priority=route.priority or None,
-                    instances=[[one.orthanc_id, one.series_uid, one.sop_uid] for one in part],
-                )  # fmt: skip
-            transaction.executemany(
-                "INSERT OR IGNORE INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",
-                [(one.orthanc_id, route.rule, route.destination) for one in route.instances],
-            )
+            _route(transaction, now, replace(route, because=because), common)
+            how = wanting.get(route.rule)
+            for prior in self._earlier.chosen(due.study, how) if how else ():
+                before, way = went(query, prior.study_uid), (route.rule, route.destination)
+                new = tuple(one for one in prior.instances if (*way, one.orthanc_id) not in before)
+                if new:
+                    along = f"rule {route.rule}: {len(new)} instances of an earlier study go along with {due.study_uid}"
+                    _route(
+                        transaction, now, replace(route, because=along, instances=new),
+                        {**common, "study_uid": prior.study_uid, "generation": None},
+                    )  # fmt: skip
+        self._earlier.forget(due.study)
         if due.how == "":
             for one in triggers.on_study_completed(due.cause, common["generation"], rules.zambezi.hl7.triggers):
                 transaction.append(
@@ -246,14 +271,14 @@ class Completeness:
 
     # -- for people, and for who tries other rules
 
-    def explain(self, study_uid: str, read: Read, now: datetime) -> dict[str, Any] | None:
+    def explain(self, study_uid: str, reader: Reader, now: datetime) -> dict[str, Any] | None:
         """What the rules in force say of a study; None if it isn't recorded."""
         rules, query = self._rules.now, self._journal.query
-        study = self.judged(study_uid, rules, read, now)
+        study = self.studies.judged(study_uid, rules, reader, now)
         if study is None:
             return None
         candidates, circumstances = study
-        routed = _routed(query, study_uid)
+        routed = went(query, study_uid)
         told = routing.explain(candidates, rules.zambezi.routing, lambda *key: key in routed, circumstances)
         clocks = query(
             "SELECT study_orthanc_id, cause, last_at FROM clocks JOIN studies USING (study_orthanc_id)"
@@ -273,46 +298,6 @@ class Completeness:
             "waiting": [{"cause": cause, "last_at": last_at} for _, cause, last_at in clocks],
             "rules": told,
         }
-
-    def judged(
-        self, study_uid: str, rules: Configuration, read: Read, now: datetime
-    ) -> tuple[list[Candidate], Circumstances] | None:
-        """A study as these rules see it, with whatever they ask of it read; None if it isn't recorded."""
-        query = self._journal.query
-        found = query("SELECT study_orthanc_id FROM studies WHERE study_uid = ?", (study_uid,))
-        study = self._candidates(query, "study_uid = ?", study_uid, rules)
-        if not found or not study:
-            return None
-        circumstances = self._circumstances(query, rules, found[0][0], study_uid, now)
-        for cause in {one.cause for one in study}:
-            lacking = routing.lacking(study, cause, rules.zambezi.routing, circumstances)
-            for orthanc_id, keywords in to_read(study, lacking).items():
-                self._attributes.read(read, [orthanc_id], keywords)
-        return self._candidates(query, "study_uid = ?", study_uid, rules), circumstances
-
-    def last_completed(self, before: int, limit: int) -> list[tuple[int, str, str]]:
-        """Studies that became complete last: (entry, Study UID, cause), those before an entry, the newest first."""
-        rows = self._journal.query(
-            "SELECT seq, study_uid, payload FROM entries WHERE event = 'study-completed' AND seq < ?"
-            " ORDER BY seq DESC LIMIT ?",
-            (before, limit),
-        )
-        return [(seq, uid, payload) for seq, uid, payload in rows]
-
-    def _candidates(self, query: Query, where: str, value: str, rules: Configuration) -> list[Candidate]:
-        rows = query(_CANDIDATES + where, (value,))
-        study = [Candidate(*row) for row in rows]
-        keywords = frozenset[str]().union(*(rule.when.keywords for rule in rules.zambezi.routing))
-        return self._attributes.give(study, keywords)
-
-    def _circumstances(
-        self, query: Query, rules: Configuration, study: str, study_uid: str, now: datetime
-    ) -> Circumstances:
-        site = rules.zambezi.site
-        announced = self._announced().studies.get(study_uid)
-        recorded = query("SELECT priority FROM studies WHERE study_orthanc_id = ?", (study,))
-        priority = (announced.priority if announced else "") or (recorded[0][0] if recorded else "")
-        return Circumstances(Moment(now, site.zone, site.holidays), rules.zambezi.sender_sites, priority, study_uid)
 
 
 def _hows(rules: Configuration) -> dict[str, How]:
@@ -352,12 +337,19 @@ def _generation(transaction: Transaction, due: Due) -> int:
     return int(generation) + (1 if gathering else 0)
 
 
-def _routed(query: Query, study_uid: str) -> set[tuple[str, str, str]]:
-    rows = query(
-        "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id) WHERE study_uid = ?",
-        (study_uid,),
+def _route(transaction: Transaction, now: datetime, route: Decided, common: Mapping[str, Any]) -> None:
+    """Record a route, in parts that fit an entry, and what went by it."""
+    parts = route.parts()
+    for n, part in enumerate(parts, 1):
+        transaction.append(
+            "routed", now, **common, rule=route.rule, destination=route.destination, proof=route.proof,
+            because=route.because, part=n if len(parts) > 1 else None, priority=route.priority or None,
+            instances=[[one.orthanc_id, one.series_uid, one.sop_uid] for one in part],
+        )  # fmt: skip
+    transaction.executemany(
+        "INSERT OR IGNORE INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",
+        [(one.orthanc_id, route.rule, route.destination) for one in route.instances],
     )
-    return set(rows)
 
 
 def _awaited(how: How, study: Open, now: datetime) -> str:

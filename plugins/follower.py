@@ -58,6 +58,7 @@ class Archive(Protocol):
     def issuer(self, orthanc_id: str) -> str: ...
     def sha256(self, orthanc_id: str) -> str | None: ...
     def tags(self, orthanc_id: str) -> dict[str, Any]: ...
+    def studies_of(self, patient_id: str) -> list[str]: ...
 
 
 class Follower:
@@ -154,7 +155,7 @@ class Follower:
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
-        is_prepared = self._completeness.prepare(self._archive.tags, now) if done else True
+        is_prepared = self._completeness.prepare(self._archive, now) if done else True
         if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
                 self._recorder.record(transaction, new, instances, now, self._studies(issuers))

@@ -71,6 +71,12 @@ class OrthancRest:
             return {}
         return found
 
+    def studies_of(self, patient_id: str) -> list[str]:
+        """Orthanc ids of the studies with this patient ID, which holds no wildcard."""
+        query = {"Level": "Study", "Query": {"PatientID": patient_id}, "CaseSensitive": True}
+        found: list[str] = self.post("/tools/find", query)
+        return found
+
     def sha256(self, orthanc_id: str) -> str | None:
         """The digest of an instance's file, as it is stored; None where it is gone."""
         try:

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from typing import Any
 
 from plugins import trial
-from plugins.attributes import Read
+from plugins.attributes import Reader
 from plugins.completeness import Completeness, Signs
 from plugins.follower import Follower
 from plugins.journal import Journal, JournalMismatch
@@ -70,7 +70,7 @@ class Routes:
         standing: Standing | None = None,
         *,
         ready: Pushed[Signs],
-        reading: Callable[[], AbstractContextManager[Read]],
+        reading: Callable[[], AbstractContextManager[Reader]],
     ) -> None:
         self._journal = journal
         self._rules = rules
@@ -152,8 +152,8 @@ class Routes:
 
     def _explain(self, call: Call) -> Answer:
         study = call.arguments.get("study", "")
-        with self._reading() as read:
-            told = self._completeness.explain(study, read, clock.now())
+        with self._reading() as reader:
+            told = self._completeness.explain(study, reader, clock.now())
         return Answer(200, told) if told else Answer(404, {"error": f"no study {study} is recorded"})
 
     def _dry_run(self, call: Call) -> Answer:
@@ -165,8 +165,8 @@ class Routes:
             return Answer(400, {"error": str(refused)})
         except ConfigurationFaults as faults:
             return Answer(409, {"faults": [str(fault) for fault in faults.faults]})
-        with self._reading() as read:
-            return Answer(200, trial.run(self._completeness, self._rules.now, tried, asked, read))
+        with self._reading() as reader:
+            return Answer(200, trial.run(self._completeness.studies, self._rules.now, tried, asked, reader))
 
     def _stand(self, call: Call) -> Answer:
         """Who records, and what the others did, by the gateway's word (of several nodes)."""

@@ -173,7 +173,8 @@ def explain(
                 "rule": rule.name,
                 "matches": len(taken),
                 "because": f"{len(meeting)} of {len(study)} instances meet: {conditions.words(rule.when)}"
-                + (f"; the whole {rule.whole} goes" if rule.whole != "instance" and meeting else ""),
+                + (f"; the whole {rule.whole} goes" if rule.whole != "instance" and meeting else "")
+                + (f"; up to {rule.priors.count} earlier studies go along" if rule.priors and meeting else ""),
                 "left": left,
                 "late": rule.late,
                 "routed": {

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugins import routing
-from plugins.attributes import Read
-from plugins.completeness import Completeness
+from plugins.attributes import Reader
+from plugins.studies import Studies
 from zambezi import clock
 from zambezi.config import Configuration
 
@@ -45,20 +45,18 @@ class Asked:
         return cls(told["section"], before)
 
 
-def run(
-    completeness: Completeness, now: Configuration, tried: Configuration, asked: Asked, read: Read
-) -> dict[str, Any]:
+def run(studies: Studies, now: Configuration, tried: Configuration, asked: Asked, reader: Reader) -> dict[str, Any]:
     """{"studies": [...], "before": where to go on, 0 at the end}."""
     begun = time.monotonic()
     told: list[dict[str, Any]] = []
-    found = completeness.last_completed(asked.before or _LAST, STUDIES)
+    found = studies.last_completed(asked.before or _LAST, STUDIES)
     for seq, study_uid, payload in found:
         facts = json.loads(payload)
         told.append(
             {
                 "study_uid": study_uid, "cause": facts["cause"], "completed_at": facts["at"],
-                "now": _routes(completeness, now, study_uid, facts, read),
-                "then": _routes(completeness, tried, study_uid, facts, read),
+                "now": _routes(studies, now, study_uid, facts, reader),
+                "then": _routes(studies, tried, study_uid, facts, reader),
             }
         )  # fmt: skip
         if time.monotonic() - begun > AT_MOST_S:
@@ -67,9 +65,9 @@ def run(
 
 
 def _routes(
-    completeness: Completeness, rules: Configuration, study_uid: str, facts: Mapping[str, Any], read: Read
+    studies: Studies, rules: Configuration, study_uid: str, facts: Mapping[str, Any], reader: Reader
 ) -> list[dict[str, Any]]:
-    judged = completeness.judged(study_uid, rules, read, clock.parse(facts["at"]))
+    judged = studies.judged(study_uid, rules, reader, clock.parse(facts["at"]))
     if judged is None:
         return []  # it left the archive since
     zambezi = rules.zambezi

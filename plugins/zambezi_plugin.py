@@ -26,7 +26,7 @@ import orthanc
 
 from plugins import index_id, moved, peers, pushed
 from plugins.arrivals import Arrivals
-from plugins.attributes import Read
+from plugins.attributes import Reader
 from plugins.claims import Claims
 from plugins.completeness import Completeness, Signs
 from plugins.door import Door
@@ -115,11 +115,11 @@ class Plugin:
         )  # fmt: skip
 
     @contextmanager
-    def reading(self) -> Iterator[Read]:
+    def reading(self) -> Iterator[Reader]:
         """How a thread of Orthanc's that answers a request reads instances: by a connection of its own."""
         rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
         try:
-            yield rest.tags
+            yield rest
         finally:
             rest.close()
 

@@ -28,6 +28,7 @@ RULES = {
             "SendTo": ["PACS2"],
         },
         {"Name": "beira", "When": {"Site": "Beira"}, "Whole": "study", "Late": "never", "SendTo": ["PACS2"]},
+        {"Name": "with-priors", "When": {"StudyID": "NEW"}, "SendTo": ["PACS2"], "Priors": {"Count": 1}},
         {"Name": "urgent", "When": {"Priority": ["STAT", "HIGH"]}, "SendTo": ["PACS2"]},
     ],
 }  # fmt: skip
@@ -87,6 +88,18 @@ def test_the_images_own_count_completes_a_study_and_late_ones_stay_behind(archiv
     assert archive.send(image(study, **counted), aet="US1") == [0]
     until(lambda: archive.events("study-completed", study_uid=study, generation=2))
     assert [len(one["instances"]) for one in archive.events("routed", study_uid=study)] == [2]
+
+
+def test_the_patients_earlier_study_goes_along(archive: Archive) -> None:
+    who = {"PatientID": "HCZ 7 (ç)", "SpecificCharacterSet": "ISO_IR 100", "NumberOfStudyRelatedInstances": 1}
+    earlier, stranger = image(StudyDate="20250101", **who), image(StudyDate="20250601", **{**who, "PatientID": "HCZ 7"})
+    new = image(StudyDate="20260301", StudyID="NEW", **who)
+    assert archive.send(earlier, stranger) == [0, 0]
+    until(lambda: archive.events("study-completed", study_uid=stranger.StudyInstanceUID))
+    assert archive.send(new) == [0]
+    until(lambda: archive.events("routed", study_uid=earlier.StudyInstanceUID))
+    assert routed(archive, new.StudyInstanceUID) == {"with-priors": {new.SOPInstanceUID}}
+    assert routed(archive, stranger.StudyInstanceUID) == {}
 
 
 def test_the_commands_ask_the_running_plugin(archive: Archive, tmp_path: Path) -> None:

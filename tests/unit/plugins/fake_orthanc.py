@@ -84,3 +84,7 @@ class FakeOrthanc:
     def tags(self, orthanc_id: str) -> dict[str, Any]:
         self.read.append(orthanc_id)
         return self.headers.get(orthanc_id, {})
+
+    def studies_of(self, patient_id: str) -> list[str]:
+        of = {one for one, tags in self.headers.items() if tags.get("0010,0020") == patient_id}
+        return sorted({self.held[one][0] for one in of & self.held.keys()})

@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from plugins.priors import Study, choose
 from plugins.pushed import Announced
 from plugins.readiness import Open, Sign, ready
+from plugins.routing import Candidate
 from tests.unit.plugins.test_follower import Bench
 from zambezi import clock
 from zambezi.causes import Because
-from zambezi.config.settings import Completeness
+from zambezi.config.settings import Completeness, Priors
 
 START = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 BY_ALL = Completeness.model_validate({"QuietSeconds": 600, "By": ["mpps", "commitment", "count"], "SettleSeconds": 10})
@@ -161,10 +163,56 @@ def test_explain_says_what_each_rule_waits_for(tmp_path: Path) -> None:
     bench.orthanc.headers = {"i1": {"0008,1030": "CT KNEE"}}
     bench.orthanc.store("i1")
     bench.follow()
-    told = bench.completeness.explain("3.1", bench.orthanc.tags, bench.now)
+    told = bench.completeness.explain("3.1", bench.orthanc, bench.now)
     assert told is not None
     first, second = told["rules"]
     assert first["left"] == {"StudyDescription is CT KNEE, the rule wants CT HEAD": 1}
     assert (second["matches"], second["routed"]) == (1, {"B": 0})
     assert "mpps, or a quiet of 600 s" in second["waits"][0]
-    assert bench.completeness.explain("9.9", bench.orthanc.tags, bench.now) is None
+    assert bench.completeness.explain("9.9", bench.orthanc, bench.now) is None
+
+
+def test_a_patients_earlier_studies_go_along_once(tmp_path: Path) -> None:
+    rule = {"Name": "r", "When": {"CallingAet": "CT1"}, "SendTo": ["B"], "Priors": {"Count": 2, "Years": 3}}
+    bench = rules(tmp_path)
+    told = {
+        "S1": ("CT", "P1", "", "19700101", "20250105"), "S2": ("CT", "P1", "", "19700101", "20240105"),
+        "S3": ("CT", "P1", "", "19700101", "20230601"), "S4": ("US", "P1", "", "19700101", "20250601"),
+        "S5": ("CT", "P1", "", "19880808", "20250601"), "S6": ("CT", "P1", "OTHER", "19700101", "20250601"),
+        "S7": ("CT", "P2", "", "19700101", "20250601"), "S8": ("CT", "P1", "", "19700101", "20200101"),
+        "S9": ("CT", "P1", "", "19700101", "20260301"),
+    }  # fmt: skip
+    tags = ("0010,0020", "0010,0021", "0010,0030", "0008,0020")
+    bench.orthanc.headers = {f"i{study[1:]}": dict(zip(tags, of[1:], strict=True)) for study, of in told.items()}
+    for study in [f"S{n}" for n in range(1, 9)]:
+        bench.orthanc.store(f"i{study[1:]}", study, told[study][0])
+    bench.follow()
+    bench.follow(31)
+    bench.section = {**bench.section, "Routing": [rule]}
+    bench.restart()
+    bench.orthanc.store("i9", "S9")
+    bench.follow()
+    bench.follow(31)
+    # The patient's own, of the same modality, within the years, the latest two; and nobody else's.
+    assert [(one["study_uid"], [i[0] for i in one["instances"]]) for one in bench.told("routed")] == [
+        ("3.9", ["i9"]), ("3.1", ["i1"]), ("3.2", ["i2"]),
+    ]  # fmt: skip
+    assert "an earlier study go along with 3.9" in bench.told("routed")[1]["because"]
+    bench.orthanc.headers["i10"] = bench.orthanc.headers["i9"]
+    bench.orthanc.store("i10", "S9")
+    bench.follow()
+    bench.follow(31)
+    assert [one["study_uid"] for one in bench.told("routed")[3:]] == ["3.9"], "what went there stays there"
+
+
+def test_where_one_id_is_of_two_persons_nothing_goes_along_by_the_id_alone() -> None:
+    def study(n: int, born: str, part: str = "HEAD") -> Study:
+        image = Candidate(f"i{n}", "1", f"1.{n}", "CT", "CT1", "Z", "modality")
+        return Study(f"3.{n}", f"S{n}", "P1", "H", born, f"2026010{n}", frozenset({part} - {""}), (image,))
+
+    both = Priors.model_validate({"Same": ["modality", "body part"], "Count": 9})
+    one, other, unsaid = study(1, "19700101"), study(2, "19880808"), study(3, "")
+    assert choose(study(9, "19700101"), [one, other, unsaid], both) == [one]
+    assert choose(study(9, ""), [one, other], both) == []
+    assert choose(study(9, ""), [one, unsaid], both) == [unsaid, one]
+    assert choose(study(9, "", "KNEE"), [one, unsaid, study(4, "", "")], both) == [study(4, "", "")]

@@ -17,6 +17,7 @@ from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer, Hl7Trigger
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
 from zambezi.config.settings.modalities import DicomTls, Fingerprint, Station, Worklist
+from zambezi.config.settings.priors import Priors
 from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, Signal
 from zambezi.config.settings.section import Name, NamesUnknown, Section, Window
 from zambezi.config.settings.site import Session, Site
@@ -46,6 +47,7 @@ __all__ = [
     "MigrationSource",
     "Name",
     "NamesUnknown",
+    "Priors",
     "Route",
     "Section",
     "Session",

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from zambezi.config.settings.priors import Priors
 from zambezi.config.settings.section import Name, Section, Window
 from zambezi.config.settings.when import When
 from zambezi.retries import Policy
@@ -90,3 +91,4 @@ class Route(Section):
         0, ge=0, le=100, description="Higher goes first; an order's priority counts as 50 (HIGH) or 100 (STAT)."
     )
     send_to: tuple[Name, ...] = Field(min_length=1, description="Names from Destinations.")
+    priors: Priors | None = Field(None, description="Earlier studies of the patient that go along.")
