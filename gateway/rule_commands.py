@@ -88,6 +88,8 @@ def explained(told: Mapping[str, Any]) -> list[str]:
         if rule["matches"]:
             lines += [f"    {name}: {sent} of {rule['matches']} went" for name, sent in rule["routed"].items()]
             lines += [f"    {why}" for why in rule["waits"]]
+            if rule["late"] == "never" and any(0 < sent < rule["matches"] for sent in rule["routed"].values()):
+                lines.append("    what came late stays here (Late: never)")
     return lines
 
 

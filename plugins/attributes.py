@@ -51,6 +51,13 @@ class Attributes:
                 while len(self._known) > KEPT:
                     self._known.popitem(last=False)
 
+    def forget(self, orthanc_ids: Iterable[str]) -> None:
+        """These were stored anew: a correction keeps an instance's id, and changes what stands in it."""
+        if self._known:
+            with self._lock:
+                for orthanc_id in orthanc_ids:
+                    self._known.pop(orthanc_id, None)
+
     def of(self, orthanc_id: str) -> Values:
         """What is known of an instance itself."""
         with self._lock:

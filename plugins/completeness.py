@@ -7,7 +7,7 @@ a way of its own; so a clock runs until it has run out for the archive and for e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -91,6 +91,10 @@ class Completeness:
             lacks = routing.lacking(study, due.cause, routes, circumstances)
             if not (lacks or self._lacks_priors(due, study, routes, circumstances)):
                 self._carry_out(transaction, due, study, routes, circumstances, now)
+
+    def stored(self, orthanc_ids: Iterable[str]) -> None:
+        """These came, or came anew: what was read of them before is no longer so."""
+        self._attributes.forget(orthanc_ids)
 
     def open_studies(self) -> int:
         return int(self._journal.query("SELECT count(*) FROM clocks")[0][0])

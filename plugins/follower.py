@@ -135,7 +135,9 @@ class Follower:
     def round(self, now: datetime) -> bool:
         """One step; True if there is more to do at once."""
         if self._standing is not None:
-            self._arrivals.settled(self._standing.step(now))
+            came = self._standing.step(now)
+            self._arrivals.settled(came)
+            self._completeness.stored(orthanc_id for _, orthanc_id in came)
             if not self._standing.records:
                 return self._stand_by(now)
             if not self._recorded:  # another one did until now: from where its entries end
@@ -155,6 +157,7 @@ class Follower:
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
+        self._completeness.stored(instances)
         is_prepared = self._completeness.prepare(self._archive, now) if done else True
         if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:

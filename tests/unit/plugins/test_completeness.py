@@ -130,6 +130,25 @@ def test_attributes_are_read_once_and_only_where_a_rule_needs_them(tmp_path: Pat
     assert sorted(bench.orthanc.read) in (["i1", "i2"], ["i1", "i1", "i2"])
 
 
+def test_what_a_correction_changed_is_read_anew(tmp_path: Path) -> None:
+    bench = rules(
+        tmp_path, {"Name": "r", "When": {"StudyDescription": "CT HEAD"}, "Causes": ["modality"], "SendTo": ["B"]}
+    )
+    bench.orthanc.headers = {"i1": {"0008,1030": "CT KNEE"}}
+    bench.orthanc.store("i1")
+    bench.follow()
+    bench.follow(31)
+    assert routed(bench) == []
+    bench.orthanc.delete("i1")
+    bench.follower.check_deleted("i1")
+    bench.follow()
+    bench.orthanc.headers = {"i1": {"0008,1030": "CT HEAD"}}
+    bench.orthanc.store("i1")
+    bench.follow()
+    bench.follow(31)
+    assert routed(bench) == [("r", ["i1"])]
+
+
 def test_many_instances_are_read_a_part_at_a_time_and_nothing_is_decided_before(tmp_path: Path) -> None:
     bench = rules(tmp_path, {"Name": "thin", "When": {"SliceThickness": {"To": 1}}, "SendTo": ["B"]})
     for n in range(250):
