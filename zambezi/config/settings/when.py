@@ -106,7 +106,8 @@ class When(Section):
         extra="allow",
         json_schema_extra={
             "additionalProperties": False,
-            "patternProperties": {"^[A-Z][A-Za-z0-9]+$": {"description": "A DICOM keyword (PS3.6).", **_SCHEMA}},
+            # A pattern holds for the keys that are named besides, too: those that hold something else are no keywords.
+            "patternProperties": {"^(?!(All|Any|Not|Time)$)[A-Z][A-Za-z0-9]+$": _SCHEMA},
         },
     )
 
