@@ -29,6 +29,8 @@ from zambezi.config.settings import Route
 
 #: So many instances are read in one round: following goes on in between.
 READ_AT_ONCE = 200
+#: So many studies are decided upon in one round, and in one commit: after a long absence there may be thousands.
+DECIDED_AT_ONCE = 50
 #: What images may tell of how many there are (PS3.3 C.3.1 and C.3.2 name them for queries; some modalities write them).
 _OF_STUDY, _OF_SERIES = "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"
 
@@ -60,6 +62,8 @@ class Completeness:
         self._signs = signs
         self._attributes = Attributes()
         self.studies = Studies(journal, self._attributes, announced)
+        #: Studies whose images were asked how many they are, with the last store of then.
+        self._counting: dict[str, str] = {}
         self._earlier = Earlier(journal, self._attributes, lambda: rules.now.zambezi.site.issuer)
 
     def is_due(self, now: datetime) -> bool:
@@ -77,20 +81,25 @@ class Completeness:
         self._look_for_priors(reader, now)
         return True
 
-    def decide_due(self, transaction: Transaction, now: datetime) -> None:
-        """Studies that are complete: record it, with the routes and triggers due. What lacks something waits."""
+    def decide_due(self, transaction: Transaction, now: datetime) -> bool:
+        """Studies that are complete: record it, with the routes and triggers due. What lacks something waits.
+
+        True if there may be more of them.
+        """
 
         def query(sql: str, values: Sequence[Any]) -> Sequence[Any]:
             return transaction.execute(sql, values).fetchall()
 
         rules = self._rules.now
-        for due in list(self._due(query, now)):
+        first = list(islice(self._due(query, now), DECIDED_AT_ONCE))
+        for due in first:
             study = self.studies.candidates(query, "study_orthanc_id = ?", due.study, rules)
             circumstances = self.studies.circumstances(query, rules, due.study, due.study_uid, now)
             routes = _routes(rules, due.how)
             lacks = routing.lacking(study, due.cause, routes, circumstances)
             if not (lacks or self._lacks_priors(due, study, routes, circumstances)):
                 self._carry_out(transaction, due, study, routes, circumstances, now)
+        return len(first) == DECIDED_AT_ONCE
 
     def stored(self, orthanc_ids: Iterable[str]) -> None:
         """These came, or came anew: what was read of them before is no longer so."""
@@ -102,12 +111,14 @@ class Completeness:
     def _wanted(self, now: datetime) -> Iterator[tuple[str, set[str]]]:
         """Which attributes must be read of which instances for what is due, or may be by its count."""
         rules, query = self._rules.now, self._journal.query
-        for how in _hows(rules).values():
-            for study, _uid, _cause, _at in self._waiting(query, how, now) if "count" in how.by else ():
-                found = self.studies.candidates(query, "study_orthanc_id = ?", study, rules)
-                mine = {one.orthanc_id: {_OF_STUDY, _OF_SERIES} for one in found}
-                yield from self._unread(to_read(found, mine))
-        for due in self._due(query, now):
+        for key, how in _hows(rules).items():
+            for study, _uid, _cause, last_at in self._waiting(query, how, now, key) if "count" in how.by else ():
+                if self._counting.get(study) != last_at:
+                    found = self.studies.candidates(query, "study_orthanc_id = ?", study, rules)
+                    mine = {one.orthanc_id: {_OF_STUDY, _OF_SERIES} for one in found}
+                    yield from self._unread(to_read(found, mine))
+                    self._counting[study] = last_at
+        for due in islice(self._due(query, now), DECIDED_AT_ONCE):
             found = self.studies.candidates(query, "study_orthanc_id = ?", due.study, rules)
             circumstances = self.studies.circumstances(query, rules, due.study, due.study_uid, now)
             yield from self._unread(
@@ -124,7 +135,7 @@ class Completeness:
         rules = self._rules.now
         if not any(rule.priors for rule in rules.zambezi.routing):
             return
-        for due in list(self._due(self._journal.query, now)):
+        for due in list(islice(self._due(self._journal.query, now), DECIDED_AT_ONCE)):
             study = self.studies.candidates(self._journal.query, "study_orthanc_id = ?", due.study, rules)
             circumstances = self.studies.circumstances(self._journal.query, rules, due.study, due.study_uid, now)
             if self._lacks_priors(due, study, _routes(rules, due.how), circumstances):
@@ -240,6 +251,7 @@ class Completeness:
                 "INSERT OR REPLACE INTO fired VALUES (?, ?, ?, ?)", (due.study, due.cause, due.how, due.last_at)
             )
             return True
+        self._counting.pop(due.study, None)
         of_this = (due.study, due.cause)
         transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ? AND cause = ?", of_this)
         transaction.execute("DELETE FROM fired WHERE study_orthanc_id = ? AND cause = ?", of_this)

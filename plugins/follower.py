@@ -158,6 +158,7 @@ class Follower:
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
         self._completeness.stored(instances)
+        has_more = False
         is_prepared = self._completeness.prepare(self._archive, now) if done else True
         if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
@@ -167,7 +168,7 @@ class Follower:
                 if reach != cursor:
                     self._recorder.set_cursor(transaction, reach)
                 if done:
-                    self._completeness.decide_due(transaction, now)
+                    has_more = self._completeness.decide_due(transaction, now)
             self._cursor = reach
             self._arrivals.recorded(instances.values())
         if done:
@@ -175,7 +176,7 @@ class Follower:
         if done and not self._compared:
             self._compare(now)
         self._noted.record(now)
-        return not done or not is_prepared
+        return not done or not is_prepared or has_more
 
     def _late(self, cursor: Change, is_busy: bool) -> list[Change]:
         """New instances whose rows were committed behind the cursor after it had passed their numbers."""

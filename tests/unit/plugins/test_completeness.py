@@ -99,16 +99,21 @@ def test_a_sign_from_the_gateway_completes_a_study(tmp_path: Path) -> None:
 
 
 def test_the_images_own_count_completes_a_study(tmp_path: Path) -> None:
-    by = {"QuietSeconds": 600, "By": ["count"], "SettleSeconds": 0}
-    bench = rules(tmp_path, {"Name": "r", "SendTo": ["B"], "Completeness": by})
+    by = {"QuietSeconds": 600, "By": ["count"], "SettleSeconds": 2}
+    bench = rules(tmp_path, {"Name": "r", "SendTo": ["B"], "Completeness": by}, Completeness={"QuietSeconds": 1})
     bench.orthanc.headers = {f"i{n}": {"0020,1208": "2"} for n in (1, 2)}
     bench.orthanc.store("i1")
     bench.follow()
-    bench.follow(1)
+    for _ in range(3):
+        bench.follow(1)
     assert routed(bench) == []
     bench.orthanc.store("i2")
     bench.follow()
+    bench.follow(1)
+    assert routed(bench) == []
+    bench.follow(1)
     assert routed(bench) == [("r", ["i1", "i2"])]
+    assert sorted(bench.orthanc.read) == ["i1"], "one image tells it for all"
 
 
 def test_attributes_are_read_once_and_only_where_a_rule_needs_them(tmp_path: Path) -> None:
@@ -161,6 +166,19 @@ def test_many_instances_are_read_a_part_at_a_time_and_nothing_is_decided_before(
     bench.follow()
     assert [len(instances) for _, instances in routed(bench)] == [250]
     assert len(bench.orthanc.read) == 250
+
+
+def test_of_many_studies_a_part_is_decided_at_a_time(tmp_path: Path) -> None:
+    bench = rules(tmp_path, {"Name": "r", "When": {"StudyDescription": "CT"}, "SendTo": ["B"]})
+    for n in range(120):
+        bench.orthanc.store(f"i{n}", f"S{n}")
+        bench.orthanc.headers[f"i{n}"] = {"0008,1030": "CT"}
+    bench.follow()
+    bench.now += timedelta(seconds=31)
+    for done in (50, 100, 120):
+        assert bench.follower.round(bench.now) is (done < 120)
+        assert len(routed(bench)) == done
+        assert len(bench.orthanc.read) == done
 
 
 def test_the_orders_priority_is_remembered_when_the_order_is_no_longer_announced(tmp_path: Path) -> None:
