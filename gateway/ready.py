@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pydicom.dataset import Dataset
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -22,6 +21,10 @@ TOLD_FOR = timedelta(days=3)
 #: At most so many studies are told of, the latest first.
 STUDIES = 5000
 KEPT_FOR = timedelta(days=30)
+
+_PERFORMED_SERIES = "00400340"
+#: Referenced Image Sequence, Referenced Non-Image Composite SOP Instance Sequence.
+_REFERENCED = ("00081140", "00400220")
 
 By = Literal["mpps", "commitment"]
 
@@ -68,9 +71,9 @@ def performed(session: Session, step: PerformedStep, now: datetime) -> None:
 
 
 def _counted(step: PerformedStep) -> int:
-    """How many instances a step says it made (PS3.4 F.7.2: Performed Series Sequence)."""
-    attributes = Dataset.from_json(step.attributes)
-    names = ("ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence")
+    """How many instances a step says it made (PS3.4 F.7.2), from its attributes as they are kept (PS3.18 F.2)."""
     return sum(
-        len(series.get(name) or []) for series in attributes.get("PerformedSeriesSequence") or [] for name in names
+        len(series.get(sequence, {}).get("Value") or [])
+        for series in step.attributes.get(_PERFORMED_SERIES, {}).get("Value") or []
+        for sequence in _REFERENCED
     )
