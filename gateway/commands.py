@@ -12,6 +12,7 @@ import click
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway import rule_commands
 from gateway.hl7 import inbox
 from zambezi import breakers, clock, config, outbox
 from zambezi.database import engine
@@ -24,6 +25,10 @@ WRITER = "gateway"
 @click.group()
 def route() -> None:
     """Deliveries: images and messages on their way out."""
+
+
+route.add_command(rule_commands.explain)
+route.add_command(rule_commands.dry_run)
 
 
 @route.command("list")

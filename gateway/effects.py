@@ -222,6 +222,7 @@ class Effects:
             self._session, id=delivery_id(facts), kind="dicom", rule=facts["rule"], destination=facts["destination"],
             because=facts["because"], now=self._now, writer=WRITER, study_uid=facts["study_uid"],
             order_id=study.order_id if study else None, instances=facts["instances"],
+            priority=facts.get("priority", 0),
         )  # fmt: skip
 
     def _triggered(self, facts: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway import ready
 from zambezi import audit, clock, exceptions, orders
 from zambezi.database.tables import Order, PerformedStep
 
@@ -77,6 +78,8 @@ def change(session: Session, sop_uid: str, changes: Dataset, now: datetime) -> i
     session.flush()
     order = session.get(Order, step.order_id) if step.order_id else None
     _audit(session, step, order, now)
+    if status != IN_PROGRESS:
+        ready.performed(session, step, now)
     if order is not None and status == COMPLETED:
         _follow(session, order, "completed", step, now, f"{step.station_aet} completed it (MPPS)")
     elif order is not None and status == DISCONTINUED:

@@ -1,7 +1,7 @@
 """What the plugin answers from when everything else is down: pushed whole whenever its copy is older.
 
-Worklist, announced studies and revocations, each with the generation it was read under. After a restart of
-Orthanc, or of us, the numbers differ and the newest is pushed again.
+Worklist, announced studies, revocations, signs of completeness: each with the generation it was read under. After a
+restart of Orthanc, or of us, the numbers differ and the newest is pushed again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway import ready
 from zambezi import causes, clock, worklist
 from zambezi.config.settings import Zambezi
 from zambezi.database import generations
@@ -69,7 +70,10 @@ class Pushes:
 
     @property
     def _kinds(self) -> dict[generations.Name, Callable[[Session, datetime], dict[str, Any]]]:
-        return {"worklist": self.worklist, "announced": self.announced, "revocations": self.revocations}
+        return {
+            "worklist": self.worklist, "announced": self.announced, "revocations": self.revocations,
+            "ready": ready.snapshot,
+        }  # fmt: skip
 
     def worklist(self, session: Session, now: datetime) -> dict[str, Any]:
         """The worklist of every station."""
@@ -87,15 +91,17 @@ class Pushes:
     def announced(self, session: Session, now: datetime) -> dict[str, Any]:
         """Causes by UID: studies of migrations and of open orders, instances that we are about to store ourselves."""
         orders = (
-            select(Order.study_uid, Order.accession_number)
+            select(Order.study_uid, Order.accession_number, Order.priority)
             .where(Order.status.in_(OPEN))
             .order_by(Order.scheduled_at.desc())
             .limit(ORDERS)
         )
         rows = session.scalars(select(AnnouncedStudy)).all()
         studies = {row.study_uid: _because(row) for row in rows if row.cause != causes.MIGRATION}
-        for study_uid, accession_number in session.execute(orders):
+        for study_uid, accession_number, priority in session.execute(orders):
             studies[study_uid] = {"cause": causes.MODALITY, "reference": f"order {accession_number}"}
+            if priority != "ROUTINE":
+                studies[study_uid]["priority"] = priority
         # What is being migrated stays a migration, also where somebody ordered the exam.
         studies |= {row.study_uid: _because(row) for row in rows if row.cause == causes.MIGRATION}
         since = clock.text(now - INSTANCES_FOR)

@@ -52,6 +52,7 @@ class Instance:
     cause: str
     reference: str
     sha256: str | None
+    priority: str = ""  # of the order that announced the study
 
     @property
     def told(self) -> dict[str, Any]:
@@ -134,6 +135,7 @@ def instance(
         cause=because.cause,
         reference=because.reference,
         sha256=digest(sop_uid, found["ID"], size),
+        priority=because.priority,
     )
 
 

@@ -57,6 +57,8 @@ class Archive(Protocol):
     def instance_count(self) -> int: ...
     def issuer(self, orthanc_id: str) -> str: ...
     def sha256(self, orthanc_id: str) -> str | None: ...
+    def tags(self, orthanc_id: str) -> dict[str, Any]: ...
+    def studies_of(self, patient_id: str) -> list[str]: ...
 
 
 class Follower:
@@ -133,7 +135,9 @@ class Follower:
     def round(self, now: datetime) -> bool:
         """One step; True if there is more to do at once."""
         if self._standing is not None:
-            self._arrivals.settled(self._standing.step(now))
+            came = self._standing.step(now)
+            self._arrivals.settled(came)
+            self._completeness.stored(orthanc_id for _, orthanc_id in came)
             if not self._standing.records:
                 return self._stand_by(now)
             if not self._recorded:  # another one did until now: from where its entries end
@@ -153,6 +157,9 @@ class Follower:
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
+        self._completeness.stored(instances)
+        has_more = False
+        is_prepared = self._completeness.prepare(self._archive, now) if done else True
         if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
                 self._recorder.record(transaction, new, instances, now, self._studies(issuers))
@@ -161,7 +168,7 @@ class Follower:
                 if reach != cursor:
                     self._recorder.set_cursor(transaction, reach)
                 if done:
-                    self._completeness.decide_due(transaction, now)
+                    has_more = self._completeness.decide_due(transaction, now)
             self._cursor = reach
             self._arrivals.recorded(instances.values())
         if done:
@@ -169,7 +176,7 @@ class Follower:
         if done and not self._compared:
             self._compare(now)
         self._noted.record(now)
-        return not done
+        return not done or not is_prepared or has_more
 
     def _late(self, cursor: Change, is_busy: bool) -> list[Change]:
         """New instances whose rows were committed behind the cursor after it had passed their numbers."""

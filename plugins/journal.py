@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITH
 CREATE TABLE IF NOT EXISTS entries (
   seq INTEGER PRIMARY KEY, hash TEXT NOT NULL, payload BLOB NOT NULL, event TEXT NOT NULL,
   study_uid TEXT, orthanc_id TEXT);
+CREATE INDEX IF NOT EXISTS entries_completed ON entries (seq) WHERE event = 'study-completed';
 
 -- Rows of /changes that were recorded: a number alone is handed out twice by an index that lost its tail.
 CREATE TABLE IF NOT EXISTS changes (
@@ -58,8 +59,10 @@ CREATE INDEX IF NOT EXISTS instances_by_sop_uid ON instances (sop_uid);
 CREATE INDEX IF NOT EXISTS instances_of_series ON instances (series_orthanc_id);
 CREATE INDEX IF NOT EXISTS instances_unsure ON instances (unsure) WHERE unsure = 1;
 
+-- `priority` is that of the order which announced the study.
 CREATE TABLE IF NOT EXISTS studies (
-  study_orthanc_id TEXT PRIMARY KEY, study_uid TEXT NOT NULL, generation INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+  study_orthanc_id TEXT PRIMARY KEY, study_uid TEXT NOT NULL, generation INTEGER NOT NULL DEFAULT 0,
+  priority TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS studies_by_uid ON studies (study_uid);
 
 -- The completeness clock: a row for each study (and cause) that is not complete.
@@ -68,14 +71,23 @@ CREATE TABLE IF NOT EXISTS clocks (
   PRIMARY KEY (study_orthanc_id, cause)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS clocks_by_time ON clocks (last_at);
 
+-- For which rules (by how they know that a study is complete) a clock has run out already, while others wait. It
+-- holds for that very `last_at`: what comes later makes all of them wait anew.
+CREATE TABLE IF NOT EXISTS fired (
+  study_orthanc_id TEXT NOT NULL, cause TEXT NOT NULL, how TEXT NOT NULL, last_at TEXT NOT NULL,
+  PRIMARY KEY (study_orthanc_id, cause, how)) WITHOUT ROWID;
+
 -- What a rule sent where, so that a late image goes as the next generation, alone.
 CREATE TABLE IF NOT EXISTS routed (
   orthanc_id TEXT NOT NULL, rule TEXT NOT NULL, destination TEXT NOT NULL,
   PRIMARY KEY (orthanc_id, rule, destination)) WITHOUT ROWID;
 """
 
-#: Columns of `instances` that came after the first version, as they stand in the schema.
-_ADDED = (("reference", "TEXT NOT NULL DEFAULT ''"), ("sha256", "TEXT"))
+#: Columns that came after the first version, as they stand in the schema.
+_ADDED = (
+    ("instances", "reference", "TEXT NOT NULL DEFAULT ''"), ("instances", "sha256", "TEXT"),
+    ("studies", "priority", "TEXT NOT NULL DEFAULT ''"),
+)  # fmt: skip
 
 
 class Transaction:
@@ -149,10 +161,10 @@ class Journal:
 
     def _add_columns(self) -> None:
         """Columns that a file of an earlier version lacks."""
-        there = {row[1] for row in self._writer.execute("PRAGMA table_info (instances)")}
-        for name, declared in _ADDED:
+        for table, name, declared in _ADDED:
+            there = {row[1] for row in self._writer.execute(f"PRAGMA table_info ({table})")}
             if name not in there:
-                self._writer.execute(f"ALTER TABLE instances ADD COLUMN {name} {declared}")
+                self._writer.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declared}")
 
     @property
     def head(self) -> tuple[int, str]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import logging
 import socket
 from typing import Any
+
+log = logging.getLogger("zambezi.rest")
 
 
 class RestRefused(Exception):
@@ -62,6 +65,25 @@ class OrthancRest:
         """Issuer of Patient ID (0010,0021) of an instance; empty where it has none."""
         found = self.get(f"/instances/{orthanc_id}/simplified-tags")
         return str(found.get("IssuerOfPatientID", "")).strip()
+
+    def tags(self, orthanc_id: str) -> dict[str, Any]:
+        """The header of an instance, by tag (`0008,0060`); empty where it is gone, or can't be read."""
+        try:
+            found: dict[str, Any] = self.get(f"/instances/{orthanc_id}/tags?short")
+        except RestRefused as refused:
+            log.warning("what rules ask of an instance could not be read, so it has none of it: %s", refused)
+            return {}
+        return found
+
+    def studies_of(self, patient_id: str) -> list[str]:
+        """Orthanc ids of the studies with this patient ID, which holds no wildcard; none where Orthanc refuses."""
+        query = {"Level": "Study", "Query": {"PatientID": patient_id}, "CaseSensitive": True}
+        try:
+            found: list[str] = self.post("/tools/find", query)
+        except RestRefused as refused:
+            log.warning("a patient's earlier studies could not be looked for, so none goes along: %s", refused)
+            return []
+        return found
 
     def sha256(self, orthanc_id: str) -> str | None:
         """The digest of an instance's file, as it is stored; None where it is gone."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from plugins.journal import Journal, Transaction
+from zambezi import clock
 
 #: The journal's `meta` row of each of the others: how far its entries are in our tables.
 _APPLIED = "applied:"
 #: Up to which entry our own were taken back.
 _TAKEN_BACK = "taken-back"
+#: No clock of a rule runs longer (Completeness.QuietSeconds is at most a day).
+_RUN_OUT = timedelta(days=2)
 #: So many places of a batch are kept that following may go back to.
 _ANCHORS = 50
 
@@ -122,8 +126,8 @@ def _clock(transaction: Transaction, study: str, cause: str, at: str) -> None:
 
 def _began(transaction: Transaction, one: Facts) -> None:
     transaction.execute(
-        "INSERT OR IGNORE INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)",
-        (one["study_orthanc_id"], one["study_uid"]),
+        "INSERT OR IGNORE INTO studies (study_orthanc_id, study_uid, priority) VALUES (?, ?, ?)",
+        (one["study_orthanc_id"], one["study_uid"], one.get("priority", "")),
     )
 
 
@@ -146,7 +150,21 @@ def _stored(transaction: Transaction, one: Facts) -> None:
 
 def _completed(transaction: Transaction, one: Facts) -> None:
     study, cause = one["study_orthanc_id"], one["cause"]
-    transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ? AND cause = ?", (study, cause))
+    if one.get("waiting"):
+        # Rules with a clock of their own still wait; should this node go on in their stead, they run out here.
+        transaction.execute(
+            "INSERT OR REPLACE INTO fired SELECT study_orthanc_id, cause, '', last_at FROM clocks"
+            " WHERE study_orthanc_id = ? AND cause = ?",
+            (study, cause),
+        )
+    else:
+        transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ? AND cause = ?", (study, cause))
+    # That the others ran out, nobody told: after so long they have.
+    transaction.execute(
+        "DELETE FROM clocks WHERE last_at < ?"
+        " AND (study_orthanc_id, cause) IN (SELECT study_orthanc_id, cause FROM fired)",
+        (clock.text(clock.parse(one["at"]) - _RUN_OUT),),
+    )
     transaction.execute(
         "UPDATE studies SET generation = max(generation, ?) WHERE study_orthanc_id = ?", (one["generation"], study)
     )
@@ -173,4 +191,5 @@ def _deleted(transaction: Transaction, one: Facts) -> None:
     ).fetchone()
     if study and not left:
         transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ?", (study,))
+        transaction.execute("DELETE FROM fired WHERE study_orthanc_id = ?", (study,))
         transaction.execute("DELETE FROM studies WHERE study_orthanc_id = ?", (study,))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from plugins.readiness import Sign
 from zambezi import causes, durable
 from zambezi.causes import Because
 
@@ -75,8 +76,25 @@ def _announced(document: dict[str, Any], kind: str) -> dict[str, Because]:
         said = {"cause": one} if isinstance(one, str) else one
         if not isinstance(said, dict) or said.get("cause") not in causes.ALL:
             raise SnapshotRefused(f"{kind}, {uid}: found {one!r}, allowed causes: {', '.join(causes.ALL)}")
-        told[uid] = Because(said["cause"], str(said.get("reference", "")), str(said.get("sha256", "")))
+        reference = str(said.get("reference", ""))
+        # An order that says nothing of its priority is one of many: the gateway leaves it out.
+        usual = "ROUTINE" if reference.startswith("order ") else ""
+        told[uid] = Because(said["cause"], reference, str(said.get("sha256", "")), str(said.get("priority", usual)))
     return told
+
+
+def ready(document: dict[str, Any]) -> Mapping[str, Mapping[str, Sign]]:
+    """Signs that a study is complete: {"studies": {uid: {"mpps": {"at", "instances"}, "commitment": ...}}}."""
+    studies = document.get("studies")
+    if not isinstance(studies, dict):
+        raise SnapshotRefused('"studies" is missing')
+    try:
+        return {
+            uid: {by: Sign(str(one["at"]), one.get("instances")) for by, one in signs.items()}
+            for uid, signs in studies.items()
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise SnapshotRefused(f"studies: {type(error).__name__}: {error}") from error
 
 
 def revocations(document: dict[str, Any]) -> frozenset[str]:

@@ -208,15 +208,21 @@ class Recorder:
         for _, one in fresh:
             first.setdefault(one.study_orthanc_id, one)
         for study, one in first.items():
-            known = transaction.execute("SELECT 1 FROM studies WHERE study_orthanc_id = ?", (study,)).fetchone()
+            known = transaction.execute("SELECT priority FROM studies WHERE study_orthanc_id = ?", (study,)).fetchone()
             if not known:
                 told = dict(study_facts(study))
                 told["issuer"] = told["issuer"] or self._rules.now.zambezi.site.issuer
-                transaction.append("study-began", now, **told, cause=one.cause, reference=one.reference or None)
+                transaction.append(
+                    "study-began", now, **told, cause=one.cause, reference=one.reference or None,
+                    priority=one.priority or None,
+                )  # fmt: skip
                 self._trigger(transaction, one, now)
                 transaction.execute(
-                    "INSERT INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)", (study, one.study_uid)
+                    "INSERT INTO studies (study_orthanc_id, study_uid, priority) VALUES (?, ?, ?)",
+                    (study, one.study_uid, one.priority),
                 )
+            elif one.priority and one.priority != known[0]:
+                transaction.execute("UPDATE studies SET priority = ? WHERE study_orthanc_id = ?", (one.priority, study))
         for row, one in fresh:
             transaction.append("stored", now, one.orthanc_id, **one.told, change=row.told)
         transaction.executemany(
@@ -318,5 +324,6 @@ class Recorder:
             ).fetchone()
             if not left:
                 transaction.execute("DELETE FROM clocks WHERE study_orthanc_id = ?", (study,))
+                transaction.execute("DELETE FROM fired WHERE study_orthanc_id = ?", (study,))
                 # Should images of it come again, who it is about must be told again: others have forgotten it by then.
                 transaction.execute("DELETE FROM studies WHERE study_orthanc_id = ?", (study,))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
-from plugins.completeness import Completeness
+from plugins import trial
+from plugins.attributes import Reader
+from plugins.completeness import Completeness, Signs
 from plugins.follower import Follower
 from plugins.journal import Journal, JournalMismatch
 from plugins.orthanc_rest import RestRefused
@@ -65,13 +68,17 @@ class Routes:
         versions: Mapping[str, str],
         offered: Callable[[], Mapping[str, Any]],
         standing: Standing | None = None,
+        *,
+        ready: Pushed[Signs],
+        reading: Callable[[], AbstractContextManager[Reader]],
     ) -> None:
         self._journal = journal
         self._rules = rules
         self._completeness = completeness
         self._pushed: dict[str, Pushed[Any]] = {
-            "worklist": worklist, "announced": announced, "revocations": revocations,
+            "worklist": worklist, "announced": announced, "revocations": revocations, "ready": ready,
         }  # fmt: skip
+        self._reading = reading
         self._follower = follower
         self._take_peers = take_peers
         self._room = room
@@ -92,6 +99,7 @@ class Routes:
         writing: dict[str, tuple[str, Callable[[Call], Answer]]] = {
             "reload": ("POST", self._reload),
             "standing": ("PUT", self._stand),
+            "dry-run": ("PUT", self._dry_run),
             **dict.fromkeys(self._pushed, ("PUT", self._push)),
         }
         try:
@@ -144,8 +152,21 @@ class Routes:
 
     def _explain(self, call: Call) -> Answer:
         study = call.arguments.get("study", "")
-        told = self._completeness.explain(study)
+        with self._reading() as reader:
+            told = self._completeness.explain(study, reader, clock.now())
         return Answer(200, told) if told else Answer(404, {"error": f"no study {study} is recorded"})
+
+    def _dry_run(self, call: Call) -> Answer:
+        """What other rules would have done to studies that came; a part at a time (plugins.trial)."""
+        try:
+            asked = trial.Asked.read(_json(call))
+            tried = self._rules.tried(asked.section)
+        except trial.TrialRefused as refused:
+            return Answer(400, {"error": str(refused)})
+        except ConfigurationFaults as faults:
+            return Answer(409, {"faults": [str(fault) for fault in faults.faults]})
+        with self._reading() as reader:
+            return Answer(200, trial.run(self._completeness.studies, self._rules.now, tried, asked, reader))
 
     def _stand(self, call: Call) -> Answer:
         """Who records, and what the others did, by the gateway's word (of several nodes)."""
@@ -159,7 +180,11 @@ class Routes:
 
     def _push(self, call: Call) -> Answer:
         name = call.path.removeprefix("/zambezi/").rstrip("/")
-        return Answer(200, {"generation": self._pushed[name].put(_json(call))})
+        generation = self._pushed[name].put(_json(call))
+        follower = self._follower()
+        if name == "ready" and follower:
+            follower.wake()
+        return Answer(200, {"generation": generation})
 
     def _reload(self, _: Call) -> Answer:
         try:

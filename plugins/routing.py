@@ -1,25 +1,32 @@
 """Routing: which instances of a complete study go where, and why. Pure.
 
 A rule acts on instances of the causes it names. What a rule has sent to a destination before is not sent
-again: a late image goes as the next generation, alone.
+again, unless it says so: a late image goes as the next generation, alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from plugins import conditions
+from plugins.conditions import Moment, Verdict
 from zambezi import causes
-from zambezi.config.settings import Destination, Route, When
+from zambezi.config.settings import Destination, Route
 
 #: Instances in one journal entry; a larger route is told in parts.
 PART = 2000
+#: What an order's priority counts as, beside a rule's own.
+ORDERED = {"STAT": 100, "HIGH": 50}
+
+
+_NOTHING: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An instance as rules see it."""
+    """An instance as rules see it; `attributes` are those that were read, one object for all that have the same."""
 
     orthanc_id: str
     series_uid: str
@@ -28,6 +35,17 @@ class Candidate:
     calling_aet: str
     called_aet: str
     cause: str
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NOTHING, hash=False)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a rule may ask for besides the instance: the moment, who belongs to which site, the order's priority."""
+
+    moment: Moment
+    sites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    priority: str = ""
+    study_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,7 @@ class Decided:
     proof: str
     because: str
     instances: tuple[Candidate, ...]
+    priority: int = 0
 
     def parts(self) -> list[tuple[Candidate, ...]]:
         """The instances in pieces that fit a journal entry."""
@@ -49,59 +68,115 @@ class Decided:
 Routed = Callable[[str, str, str], bool]
 
 
+class Judged:
+    """The verdicts of rules on the instances of one study; instances that are alike are judged once."""
+
+    def __init__(self, study: Sequence[Candidate], circumstances: Circumstances, rules: Sequence[Route]) -> None:
+        self._moment = circumstances.moment
+        tells_apart = any("SOPInstanceUID" in rule.when.keywords for rule in rules)
+        self._study = study
+        self._facts: list[dict[str, tuple[str, ...]]] = []
+        self._groups: list[int] = []
+        contents: dict[int, tuple[Any, ...]] = {}
+        numbers: dict[tuple[Any, ...], int] = {}
+        for one in study:
+            key = id(one.attributes)
+            if key not in contents:
+                contents[key] = tuple(sorted(one.attributes.items()))
+            like = (
+                one.series_uid, one.modality, one.calling_aet, one.called_aet, contents[key],
+                one.sop_uid if tells_apart else "",
+            )  # fmt: skip
+            group = numbers.setdefault(like, len(numbers))
+            if group == len(self._facts):
+                self._facts.append(_facts(one, circumstances))
+            self._groups.append(group)
+
+    def verdicts(self, rule: Route) -> Iterator[tuple[Candidate, Verdict]]:
+        """Each instance with the verdict on it."""
+        judged = [conditions.judge(rule.when, facts, self._moment) for facts in self._facts]
+        return ((one, judged[group]) for one, group in zip(self._study, self._groups, strict=True))
+
+
 def decide(
     study: Sequence[Candidate],
     cause: str,
     rules: Sequence[Route],
     destinations: Mapping[str, Destination],
     routed: Routed,
+    circumstances: Circumstances,
 ) -> list[Decided]:
-    """What is to be sent now that the study is complete with what came by `cause`."""
+    """What is to be sent now that the study is complete for these rules, with what came by `cause`.
+
+    Every attribute that decides is known (`lacking` is empty).
+    """
+    mine = [one for one in study if one.cause == cause]
+    judged = Judged(mine, circumstances, rules)
     decided = []
     for rule in rules:
         if not causes.covers(rule.causes, cause):
             continue
-        fitting = [one for one in study if one.cause == cause and not mismatch(one, rule.when)]
-        for destination in dict.fromkeys(rule.send_to):
-            new = tuple(one for one in fitting if not routed(rule.name, destination, one.orthanc_id))
-            if new:
-                proof = destinations[destination].proof
-                decided.append(Decided(rule.name, destination, proof, _because(rule, cause, new, len(fitting)), new))
+        fitting = _whole(rule, mine, [one for one, verdict in judged.verdicts(rule) if verdict.met])
+        for destination in dict.fromkeys(rule.send_to) if fitting else ():
+            new = [one for one in fitting if not routed(rule.name, destination, one.orthanc_id)]
+            is_late = any(routed(rule.name, destination, one.orthanc_id) for one in mine) if new else False
+            if not new or (is_late and rule.late == "never"):
+                continue
+            going = fitting if rule.late == "all" else new
+            because = _because(rule, cause, len(going), len(fitting), len(new), is_late)
+            priority = max(rule.priority, ORDERED.get(circumstances.priority, 0))
+            if priority > rule.priority:
+                because += f"; its order is {circumstances.priority}"
+            proof = destinations[destination].proof
+            decided.append(Decided(rule.name, destination, proof, because, tuple(going), priority))
     return decided
 
 
-def mismatch(one: Candidate, when: When) -> str:
-    """Why an instance does not meet the conditions; empty if it does."""
-    for name, found, wanted in (
-        ("Modality", one.modality, when.modality),
-        ("CallingAet", one.calling_aet, when.calling_aet),
-        ("CalledAet", one.called_aet, when.called_aet),
-    ):
-        if wanted and found not in wanted:
-            return f"{name} is {found or 'empty'}, the rule wants {' or '.join(wanted)}"
-    return ""
+def lacking(
+    study: Sequence[Candidate], cause: str, rules: Sequence[Route], circumstances: Circumstances
+) -> dict[str, set[str]]:
+    """Which attributes must be read of which instances (Orthanc ids) before these rules can decide."""
+    mine = [one for one in study if one.cause == cause]
+    judged = Judged(mine, circumstances, rules)
+    found: dict[str, set[str]] = {}
+    for rule in rules:
+        if rule.when.keywords and causes.covers(rule.causes, cause):
+            for one, verdict in judged.verdicts(rule):
+                if verdict.lacks and verdict.met is None:
+                    found.setdefault(one.orthanc_id, set()).update(verdict.lacks)
+    return found
 
 
-def explain(study: Sequence[Candidate], rules: Sequence[Route], routed: Routed) -> list[dict[str, Any]]:
+def explain(
+    study: Sequence[Candidate], rules: Sequence[Route], routed: Routed, circumstances: Circumstances
+) -> list[dict[str, Any]]:
     """For each rule: how many instances it takes, and why it leaves the others."""
+    judged = Judged(study, circumstances, rules)
     told = []
     for rule in rules:
         left: dict[str, int] = {}
-        taken = []
-        for one in study:
-            why = mismatch(one, rule.when)
-            if not why and not causes.covers(rule.causes, one.cause):
+        meeting = []
+        for one, verdict in judged.verdicts(rule):
+            why = verdict.why
+            if verdict.met is None:
+                why = f"{' and '.join(sorted(verdict.lacks))} could not be read"
+            if verdict.met and not causes.covers(rule.causes, one.cause):
                 why = f"the cause is {one.cause}, the rule acts on {' or '.join(rule.causes)}"
             if why:
                 left[why] = left.get(why, 0) + 1
             else:
-                taken.append(one)
+                meeting.append(one)
+        acted_on = [one for one in study if causes.covers(rule.causes, one.cause)]
+        taken = _whole(rule, acted_on, meeting)
         told.append(
             {
                 "rule": rule.name,
                 "matches": len(taken),
-                "because": f"{len(taken)} of {len(study)} instances meet: {_conditions(rule)}",
+                "because": f"{len(meeting)} of {len(study)} instances meet: {conditions.words(rule.when)}"
+                + (f"; the whole {rule.whole} goes" if rule.whole != "instance" and meeting else "")
+                + (f"; up to {rule.priors.count} earlier studies go along" if rule.priors and meeting else ""),
                 "left": left,
+                "late": rule.late,
                 "routed": {
                     name: sum(routed(rule.name, name, one.orthanc_id) for one in taken) for name in rule.send_to
                 },
@@ -110,20 +185,31 @@ def explain(study: Sequence[Candidate], rules: Sequence[Route], routed: Routed) 
     return told
 
 
-def _because(rule: Route, cause: str, new: Sequence[Candidate], fitting: int) -> str:
-    late = f", {fitting - len(new)} went before" if fitting > len(new) else ""
-    return f"rule {rule.name}: {len(new)} instances by {cause} meet: {_conditions(rule)}{late}"
+def _facts(one: Candidate, circumstances: Circumstances) -> dict[str, tuple[str, ...]]:
+    priority = (circumstances.priority,) if circumstances.priority else ()
+    sites = tuple(site for site, aets in circumstances.sites.items() if one.calling_aet in aets)
+    return {
+        **one.attributes, "Modality": _one(one.modality), "SeriesInstanceUID": _one(one.series_uid),
+        "StudyInstanceUID": _one(circumstances.study_uid), "CallingAet": _one(one.calling_aet),
+        "CalledAet": _one(one.called_aet), "Site": sites, "Priority": priority, "SOPInstanceUID": _one(one.sop_uid),
+    }  # fmt: skip
 
 
-def _conditions(rule: Route) -> str:
-    when = rule.when
-    said = [
-        f"{name} is {' or '.join(wanted)}"
-        for name, wanted in (
-            ("Modality", when.modality),
-            ("CallingAet", when.calling_aet),
-            ("CalledAet", when.called_aet),
-        )
-        if wanted
-    ]
-    return " and ".join(said) or "no condition"
+def _one(value: str) -> tuple[str, ...]:
+    return (value,) if value else ()
+
+
+def _whole(rule: Route, study: Sequence[Candidate], meeting: Sequence[Candidate]) -> list[Candidate]:
+    """What goes with those that meet the conditions: nothing more, their series, or all."""
+    if rule.whole == "series":
+        series = {one.series_uid for one in meeting}
+        return [one for one in study if one.series_uid in series]
+    return list(study if rule.whole == "study" and meeting else meeting)
+
+
+def _because(rule: Route, cause: str, going: int, fitting: int, new: int, is_late: bool) -> str:
+    what = "meet" if rule.whole == "instance" else f"go with their {rule.whole}, for some meet"
+    said = f"rule {rule.name}: {going} instances by {cause} {what}: {conditions.words(rule.when)}"
+    if is_late and rule.late == "all":
+        return f"{said}, {new} of them came late: all go again"
+    return f"{said}, {fitting - going} went before" if fitting > going else said

@@ -17,7 +17,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,9 @@ import orthanc
 
 from plugins import index_id, moved, peers, pushed
 from plugins.arrivals import Arrivals
+from plugins.attributes import Reader
 from plugins.claims import Claims
-from plugins.completeness import Completeness
+from plugins.completeness import Completeness, Signs
 from plugins.door import Door
 from plugins.follower import Follower
 from plugins.http_filter import Request
@@ -75,7 +77,10 @@ class Plugin:
         self.revocations: Pushed[frozenset[str]] = Pushed(home / "revocations.json", frozenset(), pushed.revocations)
         refusals = Refusals()
         self.recorder = Recorder(self.journal, self.rules)
-        self.completeness = Completeness(self.journal, self.rules)
+        self.ready: Pushed[Signs] = Pushed(home / "ready.json", {}, pushed.ready)
+        self.completeness = Completeness(
+            self.journal, self.rules, lambda: self.ready.content, lambda: self.announced.content
+        )
         self.noted = Noted(self.journal, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals)
         places = disk.folders(environment)
         self.room = RoomWatch(self.rules, self.journal, refusals, lambda: disk.measure(places))
@@ -110,8 +115,17 @@ class Plugin:
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions, lambda: self.offered,
-            self.standing,
+            self.standing, ready=self.ready, reading=self.reading,
         )  # fmt: skip
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """How a thread of Orthanc's that answers a request reads instances: by a connection of its own."""
+        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        try:
+            yield rest
+        finally:
+            rest.close()
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
         """Bring a reloaded configuration's DICOM peers to Orthanc."""

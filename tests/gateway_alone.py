@@ -58,7 +58,7 @@ class FakePlugin:
     entries: list[Sealed] = field(default_factory=list)
     pushed: dict[str, Any] = field(default_factory=dict)
     generations: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("worklist", "announced", "revocations"), 0)
+        default_factory=lambda: dict.fromkeys(("worklist", "announced", "revocations", "ready"), 0)
     )
     asked: int = 0
     #: Held by a test that changes more than one thing at once.

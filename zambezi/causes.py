@@ -28,6 +28,7 @@ class Because:
     cause: str
     reference: str = ""
     sha256: str = ""  # of the very bytes that were announced, where they are known
+    priority: str = ""  # STAT, HIGH or ROUTINE, of the order that announced it
 
 
 def covers(named: Collection[str], cause: str) -> bool:

@@ -38,7 +38,7 @@ def control_id(delivery: str) -> str:
 def add(
     session: Session, *, id: str, kind: str, rule: str, destination: str, because: str, now: datetime, writer: str,
     study_uid: str | None = None, order_id: int | None = None, instances: list[list[str]] | None = None,
-    body: bytes | None = None,
+    body: bytes | None = None, priority: int = 0,
 ) -> bool:  # fmt: skip
     """Put a delivery into the outbox, due at once; False if it has been there (the same cause, read twice)."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
@@ -46,6 +46,7 @@ def add(
     row = insert(Delivery).values(
         id=id, kind=kind, rule=rule, destination=destination, because=because, study_uid=study_uid, order_id=order_id,
         instances=instances or [], body=body, state="due", next_at=at, created_at=at, updated_at=at,
+        priority=priority,
     )  # fmt: skip
     added = session.execute(row.on_conflict_do_nothing().returning(Delivery.id)).first() is not None
     if added:

@@ -98,6 +98,8 @@ def test_an_exam_follows_its_modality(gateway: Alone):
         assert the_order(gateway, "1").status == "in-progress"
         assert change(ct, uid, ending("COMPLETED")) == 0x0000
         assert the_order(gateway, "1").status == "completed"
+    # The archive is told, for rules that go by it.
+    eventually(lambda: order.study_uid in gateway.plugin.pushed.get("ready", {}).get("studies", {}))
     (step,) = gateway.all(PerformedStep, PerformedStep.sop_uid == uid)
     assert (step.status, step.order_id, step.station_aet) == ("COMPLETED", order.id, "CT1")
 

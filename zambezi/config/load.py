@@ -17,11 +17,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from zambezi.attributes import nearest
 from zambezi.config import safety
 from zambezi.config.settings import NamesUnknown, Zambezi
 
 #: Orthanc's users, which `zambezi up` adds to the copy that Orthanc is started with; no part of the configuration.
 SECRETS_FILE = "99-secrets.json"
+
+#: In a fault, in place of the file: rules that are only tried.
+TRIED = "the rules to try"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 #: Loopback addresses that stand for a certificate (docker/nginx/dicom-tls.conf).
@@ -68,8 +72,11 @@ class Configuration:
         return safety.modalities(self.orthanc)
 
 
-def load(folder: Path, environ: Mapping[str, str]) -> Configuration:
-    """Read and check the folder; raises ConfigurationFaults with every fault that was found."""
+def load(folder: Path, environ: Mapping[str, str], instead: Mapping[str, Any] | None = None) -> Configuration:
+    """Read and check the folder; raises ConfigurationFaults with every fault that was found.
+
+    `instead` are keys of the Zambezi section that are to be tried in place of those in the folder.
+    """
     faults: list[Fault] = []
     merged: dict[str, Any] = {}
     where: dict[str, str] = {}
@@ -86,6 +93,9 @@ def load(folder: Path, environ: Mapping[str, str]) -> Configuration:
                 faults.append(Fault(file.name, key, f"stands in {where[key]}, too; Orthanc allows it in one file only"))
             merged[key] = value
             where[key] = file.name
+    if instead is not None:
+        merged["Zambezi"] = {**merged.get("Zambezi", {}), **instead}
+        where["Zambezi"] = TRIED
     faults += [
         Fault(where.get(path.split(".")[0].split("[")[0], "orthanc-config"), path, what)
         for path, what in safety.faults(merged)
@@ -106,6 +116,14 @@ def load(folder: Path, environ: Mapping[str, str]) -> Configuration:
     return Configuration(merged, zambezi, hashlib.sha256(canonical).hexdigest())
 
 
+def read_part(file: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """One file of JSON with comments, as it would count in the folder; raises ConfigurationFaults."""
+    part, faults = _read(file, environ)
+    if faults:
+        raise ConfigurationFaults(faults)
+    return part
+
+
 def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[Fault]:
     known = merged.get("DicomModalities", {})
     named = [(f"Zambezi.Destinations.{name}", name) for name in zambezi.destinations]
@@ -115,7 +133,7 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
     named += [(f"Zambezi.DicomTls.Certificates.{name}", name) for name in zambezi.dicom_tls.certificates]
     listed = ", ".join(sorted(known)) or "none"
     return [
-        Fault(file, path, f'no modality "{name}" in DicomModalities (known: {listed})')
+        Fault(file, path, f'no modality "{name}" in DicomModalities (known: {listed}){nearest(name, known)}')
         for path, name in named
         if name not in known
     ]

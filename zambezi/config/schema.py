@@ -31,11 +31,14 @@ def manual() -> str:
     return "\n".join(line for path, model in found.items() for line in _table(path, model))
 
 
-def _collect(path: str, model: type[BaseModel], found: dict[str, type[BaseModel]]) -> None:
+def _collect(
+    path: str, model: type[BaseModel], found: dict[str, type[BaseModel]], above: tuple[type[BaseModel], ...] = ()
+) -> None:
     found[path] = model
     for name, field in model.model_fields.items():
         for below, suffix in _sections(field.annotation):
-            _collect(f"{path}.{field.alias or name}{suffix}", below, found)
+            if below not in (*above, model):  # conditions hold conditions
+                _collect(f"{path}.{field.alias or name}{suffix}", below, found, (*above, model))
 
 
 def _sections(annotation: Any, suffix: str = "") -> Iterator[tuple[type[BaseModel], str]]:

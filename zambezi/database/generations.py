@@ -1,4 +1,4 @@
-"""The generations of what is pushed to the plugin whole: `worklist`, `announced`, `revocations`."""
+"""The generations of what is pushed to the plugin whole: `worklist`, `announced`, `revocations`, `ready`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from zambezi.database.tables import Generation
 
-Name = Literal["worklist", "announced", "revocations"]
+Name = Literal["worklist", "announced", "revocations", "ready"]
 
 
 def raise_(session: Session, name: Name) -> int:

@@ -16,6 +16,8 @@ class FakeOrthanc:
     minute: int = 0
     asked_contents: int = 0
     same_sop: bool = False  # every instance has the same SOP Instance UID
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)  # by instance: what reading it tells
+    read: list[str] = field(default_factory=list)  # which instances were read
 
     def store(self, orthanc_id: str, study: str = "S1", modality: str = "CT") -> None:
         self.held[orthanc_id] = (study, f"{study}-{modality}", modality)
@@ -78,3 +80,11 @@ class FakeOrthanc:
 
     def sha256(self, orthanc_id: str) -> str | None:
         return f"read {orthanc_id}" if orthanc_id in self.held else None
+
+    def tags(self, orthanc_id: str) -> dict[str, Any]:
+        self.read.append(orthanc_id)
+        return self.headers.get(orthanc_id, {})
+
+    def studies_of(self, patient_id: str) -> list[str]:
+        of = {one for one, tags in self.headers.items() if tags.get("0010,0020") == patient_id}
+        return sorted({self.held[one][0] for one in of & self.held.keys()})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from plugins.arrivals import Arrivals
-from plugins.completeness import Completeness
+from plugins.completeness import Completeness, Signs
 from plugins.follower import Follower
 from plugins.journal import Journal
 from plugins.noted import Noted
@@ -41,6 +41,7 @@ class Bench:
     section: dict[str, Any] = field(default_factory=dict)
     orthanc: FakeOrthanc = field(default_factory=FakeOrthanc)
     announced: Announced = field(default_factory=Announced)
+    signs: Signs = field(default_factory=dict)
     index_id: str = "index-1"
     now: datetime = START
 
@@ -53,8 +54,9 @@ class Bench:
         rules = FixedRules(self.section)
         self.recorder = Recorder(self.journal, rules)
         self.arrivals = Arrivals(self.journal, self.folder / "hold", lambda: self.announced, recovering)
+        self.completeness = Completeness(self.journal, rules, lambda: self.signs, lambda: self.announced)
         self.follower = Follower(
-            self.orthanc, self.journal, self.recorder, Completeness(self.journal, rules),
+            self.orthanc, self.journal, self.recorder, self.completeness,
             Noted(self.journal, *spools, Refusals()), self.arrivals, self.index_id,
             lambda: self.announced, lambda: None, recovering,
         )  # fmt: skip

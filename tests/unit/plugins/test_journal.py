@@ -124,10 +124,11 @@ def test_a_file_of_the_first_version_gets_the_columns_it_lacks(tmp_path: Path) -
             "SELECT orthanc_id, cause, reference, sha256, present FROM instances WHERE sop_uid = '1.5'"
         )
         assert rows == [("a", "modality", "", None, 1)]
+        assert journal.query("SELECT study_orthanc_id, generation, priority FROM studies") == [("s", 2, "")]
         journal.close()
 
 
-#: `instances` as the first version made it, with a row.
+#: `instances` and `studies` as the first version made them, with a row each.
 FIRST_VERSION = """
 CREATE TABLE instances (
   orthanc_id TEXT PRIMARY KEY, study_orthanc_id TEXT NOT NULL, series_orthanc_id TEXT NOT NULL,
@@ -135,5 +136,8 @@ CREATE TABLE instances (
   cause TEXT NOT NULL, remote_aet TEXT NOT NULL, called_aet TEXT NOT NULL,
   index_id TEXT NOT NULL, change_seq INTEGER NOT NULL, generation INTEGER,
   present INTEGER NOT NULL DEFAULT 1, unsure INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE studies (
+  study_orthanc_id TEXT PRIMARY KEY, study_uid TEXT NOT NULL, generation INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+INSERT INTO studies VALUES ('s', '1.2', 2);
 INSERT INTO instances VALUES ('a', 's', 's', '1.2', '1.3', '1.5', 'CT', 'modality', '', '', 'i', 1, NULL, 1, 0);
 """

@@ -24,7 +24,7 @@ from tests.unit.plugins.fake_orthanc import FakeOrthanc
 from tests.unit.plugins.test_follower import FixedRules
 
 START = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
-RULES = {"Destinations": {"B": {}}, "Routing": [{"Name": "all", "SendTo": ["B"]}]}
+RULES: dict[str, Any] = {"Destinations": {"B": {}}, "Routing": [{"Name": "all", "SendTo": ["B"]}]}
 BROUGHT = ("study-began", "stored", "stored-again", "study-completed", "routed", "deleted")
 #: What following made, and entries bring; `present` and all that is decided from it.
 TABLES = (
@@ -38,15 +38,15 @@ TABLES = (
 class Node:
     """The follower of one node; `seen` is how far the central database has its journal."""
 
-    def __init__(self, name: str, folder: Path, orthanc: FakeOrthanc) -> None:
-        self.name, self.folder, self.orthanc = name, folder / name, orthanc
+    def __init__(self, name: str, folder: Path, orthanc: FakeOrthanc, rules: dict[str, Any]) -> None:
+        self.name, self.folder, self.orthanc, self.rules = name, folder / name, orthanc, rules
         self.seen = 0
         self.fenced: list[tuple[int, int | None]] = []
         self.restart()
 
     def restart(self) -> None:
         self.journal = Journal(self.folder / "journal.db")
-        rules = FixedRules(RULES)
+        rules = FixedRules(self.rules)
         recorder = Recorder(self.journal, rules)
         spools = Spool(self.folder / "queries.log"), Spool(self.folder / "incidents.log")
         self.standing = Standing(self.journal, self.name, self.folder.parent)
@@ -75,9 +75,10 @@ class House:
     epoch: int = 0
     holder: str = ""
     now: datetime = START
+    rules: dict[str, Any] = field(default_factory=lambda: RULES)
 
     def __post_init__(self) -> None:
-        self.one, self.two = (Node(name, self.folder, self.orthanc) for name in ("one", "two"))
+        self.one, self.two = (Node(name, self.folder, self.orthanc, self.rules) for name in ("one", "two"))
 
     def grant(self, name: str) -> None:
         for node in (self.one, self.two):
@@ -113,13 +114,16 @@ class House:
                     pass
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    made = House(tmp_path)
+def begun(made: House) -> House:
     made.grant("one")
     made.bring(made.one, made.two)
     made.follow(made.one, made.two)
     return made
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return begun(House(tmp_path))
 
 
 def test_one_records_and_the_other_knows_the_same(house: House):
@@ -132,6 +136,23 @@ def test_one_records_and_the_other_knows_the_same(house: House):
     assert house.one.tables() == house.two.tables()
     assert house.two.tables()[3] == [("i1", "all", "B")]
     assert house.one.entries("stored")[0]["sha256"] == "read i1"  # it came by nobody that saw its bytes
+
+
+def test_a_rule_that_still_waits_is_carried_out_by_the_node_that_goes_on(tmp_path: Path):
+    slow = {"Name": "slow", "SendTo": ["B"], "Completeness": {"QuietSeconds": 120}}
+    house = begun(House(tmp_path, rules={**RULES, "Routing": [*RULES["Routing"], slow]}))
+    house.orthanc.store("i1")
+    house.follow(house.one, house.two)
+    house.follow(house.one, seconds=31)
+    house.bring(house.one, house.two)
+    house.follow(house.two)
+    assert house.one.tables() == house.two.tables()
+    house.grant("two")
+    house.bring(house.one, house.two)
+    house.follow(house.two, seconds=121)
+    assert [one["rule"] for one in house.two.entries("routed")] == ["slow"]
+    assert house.two.entries("study-completed") == [], "that was told by the other node"
+    assert house.two.journal.query("SELECT 1 FROM clocks") == []
 
 
 def test_the_gateway_is_away_and_the_one_that_recorded_goes_on_after_its_restart(house: House):

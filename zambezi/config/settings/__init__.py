@@ -17,10 +17,12 @@ from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
 from zambezi.config.settings.modalities import DicomTls, Fingerprint, Station, Worklist
-from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, When
+from zambezi.config.settings.priors import Priors
+from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, Signal
 from zambezi.config.settings.section import Name, NamesUnknown, Section, Window
 from zambezi.config.settings.site import Session, Site
 from zambezi.config.settings.triggers import Hl7Template, Hl7Trigger, TriggerWhen
+from zambezi.config.settings.when import Test, When
 from zambezi.config.settings.zambezi import Zambezi
 
 __all__ = [
@@ -47,11 +49,14 @@ __all__ = [
     "MigrationSource",
     "Name",
     "NamesUnknown",
+    "Priors",
     "Route",
     "Section",
     "Session",
+    "Signal",
     "Site",
     "Station",
+    "Test",
     "TriggerWhen",
     "Watermark",
     "When",

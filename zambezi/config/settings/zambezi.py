@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from zambezi.attributes import nearest
 from zambezi.config.settings.alerts import Alerts, Disk
 from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
@@ -25,6 +26,10 @@ class Zambezi(Section):
         default_factory=dict, description="Routing destinations, by their name in DicomModalities."
     )
     routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
+    sender_sites: dict[Name, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="AE titles of each site's modalities, by a name of ours, for rules.",
+    )
     hl7: Hl7 = Field(Hl7(), alias="Hl7", description="Messages with the hospital's information systems.")
     worklist: Worklist = Field(Worklist(), description="What modalities see when they ask for their worklist.")
     session: Session = Field(Session(), description="How long a sign-in lasts, and when an account closes.")
@@ -43,7 +48,12 @@ class Zambezi(Section):
             for name in route.send_to:
                 if name not in self.destinations:
                     known = ", ".join(sorted(self.destinations)) or "none"
-                    faults.append((f"Routing[{n}].SendTo", f'no destination "{name}" (known: {known})'))
+                    said = f'no destination "{name}" (known: {known}){nearest(name, self.destinations)}'
+                    faults.append((f"Routing[{n}].SendTo", said))
+            for name in sorted(route.when.sites - self.sender_sites.keys()):
+                known = ", ".join(sorted(self.sender_sites)) or "none"
+                said = f'no site "{name}" in SenderSites (known: {known}){nearest(name, self.sender_sites)}'
+                faults.append((f"Routing[{n}].When", said))
         for n, trigger in enumerate(self.hl7.triggers):
             if trigger.send_to not in self.hl7.peers:
                 known = ", ".join(sorted(self.hl7.peers)) or "none"

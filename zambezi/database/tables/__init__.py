@@ -29,6 +29,7 @@ from zambezi.database.tables.queues import (
     ExceptionRule,
     Message,
 )
+from zambezi.database.tables.ready import ReadySign
 from zambezi.database.tables.reports import Report
 from zambezi.database.tables.triggers import TriggerCursor
 
@@ -65,6 +66,7 @@ __all__ = [
     "Patient",
     "PerformedStep",
     "ProcessState",
+    "ReadySign",
     "Report",
     "Revocation",
     "Series",

@@ -56,6 +56,8 @@ class Delivery(Leased, Base):
     outcome: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[str] = mapped_column(Moment)
     updated_at: Mapped[str] = mapped_column(Moment)
+    #: higher goes first: the rule's, or the order's (plugins.routing)
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class ExceptionItem(Base):

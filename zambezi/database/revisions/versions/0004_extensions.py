@@ -16,7 +16,20 @@ def upgrade() -> None:
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("journal", name=op.f("pk_trigger_cursor")),
     )
+    op.create_table(
+        "ready_sign",
+        sa.Column("study_uid", sa.String(length=64), nullable=False),
+        sa.Column("by", sa.String(length=16), nullable=False),
+        sa.Column("at", sa.String(length=27), nullable=False),
+        sa.Column("instances", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("study_uid", "by", name=op.f("pk_ready_sign")),
+    )
+    op.create_index(op.f("ix_ready_sign_at"), "ready_sign", ["at"])
+    op.add_column("delivery", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
+    op.drop_column("delivery", "priority")
+    op.drop_index(op.f("ix_ready_sign_at"), table_name="ready_sign")
+    op.drop_table("ready_sign")
     op.drop_table("trigger_cursor")
