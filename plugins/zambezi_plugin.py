@@ -41,6 +41,7 @@ from plugins.routes import Call, Routes
 from plugins.rules import Rules
 from plugins.spool import Spool
 from plugins.standing import Standing
+from plugins.verifying import Verifier
 from plugins.versions import StatusAnswer, lacks
 from plugins.worklist import WorklistAnswer
 from zambezi import __version__, clock, disk, keys
@@ -106,12 +107,16 @@ class Plugin:
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions, lambda: self.offered,
-            self.standing,
+            Verifier(environment.storage_dir, self.rest), self.standing,
         )  # fmt: skip
+
+    def rest(self) -> OrthancRest:
+        """A new connection to our own Orthanc; its requests pass the filter by the plugin's own token."""
+        return OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
         """Bring a reloaded configuration's DICOM peers to Orthanc."""
-        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        rest = self.rest()
         try:
             peers.take(rest, wanted)
         finally:
@@ -142,7 +147,7 @@ class Plugin:
 
     def start(self) -> None:
         """Begin to follow, and to look at the disks: Orthanc answers HTTP now."""
-        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        rest = self.rest()
 
         def began() -> None:
             system = rest.get("/system")

@@ -52,6 +52,7 @@ COMMANDS: dict[str, str] = {
     "order": "ris_service.commands:order",
     "patient": "ris_service.commands:patient",
     "route": "gateway.commands:route",
+    "commitment": "gateway.commitment.commands:commitment",
     "message": "gateway.commands:message",
     "migrate": "migration.commands:migrate",
     "hold": "operations.custody.hold_commands:hold",
