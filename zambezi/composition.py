@@ -53,6 +53,7 @@ COMMANDS: dict[str, str] = {
     "patient": "ris_service.commands:patient",
     "route": "gateway.commands:route",
     "commitment": "gateway.commitment.commands:commitment",
+    "conformance": "gateway.conformance:conformance",
     "message": "gateway.commands:message",
     "migrate": "migration.commands:migrate",
     "hold": "operations.custody.hold_commands:hold",

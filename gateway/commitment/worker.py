@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Literal
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
@@ -44,7 +45,7 @@ _UNDECIDED = ("comparing", "waiting", "releasing", "discard-asked")
 _IN_DOUBT = ("conflict", "quarantine")
 
 #: A study of which everything that a station asked about is safe: (session, Study UID, by, now).
-Ready = Callable[[Session, str, str, datetime], None]
+Ready = Callable[[Session, str, Literal["commitment"], datetime], None]
 
 
 class Worker(threading.Thread):
