@@ -152,8 +152,8 @@ def _storage(orthanc: Mapping[str, Any]) -> Iterator[str]:
     if orthanc.get("UnknownSopClassAccepted"):
         yield "And every other SOP class that no service has: private ones, retired ones, those of later editions."
         yield ""
-    yield "Not those of what belongs to no patient (protocols, templates, palettes). Each in these transfer syntaxes, as"
-    yield "1.10.1 negotiates them; later versions take newer ones besides. What comes is stored as it came:"
+    yield "Not those of what belongs to no patient (protocols, templates, palettes). Each in these transfer syntaxes,"
+    yield "as 1.10.1 negotiates them; later versions take newer ones besides. What comes is stored as it came:"
     yield ""
     yield from _table(("transfer syntax", "UID"), [(_name(uid), uid) for uid in (*UNCOMPRESSED, *COMPRESSED)])
 

@@ -198,7 +198,6 @@ class Gateway:
                     **({"nodes": self._nodes.told} if self._nodes else {}),
                     "hl7_connections": self.mllp.connections,
                     "seen": dict(self.modalities.seen),
-                    "commitment_at_orthanc": elsewhere.stations(session, now),
                     "leases_taken_over": sum(getattr(thread, "taken_over", 0) for thread in self._threads),
                     "errors": errors,
                 }

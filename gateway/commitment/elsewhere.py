@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -83,10 +83,3 @@ def forget(session: Session, now: datetime) -> None:
     """Take away requests that were answered long ago."""
     old = (CommitmentRequest.state.in_(_AT_REST), CommitmentRequest.updated_at < clock.text(now - KEPT))
     session.execute(delete(CommitmentRequest).where(*old))
-
-
-def stations(session: Session, now: datetime) -> list[str]:
-    """AE titles that asked at Orthanc's own port within the last day."""
-    recent = (CommitmentRequest.state == "elsewhere", CommitmentRequest.asked_at > clock.text(now - timedelta(days=1)))
-    aet = CommitmentRequest.aet
-    return list(session.scalars(select(aet).where(*recent).distinct().order_by(aet)))
