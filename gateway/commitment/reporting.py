@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -54,29 +55,49 @@ def information(
     return SOME_FAILED, told
 
 
+class Busy(Exception):
+    """The station's own association is in use: try again in a moment."""
+
+
 class Callers:
     """The associations on which stations asked, as long as they keep them open; for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], Association] = {}
-        self._asked: dict[Association, float] = {}
+        self._used: dict[Association, float] = {}
+        self._telling: set[Association | None] = set()
 
     def asked(self, aet: str, transaction_uid: str, association: Association) -> None:
         """A request came on this association."""
         with self._lock:
             self._open = {key: one for key, one in self._open.items() if one.is_established}
-            self._asked = {one: at for one, at in self._asked.items() if one.is_established}
+            self._used = {one: at for one, at in self._used.items() if one.is_established}
             self._open[aet, transaction_uid] = association
-            self._asked[association] = time.monotonic()
+            self._used[association] = time.monotonic()
 
-    def take(self, aet: str, transaction_uid: str) -> Association | None:
-        """The association that still waits for this answer, for one attempt; None where there is none."""
+    @contextmanager
+    def waiting(self, aet: str, transaction_uid: str) -> Iterator[Association | None]:
+        """The association that still waits for this answer, for one attempt and one thread; None where there is none.
+
+        Busy while something else goes over it, and for a moment after: who sends there at once loses answers.
+        """
+        key = (aet, transaction_uid)
         with self._lock:
-            found = self._open.pop((aet, transaction_uid), None)
-            if found is None or not found.is_established:
-                return None
-            return found if time.monotonic() - self._asked.get(found, 0) >= _QUIET_S else None
+            found = self._open.get(key)
+            if found is not None and not found.is_established:
+                found = None
+            if found is not None and (found in self._telling or time.monotonic() - self._used[found] < _QUIET_S):
+                raise Busy
+            self._open.pop(key, None)
+            self._telling |= {found} if found else set()
+        try:
+            yield found
+        finally:
+            with self._lock:
+                self._telling.discard(found)
+                if found is not None:
+                    self._used[found] = time.monotonic()
 
 
 def on_its_own(association: Association, event: int, told: Dataset) -> bool:

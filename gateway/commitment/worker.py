@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from gateway.commitment import reporting, requests, verdicts
-from gateway.commitment.reporting import Callers, ReportFailed
+from gateway.commitment.reporting import Busy, Callers, ReportFailed
 from gateway.commitment.requests import ROOM
 from gateway.commitment.verdicts import Copy, Verdict
 from zambezi import clock, exceptions, leases, outbox, retries, windows
@@ -168,8 +168,13 @@ class Worker(threading.Thread):
 
     def _told(self, row: CommitmentRequest, held: Lease) -> None:
         event, told = reporting.information(row.transaction_uid, row.instances, row.failed)
-        waiting = self._callers.take(row.aet, row.transaction_uid)
-        if waiting is not None and reporting.on_its_own(waiting, event, told):
+        try:
+            with self._callers.waiting(row.aet, row.transaction_uid) as waiting:
+                is_told = waiting is not None and reporting.on_its_own(waiting, event, told)
+        except Busy:
+            self._later(held, self._now() + timedelta(seconds=POLL_S), "the station's association is in use")
+            return
+        if is_told:
             self._settle(partial(self._reported, held, "told on its own association"))
             return
         opens = windows.next_opening(self._settings.windows, self._now(), self._site.zone, self._site.holidays)
