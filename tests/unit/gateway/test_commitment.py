@@ -7,19 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
 from sqlalchemy import select
 
 from gateway.commitment import elsewhere, reporting, requests, verdicts
+from gateway.commitment.commands import commitment
 from gateway.commitment.reporting import Callers, ReportFailed
 from gateway.commitment.requests import SOP_CLASS, SOP_INSTANCE, Asked, Unacceptable
 from gateway.commitment.verdicts import Copy
-from gateway.commitment.worker import Worker
+from gateway.commitment.worker import Worker, release_predecessors
 from operations import status
 from zambezi import clock
 from zambezi.config.safety import Modality
@@ -314,15 +317,17 @@ def test_stations_are_called_inside_the_windows_alone(bench: Bench):
         assert bench.work(station.place, after=10 * 3600)[0].state == "reported"
 
 
-def test_a_worker_that_died_after_its_look_is_followed_by_one_that_tells(bench: Bench):
+@pytest.mark.parametrize("is_started_again", [False, True])
+def test_a_worker_that_died_after_its_look_is_followed_by_one_that_tells(bench: Bench, is_started_again: bool):
     bench.ask("1.1")
+    until = bench.at + (timedelta(hours=1) if is_started_again else timedelta())
     with bench.sessions.begin() as session:
-        session.execute(
-            CommitmentRequest.__table__.update().values(  # type: ignore[attr-defined]  # a table at runtime
-                state="working", checked_at="x", attempts=1, fence=1, lease_owner="dead",
-                lease_until=clock.text(bench.at),
-            )
-        )  # fmt: skip
+        row = session.scalars(select(CommitmentRequest)).one()
+        row.state, row.checked_at, row.attempts, row.fence = "working", clock.text(bench.at), 1, 1
+        row.lease_owner, row.lease_until = "host:1/dead/commitment", clock.text(until)
+    if is_started_again:
+        with bench.sessions.begin() as session:
+            assert release_predecessors(session, "host:1", "run") == 1
     with listening() as station:
         (row,) = bench.work(station.place)
     assert (row.state, row.attempts, len(station.told)) == ("reported", 1, 1)
@@ -349,3 +354,24 @@ def test_what_was_asked_at_orthancs_own_port_is_told_of_once(bench: Bench):
         assert status.queues(session, bench.at)["modalities that ask port 4242 for storage commitment"] == 1
         elsewhere.forget(session, bench.at + timedelta(days=91))
     assert bench.all(CommitmentRequest) == []
+
+
+def test_at_the_console_a_request_is_shown_given_up_and_taken_up_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tables_url: str, tmp_path: Path
+):
+    monkeypatch.setenv("ZAMBEZI_DATABASE_URL", tables_url)
+    monkeypatch.setenv("ZAMBEZI_HOME", str(tmp_path))
+    bench.archive.copies["1.3"] = [Copy("1.9", CT, 10, "aa", 10, "bb")]
+    bench.ask("1.1", "1.3")
+    bench.work(NOWHERE)
+
+    def typed(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(commitment, words)
+        return done.exit_code, done.output
+
+    assert "1 of 2 safe" in typed("list")[1]
+    assert "1.3  0x0110  its file has other bytes than what came" in typed("show", "1")[1]
+    assert [typed("cancel", "1")[0], typed("cancel", "1")[0], typed("retry", "2")[0]] == [0, 1, 1]
+    assert [row.state for row in bench.work(NOWHERE, after=7200)] == ["cancelled"]
+    assert typed("retry", "1")[0] == 0
+    assert [row.state for row in bench.all(CommitmentRequest)] == ["due"]
