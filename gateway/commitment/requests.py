@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydicom.dataset import Dataset
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from zambezi import audit, clock, exceptions
@@ -99,6 +99,7 @@ def take(session: Session, asked: Asked, aet: str, called_aet: str, now: datetim
     elif known.state not in OPEN:
         known.instances, known.called_aet, known.asked_at = instances, called_aet, at
         ask_again(known, now + GRACE)
+    release(session, aet, now)
     tell(session, known, now, state="asked", count=len(instances))
     return SUCCESS
 
@@ -108,6 +109,12 @@ def ask_again(row: CommitmentRequest, next_at: datetime) -> None:
     row.state, row.checked_at, row.attempts, row.fence = "due", None, 0, row.fence + 1
     row.failed, row.lease_owner, row.lease_until = [], None, None
     row.next_at = row.updated_at = clock.text(next_at)
+
+
+def release(session: Session, aet: str, now: datetime) -> None:
+    """The station gives a sign of life, or a person says that it is well: what waits because of a failure goes."""
+    waits = (CommitmentRequest.aet == aet, CommitmentRequest.state == "retrying")
+    session.execute(update(CommitmentRequest).where(*waits).values(next_at=clock.text(now)))
 
 
 def tell(session: Session, row: CommitmentRequest, now: datetime, /, **facts: Any) -> None:
@@ -126,6 +133,7 @@ def retry(session: Session, number: int, *, now: datetime, who: str) -> bool:
     if row is None or row.state in ("working", "elsewhere"):
         return False
     ask_again(row, now)
+    release(session, row.aet, now)
     decided(session, row, who=who, decision="try again", now=now)
     tell(session, row, now, state="due", who=who)
     return True

@@ -144,7 +144,7 @@ class Worker(threading.Thread):
             "checked_at": clock.text(now), "updated_at": clock.text(now), "study_uids": list(verdict.study_uids),
             "failed": [one.told for one in verdict.failed], "outcome": verdict.why,
         })  # fmt: skip
-        requests.safe_now(session, row, [sop_uid for _, sop_uid in verdict.safe], now)
+        # Rows before chains, as everywhere: what appends to the audit comes last.
         if verdict.failed:
             exceptions.wait(
                 session, ROOM, requests.failed_reference(row), now=now, kind="commitment-failed",
@@ -157,6 +157,7 @@ class Worker(threading.Thread):
         else:
             for study_uid in verdict.study_uids:
                 self._ready(session, study_uid, "commitment", now)
+        requests.safe_now(session, row, [sop_uid for _, sop_uid in verdict.safe], now)
         requests.tell(
             session, row, now, state="checked", count=len(row.instances), failed=len(verdict.failed),
             digest=verdict.digest, reason=verdict.why or "all of them are safe",
@@ -207,8 +208,8 @@ class Worker(threading.Thread):
     def _reported(self, held: Lease, outcome: str, session: Session) -> None:
         now = self._now()
         row = leases.finish(session, held, "reported", outcome=outcome, updated_at=clock.text(now))
+        requests.release(session, row.aet, now)
         requests.decided(session, row, who="the request itself", decision="the station was told", now=now)
-        _release(session, row.aet, now)
         requests.tell(session, row, now, state="reported", failed=len(row.failed), reason=outcome)
         log.info("request %s of %s: %s", row.id, row.aet, outcome)
 
@@ -224,7 +225,6 @@ class Worker(threading.Thread):
                 what=f"{row.aet} can't be told whether its images are safe: {words}",
                 suggestion=f"zambezi commitment retry {row.id}",
             )  # fmt: skip
-        _postpone(session, row.aet, now, now + decided.wait)
         requests.tell(session, row, now, state=decided.state, attempts=row.attempts, reason=words)
         log.warning("request %s of %s: %s: %s", row.id, row.aet, decided.state, words)
 
@@ -266,23 +266,3 @@ def _held(session: Session, uids: Sequence[str]) -> set[str]:
         query = select(Held.sop_uid).where(Held.sop_uid.in_(chunk), Held.state.in_(_UNDECIDED), Held.why.in_(_IN_DOUBT))
         found |= {uid for uid in session.scalars(query) if uid}
     return found
-
-
-def _postpone(session: Session, aet: str, now: datetime, until: datetime) -> None:
-    """The other answers to this station wait with this one: it isn't called again and again while it is away."""
-    ready = (CommitmentRequest.checked_at.is_not(None), CommitmentRequest.state.in_(("due", "retrying")))
-    at = clock.text(until)
-    session.execute(
-        update(CommitmentRequest)
-        .where(CommitmentRequest.aet == aet, *ready, CommitmentRequest.next_at < at)
-        .values(next_at=at, state="retrying", updated_at=clock.text(now))
-    )
-
-
-def _release(session: Session, aet: str, now: datetime) -> None:
-    """It is well: what waited with an earlier failure goes at once."""
-    session.execute(
-        update(CommitmentRequest)
-        .where(CommitmentRequest.aet == aet, CommitmentRequest.state == "retrying")
-        .values(next_at=clock.text(now))
-    )

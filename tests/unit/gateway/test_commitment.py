@@ -299,13 +299,19 @@ def test_a_station_that_is_away_is_left_alone_and_in_the_end_put_before_a_person
     assert bench.waiting("commitment-parked") == 2
 
 
-def test_a_station_that_listens_again_is_told_all_that_waited(bench: Bench):
+@pytest.mark.parametrize("sign", ["the time", "a request", "a person"])
+def test_a_station_that_listens_again_is_told_all_that_waited(bench: Bench, sign: str):
     for n in range(3):
         bench.ask("1.1", transaction=f"1.2.{n}")
     bench.work(NOWHERE)
+    if sign == "a request":
+        bench.ask("1.1", transaction="1.2.3")
+    if sign == "a person":
+        with bench.sessions.begin() as session:
+            assert requests.retry(session, bench.all(CommitmentRequest)[1].id, now=bench.at, who="ana")
     with listening() as station:
-        assert {row.state for row in bench.work(station.place, after=31)} == {"reported"}
-    assert sorted(told.TransactionUID for _, told in station.told) == ["1.2.0", "1.2.1", "1.2.2"]
+        assert {row.state for row in bench.work(station.place, after=30 if sign == "the time" else 1)} == {"reported"}
+    assert sorted(told.TransactionUID for _, told in station.told)[:3] == ["1.2.0", "1.2.1", "1.2.2"]
 
 
 def test_stations_are_called_inside_the_windows_alone(bench: Bench):
