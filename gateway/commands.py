@@ -39,7 +39,7 @@ def list_deliveries(state: str | None, limit: int) -> None:
     query = select(Delivery).order_by(Delivery.created_at.desc()).limit(limit)
     if state:
         query = query.where(Delivery.state == state)
-    with _session() as session:
+    with console_session() as session:
         for found in breakers.paused(session):
             click.echo(f"! {found.words}")
         for row in session.scalars(query):
@@ -52,28 +52,28 @@ def list_deliveries(state: str | None, limit: int) -> None:
 @click.argument("delivery")
 def retry(delivery: str) -> None:
     """Try a delivery again now, with all attempts anew."""
-    with _session() as session:
-        done = outbox.retry(session, delivery, now=clock.now(), writer=WRITER, who=_who())
-    _said(done, f"{delivery} is due", f"{delivery} is unknown, being sent or delivered: nothing was changed")
+    with console_session() as session:
+        done = outbox.retry(session, delivery, now=clock.now(), writer=WRITER, who=who())
+    said(done, f"{delivery} is due", f"{delivery} is unknown, being sent or delivered: nothing was changed")
 
 
 @route.command()
 @click.argument("delivery")
 def cancel(delivery: str) -> None:
     """Don't carry a delivery out any more."""
-    with _session() as session:
-        done = outbox.cancel(session, delivery, now=clock.now(), writer=WRITER, who=_who())
-    _said(done, f"{delivery} is cancelled", f"{delivery} is unknown, delivered or cancelled: nothing was changed")
+    with console_session() as session:
+        done = outbox.cancel(session, delivery, now=clock.now(), writer=WRITER, who=who())
+    said(done, f"{delivery} is cancelled", f"{delivery} is unknown, delivered or cancelled: nothing was changed")
 
 
 @route.command()
 @click.argument("name")
 def resume(name: str) -> None:
     """Go on at once with a paused destination, peer or queue, and with what its configuration had parked."""
-    with _session() as session:
-        closed, retried = outbox.resume(session, name, now=clock.now(), writer=WRITER, who=_who())
+    with console_session() as session:
+        closed, retried = outbox.resume(session, name, now=clock.now(), writer=WRITER, who=who())
     well = f"{', '.join(closed) or name} is asked again; {retried} parked deliveries are due"
-    _said(bool(closed or retried), well, f"{name} is not paused: nothing was changed")
+    said(bool(closed or retried), well, f"{name} is not paused: nothing was changed")
 
 
 @click.group()
@@ -89,7 +89,7 @@ def list_messages(state: str | None, limit: int) -> None:
     query = select(Message).order_by(Message.id.desc()).limit(limit)
     if state:
         query = query.where(Message.state == state)
-    with _session() as session:
+    with console_session() as session:
         for row in session.scalars(query):
             why = f"  {row.reason}" if row.reason else ""
             click.echo(f"{row.id:>8}  {row.received_at}  {row.peer:<16}  {row.kind:<8}  {row.state:<8}{why}")
@@ -99,10 +99,10 @@ def list_messages(state: str | None, limit: int) -> None:
 @click.argument("number", type=int)
 def show(number: int) -> None:
     """One message that came in, as it was received, and its acknowledgement. It holds a patient's data."""
-    with _session() as session:
+    with console_session() as session:
         row = session.get(Message, number)
         if row is None:
-            _said(False, "", f"there is no message {number}")
+            said(False, "", f"there is no message {number}")
             return
         click.echo(f"message {row.id} from {row.peer}, {row.received_at}, {row.encoding}, {row.state} {row.reason}")
         codec = row.encoding.split(" ")[0] or "utf-8"
@@ -116,36 +116,39 @@ def retry_message(number: int) -> None:
     """Carry out a message that waits (its sender was told AE)."""
     environment = Environment.read()
     settings = config.load(environment.config_dir, os.environ).zambezi
-    with _session() as session:
+    with console_session() as session:
         row = session.get(Message, number)
         if row is None:
             why = f"there is no message {number}"
         else:
-            why = inbox.try_again(session, row, settings, now=clock.now(), writer=WRITER, who=_who())
-    _said(not why, f"message {number} is carried out", why)
+            why = inbox.try_again(session, row, settings, now=clock.now(), writer=WRITER, who=who())
+    said(not why, f"message {number} is carried out", why)
 
 
 @message.command()
 @click.argument("delivery")
 def resend(delivery: str) -> None:
     """Send a message of ours once more, though it was delivered; `zambezi route list` names it."""
-    with _session() as session:
-        done = outbox.resend(session, delivery, now=clock.now(), writer=WRITER, who=_who())
-    _said(done, f"{delivery} is due", f"{delivery} is unknown or being sent: nothing was changed")
+    with console_session() as session:
+        done = outbox.resend(session, delivery, now=clock.now(), writer=WRITER, who=who())
+    said(done, f"{delivery} is due", f"{delivery} is unknown or being sent: nothing was changed")
 
 
 @contextmanager
-def _session() -> Iterator[Session]:
+def console_session() -> Iterator[Session]:
+    """A transaction on the central database, for what a person does at the console."""
     made = engine.sessions(engine.connect(Environment.read().database_url, "console"), "console")
     with made.begin() as session:
         yield session
 
 
-def _who() -> str:
+def who() -> str:
+    """Who types, as the audit trail names it."""
     return f"console:{getpass.getuser()}"
 
 
-def _said(done: bool, well: str, ill: str) -> None:
+def said(done: bool, well: str, ill: str) -> None:
+    """What came of it; where nothing was done, on stderr and with exit code 1."""
     click.echo(well if done else ill, err=not done)
     if not done:
         sys.exit(1)

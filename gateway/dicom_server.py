@@ -1,4 +1,7 @@
-"""The RIS node for modalities, on the mpps port: MPPS, worklist and echo, for AE titles from their own addresses."""
+"""The RIS node for modalities, on the mpps port, for AE titles from their own addresses.
+
+MPPS, worklist, storage commitment and echo.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway import modality_worklist, mpps
+from gateway.commitment import requests
+from gateway.commitment.reporting import Callers
 from gateway.refusals import Refusals
 from zambezi import audit, clock, worklist
 from zambezi.config.safety import Modality
@@ -23,8 +28,12 @@ log = logging.getLogger("zambezi.modalities")
 
 WRITER = "gateway"
 
-#: SOP classes offered (PS3.6): Verification, Modality Performed Procedure Step, Modality Worklist - FIND.
-OFFERED = ("1.2.840.10008.1.1", "1.2.840.10008.3.1.2.3.3", worklist.FIND_SOP_CLASS)
+#: SOP classes offered (PS3.6): Verification, Modality Performed Procedure Step, Modality Worklist - FIND, Storage
+#: Commitment Push Model.
+OFFERED = ("1.2.840.10008.1.1", "1.2.840.10008.3.1.2.3.3", worklist.FIND_SOP_CLASS, requests.SOP_CLASS)
+
+#: Uncompressed ones; not the deflated one, of which a few bytes become gigabytes.
+SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
 AE_TITLE = "ZAMBEZI"
 PENDING = 0xFF00
@@ -48,6 +57,8 @@ class DicomServer:
         self._hosts = {peer.aet: peer.host for peer in modalities.values()}
         self._now = now
         self._refusals = Refusals()
+        #: Who waits on its own association to be told whether its images are safe.
+        self.callers = Callers()
         #: When each modality called last, for MPPS, its worklist or an echo; since we started.
         self.seen: dict[str, str] = {}
         self._ae = AE(ae_title=ae_title)
@@ -55,7 +66,7 @@ class DicomServer:
         self._ae.maximum_associations = _ASSOCIATIONS
         self._ae.network_timeout = self._ae.dimse_timeout = self._ae.acse_timeout = _TIMEOUT_S
         for sop_class in OFFERED:
-            self._ae.add_supported_context(sop_class)
+            self._ae.add_supported_context(sop_class, list(SYNTAXES))
         self.port = port
         self._server: Any = None
 
@@ -63,7 +74,7 @@ class DicomServer:
         """Listen; OSError where the port is taken."""
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
-            (evt.EVT_C_FIND, self._asked),
+            (evt.EVT_C_FIND, self._asked), (evt.EVT_N_ACTION, self._commitment_asked),
         ]  # fmt: skip
         self._server = self._ae.start_server(("0.0.0.0", self.port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
@@ -105,6 +116,25 @@ class DicomServer:
         status = self._commit(lambda session: mpps.change(session, sop_uid, changes, self._now()))
         log.info("MPPS %s changed by %s: 0x%04x", sop_uid, _caller(event), status)
         return status, changes if status == mpps.SUCCESS else None
+
+    def _commitment_asked(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        request: Any = event.request
+        association: Any = event.assoc.requestor.primitive
+        caller, called = _caller(event), str(association.called_ae_title).strip()
+        try:
+            information = event.action_information
+            asked = requests.read(request.ActionTypeID, str(request.RequestedSOPInstanceUID or ""), information)
+        except requests.Unacceptable as fault:
+            log.warning("storage commitment asked by %s can't be taken: %s", caller, fault)
+            return fault.status, None
+        except Exception as error:  # noqa: BLE001  edge of the request: pydicom reads late and raises what it likes
+            log.warning("storage commitment asked by %s can't be read (%s)", caller, type(error).__name__)
+            return requests.INVALID_ARGUMENT, None
+        status = self._commit(lambda session: requests.take(session, asked, caller, called, self._now()))
+        if status == requests.SUCCESS:
+            self.callers.asked(caller, asked.transaction_uid, event.assoc)
+        log.info("storage commitment of %d instances asked by %s: 0x%04x", len(asked.instances), caller, status)
+        return status, None
 
     def _asked(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         caller, query, now = _caller(event), event.identifier, self._now()

@@ -7,7 +7,8 @@
     hl7-out-*    messages out, one thread a peer
     triggers     HL7 messages about exams, deliveries and rejections
     hl7-in       the MLLP server
-    modalities   MPPS and worklist
+    modalities   MPPS, worklist, storage commitment
+    commitment   looks whether images are safe and tells the stations that asked; and whether Orthanc's port was asked
 
 Every thread survives the absence of its neighbours: it says so once in the log and goes on when they are back.
 """
@@ -29,6 +30,9 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from gateway import ready
+from gateway.commitment import elsewhere
+from gateway.commitment.worker import Worker, release_predecessors
 from gateway.deliveries import DicomSender, park_strangers
 from gateway.dicom_server import DicomServer
 from gateway.hl7.inbox import Inbox
@@ -52,6 +56,8 @@ PROCESS = "gateway"
 HEARTBEAT_S = 5.0
 PUSH_S = 1.0
 AWAY_S = 2.0
+#: One station that hangs must not keep the others from being told.
+COMMITMENT_WORKERS = 2
 #: An attempt's C-FIND may take as long as Orthanc's own DicomScuTimeout, and then some.
 DELIVERY_TIMEOUT_S = 150
 
@@ -131,6 +137,15 @@ class Gateway:
             DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, settings.site, owner, self.stop_asked)
             for name, destination in settings.destinations.items()
         ]
+        stations, callers = configuration.modalities, self.modalities.callers
+        self._threads += [
+            Worker(sessions, orthanc(), settings, stations, callers, owner, self.stop_asked, ready=ready.signal)
+            for _ in range(COMMITMENT_WORKERS)
+        ]
+        for node in several or (None,):
+            watch = elsewhere.Watch(sessions, orthanc(only=node), environment.ports.mpps)
+            name = f"archive's own port {node.name if node else ''}".strip()
+            self._threads.append(Repeated(name, watch.look, self.stop_asked))
         self._threads += [
             Sender(sessions, name, peer, settings.site, owner, self.stop_asked)
             for name, peer in settings.hl7.peers.items()
@@ -145,7 +160,7 @@ class Gateway:
             self._release_predecessors()
             for thread in self._threads:
                 thread.start()
-            log.info("ready: MLLP on %s, MPPS and worklist on %s", self.mllp.port, self.modalities.port)
+            log.info("ready: MLLP on %s, DICOM on %s", self.mllp.port, self.modalities.port)
             while not self.stop_asked.is_set():
                 self._beat()
                 self.stop_asked.wait(HEARTBEAT_S)
@@ -161,11 +176,12 @@ class Gateway:
         try:
             with self._sessions.begin() as session:
                 released = outbox.release_predecessors(session, self._place, self._run, now=clock.now())
+                released += release_predecessors(session, self._place, self._run)
         except DBAPIError as error:
             log.warning("the database is away (%s); leases end by themselves", type(error.orig).__name__)
             return
         if released:
-            log.info("%d deliveries that were being sent when the gateway died are due again", released)
+            log.info("%d deliveries and answers that were under way when the gateway died are due again", released)
 
     def _journals(self) -> dict[str, Any]:
         told = {name: {"seq": one.seq, "head": one.head} for name, one in self._followers.items()}

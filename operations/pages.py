@@ -39,6 +39,9 @@ STATES = {
 QUEUES = {
     "exceptions open": _("exceptions that nobody has decided"),
     "messages waiting": _("messages that could not be carried out"),
+    "storage commitment requests under way": _("modalities that are to be told whether their images are safe"),
+    "storage commitment requests stopped": _("modalities that could not be told whether their images are safe"),
+    "modalities that ask port 4242 for storage commitment": _("modalities that ask port 4242 for storage commitment"),
     "deliveries abandoned by their workers": _("deliveries whose worker died: another one takes them over"),
     "studies of migrations abandoned by their workers": _("studies whose worker died: another one takes them over"),
 }

@@ -35,7 +35,15 @@ from zambezi import __version__, breakers, clock, disk, exceptions, keys, leases
 from zambezi.config import ConfigurationFaults, load
 from zambezi.config.settings import Disk
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AlertChannel, Delivery, ExceptionItem, Message, MigrationStudy, ProcessState
+from zambezi.database.tables import (
+    AlertChannel,
+    CommitmentRequest,
+    Delivery,
+    ExceptionItem,
+    Message,
+    MigrationStudy,
+    ProcessState,
+)
 from zambezi.environment import Environment, EnvironmentFault
 from zambezi.orthanc_client import OrthancClient, OrthancError
 
@@ -139,11 +147,31 @@ def queues(session: Session, now: datetime) -> dict[str, int]:
     }
     open_items = select(func.count()).select_from(ExceptionItem).where(ExceptionItem.decided_at.is_(None))
     waiting = select(func.count()).select_from(Message).where(Message.state == "waiting")
+    found |= _commitment(session)
     found["exceptions open"] = session.scalars(open_items).one()
     found["messages waiting"] = session.scalars(waiting).one()
     for what, table, states in _LEASED:
         found[f"{what} abandoned by their workers"] = leases.abandoned(session, table, states, now)
     return found
+
+
+def _commitment(session: Session) -> dict[str, int]:
+    """Modalities that ask whether their images are safe: those that aren't told yet, that can't be told, that ask
+    Orthanc's own port, which looks at no file."""
+    state = CommitmentRequest.state
+    counted = {
+        "storage commitment requests under way": (func.count(), ("due", "working", "retrying")),
+        "storage commitment requests stopped": (func.count(), ("parked",)),
+        "modalities that ask port 4242 for storage commitment": (
+            func.count(CommitmentRequest.aet.distinct()),
+            ("elsewhere",),
+        ),
+    }
+    found = {
+        what: session.scalar(select(how).select_from(CommitmentRequest).where(state.in_(states))) or 0
+        for what, (how, states) in counted.items()
+    }
+    return {what: number for what, number in found.items() if number}
 
 
 def alert_states(session: Session) -> list[AlertState]:

@@ -19,6 +19,7 @@ from plugins.orthanc_rest import RestRefused
 from plugins.pushed import Announced, Pushed, SnapshotRefused
 from plugins.rules import Rules
 from plugins.standing import Offer, OfferRefused, Standing
+from plugins.verifying import AskedWrongly, Verifier
 from zambezi import clock
 from zambezi.config import ConfigurationFaults
 
@@ -67,6 +68,7 @@ class Routes:
         room: Callable[[], dict[str, Any]],
         versions: Mapping[str, str],
         offered: Callable[[], Mapping[str, Any]],
+        verifier: Verifier,
         standing: Standing | None = None,
         *,
         ready: Pushed[Signs],
@@ -84,6 +86,7 @@ class Routes:
         self._room = room
         self._versions = versions
         self._offered = offered
+        self._verifier = verifier
         self._standing = standing
         self._waiting = threading.BoundedSemaphore(WAITING)
 
@@ -100,6 +103,7 @@ class Routes:
             "reload": ("POST", self._reload),
             "standing": ("PUT", self._stand),
             "dry-run": ("PUT", self._dry_run),
+            "verify": ("PUT", self._verify),
             **dict.fromkeys(self._pushed, ("PUT", self._push)),
         }
         try:
@@ -108,7 +112,7 @@ class Routes:
             if name in writing:
                 method, act = writing[name]
                 return act(call) if call.method == method else Answer(405, {"error": f"{method} only"})
-        except (RouteFault, SnapshotRefused, OfferRefused) as fault:
+        except (RouteFault, SnapshotRefused, OfferRefused, AskedWrongly) as fault:
             return Answer(400, {"error": str(fault)})
         return Answer(404, {"error": f"no such path: {call.path}"})
 
@@ -177,6 +181,13 @@ class Routes:
         if follower:
             follower.wake()
         return Answer(200, self._standing.told)
+
+    def _verify(self, call: Call) -> Answer:
+        """What index and disk have of instances: storage commitment rests on it. Changes nothing."""
+        try:
+            return Answer(200, {"looked": self._verifier.look(_json(call))})
+        except (OSError, HTTPException, RestRefused) as error:
+            return Answer(503, {"error": f"Orthanc's index can't be asked now: {error}"})
 
     def _push(self, call: Call) -> Answer:
         name = call.path.removeprefix("/zambezi/").rstrip("/")

@@ -30,8 +30,8 @@ class Offer:
 
 OFFERS = (
     Offer(
-        "a plugin may answer storage commitment (Zambezi doesn't yet)",
-        "a plugin can't answer storage commitment; Orthanc's own answer goes by its index, without a look at the files",
+        "a plugin may answer storage commitment (the gateway answers it, with each version)",
+        "a plugin can't answer storage commitment; Orthanc's own goes by its index, the gateway's by the files, too",
         name="RegisterStorageCommitmentScpCallback",
     ),
     Offer(

@@ -43,6 +43,7 @@ from plugins.routes import Call, Routes
 from plugins.rules import Rules
 from plugins.spool import Spool
 from plugins.standing import Standing
+from plugins.verifying import Verifier
 from plugins.versions import StatusAnswer, lacks
 from plugins.viewer_cache import ViewerCache
 from plugins.worklist import WorklistAnswer
@@ -115,13 +116,17 @@ class Plugin:
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions, lambda: self.offered,
-            self.standing, ready=self.ready, reading=self.reading,
+            Verifier(environment.storage_dir, self.rest), self.standing, ready=self.ready, reading=self.reading,
         )  # fmt: skip
+
+    def rest(self) -> OrthancRest:
+        """A new connection to our own Orthanc; its requests pass the filter by the plugin's own token."""
+        return OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
         """How a thread of Orthanc's that answers a request reads instances: by a connection of its own."""
-        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        rest = self.rest()
         try:
             yield rest
         finally:
@@ -129,7 +134,7 @@ class Plugin:
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
         """Bring a reloaded configuration's DICOM peers to Orthanc."""
-        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        rest = self.rest()
         try:
             peers.take(rest, wanted)
         finally:
@@ -169,7 +174,7 @@ class Plugin:
 
     def start(self) -> None:
         """Begin to follow, and to look at the disks: Orthanc answers HTTP now."""
-        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        rest = self.rest()
 
         def began() -> None:
             system = rest.get("/system")

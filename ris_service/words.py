@@ -67,6 +67,7 @@ ROOM = {
     "disk": _("Disk"),
     "audit": _("Audit"),
     "backup": _("Backups"),
+    "commitment": _("Storage commitment"),
 }
 ROLE = {
     "administrator": _("Administrator"),
@@ -103,6 +104,7 @@ EVENT = {
     "exam-changed": _("exam changed its state"),
     "message-received": _("HL7 message received"),
     "delivery-changed": _("delivery changed its state"),
+    "commitment-changed": _("storage commitment changed its state"),
     "neighbour-changed": _("neighbour paused or asked again"),
     "report-saved": _("report saved"),
     "report-signed": _("report signed"),

@@ -52,6 +52,8 @@ COMMANDS: dict[str, str] = {
     "order": "ris_service.commands:order",
     "patient": "ris_service.commands:patient",
     "route": "gateway.commands:route",
+    "commitment": "gateway.commitment.commands:commitment",
+    "conformance": "gateway.conformance:conformance",
     "message": "gateway.commands:message",
     "hl7": "gateway.trigger_commands:hl7",
     "migrate": "migration.commands:migrate",

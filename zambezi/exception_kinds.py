@@ -110,6 +110,52 @@ KINDS: dict[str, Kind] = {
         ),
         ruled=True,
     ),
+    # --- storage commitment
+    "commitment-failed": Kind(
+        Words(
+            "Images not safe",
+            "{source} asked whether {asked} images are safe in the archive: {failed} are not. It was told so.",
+            "Send these images from {source} once more, before they are deleted there. Details: zambezi commitment "
+            "show {number}",
+        ),
+        Words(
+            "Imagens não seguras",
+            "{source} perguntou se {asked} imagens estão seguras no arquivo: {failed} não estão. Foi-lhe dito.",
+            "Envie essas imagens outra vez a partir de {source}, antes que lá sejam apagadas. Pormenores: zambezi "
+            "commitment show {number}",
+        ),
+        serious=True,
+    ),
+    "commitment-parked": Kind(
+        Words(
+            "Station not told whether its images are safe",
+            "{source} asked whether its images are safe, and the answer can't be brought to it; attempts: {attempts}.",
+            "When {source} listens again, or its address and port are put right: zambezi commitment retry {number}",
+        ),
+        Words(
+            "Aparelho sem resposta sobre as suas imagens",
+            "{source} perguntou se as suas imagens estão seguras e não se consegue entregar-lhe a resposta; "
+            "tentativas: {attempts}.",
+            "Quando {source} voltar a escutar, ou o endereço e a porta estiverem certos: zambezi commitment retry "
+            "{number}",
+        ),
+        ruled=True,
+    ),
+    "commitment-own-port": Kind(
+        Words(
+            "Commitment asked at the wrong port",
+            "{source} asks the archive's own port whether its images are safe. The answer there comes from the index "
+            "alone, without a look at the files.",
+            "Set storage commitment of {source} to port {port}, where index and files are looked at.",
+        ),
+        Words(
+            "Confirmação pedida na porta errada",
+            "{source} pergunta na porta do próprio arquivo se as suas imagens estão seguras. Ali a resposta vem só "
+            "do índice, sem se olhar para os ficheiros.",
+            "Ponha a confirmação de armazenamento de {source} na porta {port}, onde se vêem índice e ficheiros.",
+        ),
+        ruled=True,
+    ),
     # --- the archive
     "node-away": Kind(
         Words(

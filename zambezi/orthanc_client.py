@@ -153,6 +153,13 @@ class OrthancClient:
         found: dict[str, Any] = self.get(f"/jobs/{job_id}")
         return found
 
+    def verify(self, sop_uids: list[str]) -> list[dict[str, Any]]:
+        """What index and disk have of the first of these instances, at least one of them (plugins/verifying.py)."""
+        looked: list[dict[str, Any]] = self.request("PUT", "/zambezi/verify", timeout_s=_READ_S, json=sop_uids).json()[
+            "looked"
+        ]
+        return looked
+
     def query(self, modality: str, level: str, query: dict[str, str]) -> list[dict[str, str]]:
         """C-FIND to a modality: the answers, with tag names as keys. Level: Study, Series, Instance."""
         made = self.post(f"/modalities/{modality}/query", {"Level": level, "Query": query})
@@ -164,6 +171,8 @@ class OrthancClient:
 _STATUS = "/zambezi/status"
 #: A node that hangs must not keep the others' answer waiting.
 _ASK_S = 5.0
+#: One file of many gigabytes is read whole from a slow disk within that time.
+_READ_S = 600.0
 
 
 def _nobody_listens(error: requests.RequestException) -> bool:

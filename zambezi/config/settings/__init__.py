@@ -13,6 +13,7 @@ from zambezi.config.settings.alerts import (
     MailAddress,
     Watermark,
 )
+from zambezi.config.settings.commitment import StorageCommitment
 from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
@@ -56,6 +57,7 @@ __all__ = [
     "Signal",
     "Site",
     "Station",
+    "StorageCommitment",
     "Test",
     "TriggerWhen",
     "Watermark",

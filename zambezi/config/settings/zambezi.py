@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from zambezi.attributes import nearest
 from zambezi.config.settings.alerts import Alerts, Disk
+from zambezi.config.settings.commitment import StorageCommitment
 from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration
@@ -39,6 +40,9 @@ class Zambezi(Section):
     alerts: Alerts = Field(Alerts(), description="Who is told that something waits for a person.")
     disk: Disk = Field(Disk(), description="What is done when a disk gets full.")
     backup: Backup = Field(Backup(), description="Copies of everything, encrypted, on another disk.")
+    storage_commitment: StorageCommitment = Field(
+        StorageCommitment(), description="Answers to modalities that ask whether their images are safe."
+    )
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")

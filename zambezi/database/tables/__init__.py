@@ -6,6 +6,7 @@ both engines). JSON columns hold plain lists and objects. What a state may be st
 
 from zambezi.database.tables.audit import AuditEntry, ChainHead, FencedEntries, FollowerLease, NodeJournal
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
+from zambezi.database.tables.commitment import CommitmentRequest
 from zambezi.database.tables.custody import Correction, CorrectionItem, Deletion, DeletionItem, Held, LegalHold
 from zambezi.database.tables.exams import (
     AnnouncedInstance,
@@ -43,6 +44,7 @@ __all__ = [
     "Breaker",
     "Certificate",
     "ChainHead",
+    "CommitmentRequest",
     "Correction",
     "CorrectionItem",
     "Deletion",

@@ -1,0 +1,114 @@
+"""What the archive really has of instances: what the index says of each, and what lies on the disk.
+
+Orthanc keeps files that it read or wrote a moment ago in memory and answers from there, `verify-md5` too: it vouches
+for a file that is gone. So the disk is read here. One call ends after a few seconds, with what it has until then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from plugins.orthanc_rest import OrthancRest, RestRefused
+
+#: SOP Instance UIDs in one call, and the seconds after which no further one is looked at.
+MOST = 100
+ENOUGH_S = 5.0
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_PIECE = 1 << 20
+
+
+class AskedWrongly(ValueError):
+    """What was asked can't be understood; the text says why."""
+
+
+class Verifier:
+    """Looks into index and storage of the Orthanc that it runs in; every call has a connection of its own."""
+
+    def __init__(
+        self, storage: Path, connect: Callable[[], OrthancRest], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._storage = storage
+        self._connect = connect
+        self._clock = clock
+
+    def look(self, asked: Any) -> list[dict[str, Any]]:
+        """`asked`: SOP Instance UIDs; for the first of them, at least one: {"sop_uid", "copies"}.
+
+        A copy is {"study_uid", "sop_class", "size", "md5", "file_size", "file_md5"}; of a file that is not there, or
+        has another size, `file_md5` is "" (`file_size` -1 where there is none). AskedWrongly for anything but UIDs.
+        """
+        uids = _uids(asked)
+        end = self._clock() + ENOUGH_S
+        rest = self._connect()
+        try:
+            known = self._known(rest, uids)
+            told: list[dict[str, Any]] = []
+            for uid in uids:
+                if told and self._clock() >= end:
+                    break
+                copies = [self._copy(rest, one) for one in known.get(uid, [])]
+                told.append({"sop_uid": uid, "copies": [copy for copy in copies if copy]})
+            return told
+        finally:
+            rest.close()
+
+    def _known(self, rest: OrthancRest, uids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """What the index has of each UID: id, class and Study Instance UID; more than one where patients differ."""
+        ids = rest.post("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": "\\".join(uids)}})
+        instances = rest.contents(ids)
+        series = rest.contents(sorted({one["ParentSeries"] for one in instances.values()}))
+        studies = rest.contents(sorted({one["ParentStudy"] for one in series.values()}))
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for one in instances.values():
+            # What is being deleted in this moment has lost a part of its family, and is no more.
+            study = studies.get(series.get(one["ParentSeries"], {}).get("ParentStudy", ""))
+            if study:
+                found[one["MainDicomTags"]["SOPInstanceUID"]].append({
+                    "id": one["ID"], "sop_class": one["Metadata"].get("SopClassUid", ""),
+                    "study_uid": study["MainDicomTags"]["StudyInstanceUID"],
+                })  # fmt: skip
+        return found
+
+    def _copy(self, rest: OrthancRest, known: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            info = rest.get(f"/instances/{known['id']}/attachments/dicom/info")
+        except RestRefused:
+            return None  # deleted in this moment
+        name, size = str(info["Uuid"]), int(info["CompressedSize"])
+        file_size, file_md5 = _on_disk(self._storage / name[:2] / name[2:4] / name, size)
+        return {
+            "study_uid": known["study_uid"], "sop_class": known["sop_class"],
+            "size": size, "md5": info["CompressedMD5"], "file_size": file_size, "file_md5": file_md5,
+        }  # fmt: skip
+
+
+def _uids(asked: Any) -> list[str]:
+    if not isinstance(asked, list) or not 0 < len(asked) <= MOST:
+        raise AskedWrongly(f"allowed is a list of 1 to {MOST} SOP Instance UIDs")
+    for one in asked:
+        if not isinstance(one, str) or len(one) > 64 or not _UID.fullmatch(one):
+            raise AskedWrongly(f"found {str(one)[:80]!r}, allowed are SOP Instance UIDs")
+    return list(dict.fromkeys(asked))
+
+
+def _on_disk(file: Path, size: int) -> tuple[int, str]:
+    digest, read = hashlib.md5(usedforsecurity=False), 0
+    try:
+        if file.stat().st_size != size:
+            return file.stat().st_size, ""
+        with file.open("rb", buffering=0) as content:
+            while piece := content.read(_PIECE):
+                digest.update(piece)
+                read += len(piece)
+    except FileNotFoundError:
+        return -1, ""
+    except OSError:
+        return read, ""  # the disk doesn't give it back
+    return read, digest.hexdigest()

@@ -1,0 +1,79 @@
+"""What index and disk have of instances, with a small Orthanc in memory and real files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugins.orthanc_rest import RestRefused
+from plugins.verifying import ENOUGH_S, AskedWrongly, Verifier
+
+CONTENT = b"pixels"
+MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+
+
+class Rest:
+    """Knows instances 1.1 to 1.4 of one study; `gone` are deleted between two questions."""
+
+    gone: tuple[str, ...] = ()
+
+    def post(self, _path: str, body: dict[str, Any]) -> list[str]:
+        return [uid for uid in body["Query"]["SOPInstanceUID"].split("\\") if uid in ("1.1", "1.2", "1.3", "1.4")]
+
+    def contents(self, ids: list[str]) -> dict[str, dict[str, Any]]:
+        every: dict[str, dict[str, Any]] = {
+            "series": {"ID": "series", "ParentStudy": "study"},
+            "study": {"ID": "study", "MainDicomTags": {"StudyInstanceUID": "1.9"}},
+        }
+        instances: dict[str, dict[str, Any]] = {
+            one: {"ID": one, "ParentSeries": "series", "MainDicomTags": {"SOPInstanceUID": one},
+                  "Metadata": {"SopClassUid": "CT"}} for one in ids
+        }  # fmt: skip
+        return {one: every.get(one) or instances[one] for one in ids}
+
+    def get(self, path: str) -> dict[str, Any]:
+        name = path.split("/")[2]
+        if name in self.gone:
+            raise RestRefused("404")
+        return {"Uuid": f"aabb-{name}", "CompressedSize": str(len(CONTENT)), "CompressedMD5": MD5}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    folder = tmp_path / "aa" / "bb"
+    folder.mkdir(parents=True)
+    for name, content in (("1.1", CONTENT), ("1.2", CONTENT[:-1]), ("1.3", CONTENT[:-1] + b"X")):
+        (folder / f"aabb-{name}").write_bytes(content)
+    return tmp_path
+
+
+def test_each_file_is_read_from_the_disk(storage: Path) -> None:
+    told = Verifier(storage, Rest).look(["1.1", "1.2", "1.3", "1.4", "1.5"])  # type: ignore[arg-type]  # a stand-in
+    found = {one["sop_uid"]: [(c["file_size"], c["file_md5"] == c["md5"]) for c in one["copies"]] for one in told}
+    assert found == {
+        "1.1": [(6, True)], "1.2": [(5, False)], "1.3": [(6, False)], "1.4": [(-1, False)], "1.5": [],
+    }  # fmt: skip
+    assert told[0]["copies"][0]["study_uid"] == "1.9"
+
+
+def test_what_is_deleted_in_this_moment_is_not_there(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rest, "gone", ("1.1",))
+    assert Verifier(storage, Rest).look(["1.1"]) == [{"sop_uid": "1.1", "copies": []}]  # type: ignore[arg-type]  # same
+
+
+def test_a_call_ends_with_what_it_has_when_its_time_is_up(storage: Path) -> None:
+    moments = iter([0.0, ENOUGH_S - 1, ENOUGH_S + 1])
+    told = Verifier(storage, Rest, lambda: next(moments)).look(["1.1", "1.2", "1.3"])  # type: ignore[arg-type]  # same
+    assert [one["sop_uid"] for one in told] == ["1.1", "1.2"]
+
+
+@pytest.mark.parametrize("asked", [[], "1.1", ["1.*"], ["1.1\\1.2"], [1], ["1"] * 101, {"a": 1}, ["1" * 65]])
+def test_anything_but_uids_is_refused(storage: Path, asked: Any) -> None:
+    with pytest.raises(AskedWrongly):
+        Verifier(storage, Rest).look(asked)  # type: ignore[arg-type]  # a stand-in
