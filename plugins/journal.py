@@ -68,6 +68,9 @@ CREATE TABLE IF NOT EXISTS clocks (
   PRIMARY KEY (study_orthanc_id, cause)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS clocks_by_time ON clocks (last_at);
 
+-- What came of instances that were coerced: their bytes before, by which a sender that repeats itself is known.
+CREATE TABLE IF NOT EXISTS came (orthanc_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
+
 -- What a rule sent where, so that a late image goes as the next generation, alone.
 CREATE TABLE IF NOT EXISTS routed (
   orthanc_id TEXT NOT NULL, rule TEXT NOT NULL, destination TEXT NOT NULL,

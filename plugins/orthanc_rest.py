@@ -12,6 +12,11 @@ import json
 import socket
 from typing import Any
 
+from plugins.facts import Sender
+
+#: Source AE title, its address, receiving AE title, as the coercing port writes them (zambezi.coercion.envelope).
+_SENDER = ("SourceApplicationEntityTitle", "SourcePresentationAddress", "ReceivingApplicationEntityTitle")
+
 
 class RestRefused(Exception):
     """Orthanc answered with an error."""
@@ -62,6 +67,15 @@ class OrthancRest:
         """Issuer of Patient ID (0010,0021) of an instance; empty where it has none."""
         found = self.get(f"/instances/{orthanc_id}/simplified-tags")
         return str(found.get("IssuerOfPatientID", "")).strip()
+
+    def sender(self, orthanc_id: str) -> Sender | None:
+        """Whom an instance's meta header names as its sender (PS3.10 7.1); None where it is gone."""
+        try:
+            found = self.get(f"/instances/{orthanc_id}/header?simplify")
+        except RestRefused:
+            return None
+        told = [str(found.get(name, "")).strip(" \0") for name in _SENDER]
+        return Sender(*told)
 
     def sha256(self, orthanc_id: str) -> str | None:
         """The digest of an instance's file, as it is stored; None where it is gone."""

@@ -53,6 +53,7 @@ COMMANDS: dict[str, str] = {
     "patient": "ris_service.commands:patient",
     "route": "gateway.commands:route",
     "message": "gateway.commands:message",
+    "coerce": "gateway.coercion_commands:coerce_group",
     "migrate": "migration.commands:migrate",
     "hold": "operations.custody.hold_commands:hold",
     "delete": "operations.custody.deletion_commands:delete",

@@ -13,6 +13,7 @@ from zambezi.config.settings.alerts import (
     MailAddress,
     Watermark,
 )
+from zambezi.config.settings.coercion import Coercion, FromWorklist, Wanted
 from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer, Hl7Trigger
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
@@ -28,6 +29,7 @@ __all__ = [
     "Alerts",
     "Backup",
     "Cause",
+    "Coercion",
     "Completeness",
     "Deletion",
     "Destination",
@@ -35,6 +37,7 @@ __all__ = [
     "Disk",
     "ExpectedModality",
     "Fingerprint",
+    "FromWorklist",
     "Hl7",
     "Hl7Fields",
     "Hl7Peer",
@@ -50,6 +53,7 @@ __all__ = [
     "Session",
     "Site",
     "Station",
+    "Wanted",
     "Watermark",
     "When",
     "Window",

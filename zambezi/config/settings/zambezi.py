@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from zambezi.config.settings.alerts import Alerts, Disk
+from zambezi.config.settings.coercion import Coercion
 from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration
@@ -25,6 +26,9 @@ class Zambezi(Section):
         default_factory=dict, description="Routing destinations, by their name in DicomModalities."
     )
     routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
+    coercions: tuple[Coercion, ...] = Field(
+        (), description="Rules: which attributes of which images are put right as they come; all that fit, in order."
+    )
     hl7: Hl7 = Field(Hl7(), alias="Hl7", description="Messages with the hospital's information systems.")
     worklist: Worklist = Field(Worklist(), description="What modalities see when they ask for their worklist.")
     session: Session = Field(Session(), description="How long a sign-in lasts, and when an account closes.")
@@ -50,6 +54,7 @@ class Zambezi(Section):
                 faults.append((f"Hl7.Triggers[{n}].SendTo", f'no HL7 peer "{trigger.send_to}" (known: {known})'))
         named = [(f"Routing[{n}].Name", route.name) for n, route in enumerate(self.routing)]
         named += [(f"Hl7.Triggers[{n}].Name", trigger.name) for n, trigger in enumerate(self.hl7.triggers)]
+        named += [(f"Coercions[{n}].Name", rule.name) for n, rule in enumerate(self.coercions)]
         first: dict[str, str] = {}
         for path, name in named:
             if name in first:

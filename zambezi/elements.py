@@ -1,14 +1,14 @@
 """A DICOM data set as the pieces of bytes that it consists of: what isn't replaced stays as it was, byte by byte.
 
 PS3.5 chapter 7 (explicit and implicit VR, defined and undefined lengths) and PS3.10 7.1 (preamble and meta header).
-pydicom would write lengths, orders and odd VRs anew; a correction must not. Pure.
+pydicom would write lengths, orders and odd VRs anew; a correction and a coercion must not. Pure.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from pydicom.datadict import dictionary_VR
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_LONG_BYTES = frozenset(vr.encode() for vr in _LONG)
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DEEPEST = 60
 
@@ -80,30 +81,29 @@ class Element:
 
 @dataclass(frozen=True)
 class File:
-    """A Part 10 file: `head` is preamble and meta header, `elements` the data set."""
+    """A Part 10 file: `head` is preamble and meta header, `elements` the data set (what `scan` passed over in runs)."""
 
     head: bytes
     transfer_syntax: str
     coding: Coding
     elements: tuple[Element, ...]
+    scanned: bytes = b""  # the file of which not every element was taken apart
 
     def get(self, tag: int) -> Element | None:
         return next((one for one in self.elements if one.tag == tag), None)
 
+    def whole(self) -> File:
+        """The same with every element taken apart."""
+        return read(self.scanned) if self.scanned else self
+
 
 def read(content: bytes) -> File:
     """Take a file apart; NotFaithful where that isn't possible to the last byte."""
-    if content[128:132] != b"DICM":
-        raise NotFaithful("it is no DICOM file with a meta header (PS3.10 7.1)")
-    at, syntax = 132, ""
-    while at + 8 <= len(content) and content[at : at + 2] == b"\x02\x00":
-        one = _element(content, at, len(content), EXPLICIT, 0)
-        if one.tag == 0x00020010:
-            syntax = one.value.decode("ascii", "replace").rstrip("\0 ")
-        at = one.end
+    meta = head(content)
+    syntax = next((one.value for one in meta if one.tag == 0x00020010), b"").decode("ascii", "replace").rstrip("\0 ")
     if not syntax:
         raise NotFaithful("its meta header names no transfer syntax (PS3.10 7.1)")
-    coding = _CODINGS.get(syntax, EXPLICIT)
+    at, coding = meta[-1].end, _CODINGS.get(syntax, EXPLICIT)
     body = _inflated(content[at:]) if syntax == _DEFLATED else content[at:]
     elements = tuple(walk(body, 0, len(body), coding))
     tags = [one.tag for one in elements]
@@ -113,6 +113,82 @@ def read(content: bytes) -> File:
     if tags and tags[0] >> 16 < 8:
         raise NotFaithful(f"it begins with {name(tags[0])}, which is no element of a data set")
     return File(content[:at], syntax, coding, elements)
+
+
+def scan(content: bytes, wanted: Collection[int]) -> File:
+    """Take out these elements (and group lengths) alone, and leave all between and behind them as it lies.
+
+    Many times quicker than `read`, which takes over where elements don't stand in the order of their tags (PS3.5 7.1)
+    or are deflated. What lies behind the last of `wanted` isn't looked at: it may be cut off.
+    """
+    meta = head(content)
+    syntax = next((one.value for one in meta if one.tag == 0x00020010), b"").decode("ascii", "replace").rstrip("\0 ")
+    if not syntax or syntax == _DEFLATED:
+        return read(content)
+    coding, at, end = _CODINGS.get(syntax, EXPLICIT), meta[-1].end, len(content)
+    tags, long = struct.Struct(coding.order + "HH").unpack_from, struct.Struct(coding.order + "I").unpack_from
+    short = struct.Struct(coding.order + "H").unpack_from
+    sought = sorted(wanted)
+    n, last, begin, first = 0, 0x0007FFFF, at, 0  # `first` is the tag at `begin`, where a run begins
+    found: list[Element] = []
+    while n < len(sought) and at < end:
+        if at + 8 > end:
+            raise NotFaithful(f"{end - at} bytes at its end are no element")
+        group, number = tags(content, at)
+        tag = group << 16 | number
+        if tag <= last:
+            return read(content)
+        last = tag
+        if at == begin:
+            first = tag
+        while n < len(sought) and sought[n] < tag:
+            n += 1
+            if begin < at:  # here it would stand, were it there: the run is cut
+                found.append(Element(content, first, "", begin, begin, at, at, coding))
+                begin, first = at, tag
+        if n == len(sought):
+            break
+        if coding.implicit:
+            vr, value, (length,) = b"", at + 8, long(content, at + 4)
+        else:
+            vr = content[at + 4 : at + 6]
+            if vr in _LONG_BYTES and at + 12 <= end:
+                value, (length,) = at + 12, long(content, at + 8)
+            elif vr.isalpha() and vr.isupper():
+                value, (length,) = at + 8, short(content, at + 6)
+            else:
+                raise NotFaithful(f"{name(tag)} has no VR where its transfer syntax wants one")
+        if length == _UNDEFINED:
+            stop = _sequence_end(content, value, end, IMPLICIT if vr == b"UN" else coding, 1)
+            after = stop + 8
+        else:
+            stop = after = value + length
+        if after > end:
+            raise NotFaithful(f"{name(tag)} is cut off: {end - value} of {length} bytes are there")
+        if tag == sought[n] or not number:
+            if begin < at:
+                found.append(Element(content, first, "", begin, begin, at, at, coding))
+            found.append(Element(content, tag, vr.decode("latin-1"), at, value, stop, after, coding))
+            begin = after
+        at = after
+    if begin < end:
+        if begin == at:
+            first = tags(content, at)[0] << 16 | tags(content, at)[1] if at + 4 <= end else 0xFFFFFFFF
+        found.append(Element(content, first, "", begin, begin, end, end, coding))
+    return File(content[: meta[-1].end], syntax, coding, tuple(found), content)
+
+
+def head(content: bytes) -> tuple[Element, ...]:
+    """The elements of the meta header; NotFaithful where there is none."""
+    if content[128:132] != b"DICM":
+        raise NotFaithful("it is no DICOM file with a meta header (PS3.10 7.1)")
+    at, found = 132, []
+    while at + 8 <= len(content) and content[at : at + 2] == b"\x02\x00":
+        found.append(_element(content, at, len(content), EXPLICIT, 0))
+        at = found[-1].end
+    if not found:
+        raise NotFaithful("it is no DICOM file with a meta header (PS3.10 7.1)")
+    return tuple(found)
 
 
 def joined(file: File, replaced: dict[int, bytes | None]) -> bytes:
