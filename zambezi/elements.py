@@ -17,9 +17,14 @@ from pydicom.datadict import dictionary_VR
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-_LONG_BYTES = frozenset(vr.encode() for vr in _LONG)
+#: Reading a tag, two bytes and four bytes, by byte order; VRs as text, made once.
+_NUMBERS = {o: tuple(struct.Struct(o + form).unpack_from for form in ("HH", "H", "I")) for o in "<>"}
+_SHORT = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
+_VRS = {vr.encode(): vr for vr in (*_LONG, *_SHORT.split())}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DEEPEST = 60
+#: A deflated data set that gets larger is an attack on the memory.
+_LARGEST = 1 << 30
 
 
 class NotFaithful(ValueError):
@@ -126,54 +131,33 @@ def scan(content: bytes, wanted: Collection[int]) -> File:
     if not syntax or syntax == _DEFLATED:
         return read(content)
     coding, at, end = _CODINGS.get(syntax, EXPLICIT), meta[-1].end, len(content)
-    tags, long = struct.Struct(coding.order + "HH").unpack_from, struct.Struct(coding.order + "I").unpack_from
-    short = struct.Struct(coding.order + "H").unpack_from
+    tag_at = _NUMBERS[coding.order][0]
     sought = sorted(wanted)
-    n, last, begin, first = 0, 0x0007FFFF, at, 0  # `first` is the tag at `begin`, where a run begins
+    n, last, begin, first = 0, 0x0007FFFF, at, 0  # what nobody seeks lies in runs: one begins at `begin`, with `first`
     found: list[Element] = []
-    while n < len(sought) and at < end:
-        if at + 8 > end:
-            raise NotFaithful(f"{end - at} bytes at its end are no element")
-        group, number = tags(content, at)
+    while n < len(sought) and at + 8 <= end:
+        group, number = tag_at(content, at)
         tag = group << 16 | number
         if tag <= last:
             return read(content)
         last = tag
-        if at == begin:
-            first = tag
+        first = tag if at == begin else first
+        is_sought = tag == sought[n] or not number
+        if begin < at and (is_sought or sought[n] < tag):  # what is sought stands here, or would
+            found.append(Element(content, first, "", begin, begin, at, at, coding))
+            begin, first = at, tag
         while n < len(sought) and sought[n] < tag:
             n += 1
-            if begin < at:  # here it would stand, were it there: the run is cut
-                found.append(Element(content, first, "", begin, begin, at, at, coding))
-                begin, first = at, tag
         if n == len(sought):
             break
-        if coding.implicit:
-            vr, value, (length,) = b"", at + 8, long(content, at + 4)
-        else:
-            vr = content[at + 4 : at + 6]
-            if vr in _LONG_BYTES and at + 12 <= end:
-                value, (length,) = at + 12, long(content, at + 8)
-            elif vr.isalpha() and vr.isupper():
-                value, (length,) = at + 8, short(content, at + 6)
-            else:
-                raise NotFaithful(f"{name(tag)} has no VR where its transfer syntax wants one")
-        if length == _UNDEFINED:
-            stop = _sequence_end(content, value, end, IMPLICIT if vr == b"UN" else coding, 1)
-            after = stop + 8
-        else:
-            stop = after = value + length
-        if after > end:
-            raise NotFaithful(f"{name(tag)} is cut off: {end - value} of {length} bytes are there")
+        tag, vr, value, stop, after = _place(content, at, end, coding, 0)
         if tag == sought[n] or not number:
-            if begin < at:
-                found.append(Element(content, first, "", begin, begin, at, at, coding))
-            found.append(Element(content, tag, vr.decode("latin-1"), at, value, stop, after, coding))
+            found.append(Element(content, tag, vr, at, value, stop, after, coding))
             begin = after
         at = after
     if begin < end:
         if begin == at:
-            first = tags(content, at)[0] << 16 | tags(content, at)[1] if at + 4 <= end else 0xFFFFFFFF
+            first = _UNDEFINED if at + 4 > end else tag_at(content, at)[0] << 16 | tag_at(content, at)[1]
         found.append(Element(content, first, "", begin, begin, end, end, coding))
     return File(content[: meta[-1].end], syntax, coding, tuple(found), content)
 
@@ -198,17 +182,17 @@ def joined(file: File, replaced: dict[int, bytes | None]) -> bytes:
     """
     groups = {tag >> 16 for tag in replaced}
     left = dict(sorted(replaced.items()))
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = [] if file.transfer_syntax == _DEFLATED else [file.head]
     for one in file.elements:
         for tag in [tag for tag in left if tag < one.tag]:
             parts.append(left.pop(tag) or b"")
         if one.tag in left:
             parts.append(left.pop(one.tag) or b"")
         elif one.tag & 0xFFFF or one.tag >> 16 not in groups:
-            parts.append(one.whole)
+            parts.append(memoryview(one.data)[one.start : one.end])  # pixels are copied once
     parts += [new or b"" for new in left.values()]
-    body = b"".join(parts)
-    return file.head + (_deflated(body) if file.transfer_syntax == _DEFLATED else body)
+    joined = b"".join(parts)
+    return file.head + _deflated(joined) if file.transfer_syntax == _DEFLATED else joined
 
 
 def walk(data: bytes, at: int, end: int, coding: Coding, depth: int = 0) -> Iterator[Element]:
@@ -258,30 +242,38 @@ def name(tag: int) -> str:
 
 
 def _element(data: bytes, at: int, end: int, coding: Coding, depth: int) -> Element:
+    tag, vr, begin, stop, after = _place(data, at, end, coding, depth)
+    return Element(data, tag, vr, at, begin, stop, after, coding)
+
+
+def _place(data: bytes, at: int, end: int, coding: Coding, depth: int) -> tuple[int, str, int, int, int]:
+    """Tag and VR of the element at a place; where its value begins and ends, and where the element does."""
     if at + 8 > end:
         raise NotFaithful(f"{end - at} bytes at its end are no element")
-    group, element = struct.unpack_from(coding.order + "HH", data, at)
+    tag_at, short_at, long_at = _NUMBERS[coding.order]
+    group, element = tag_at(data, at)
     tag = group << 16 | element
     if coding.implicit:
-        vr, header, (length,) = "", 8, struct.unpack_from(coding.order + "I", data, at + 4)
+        vr, header, (length,) = "", 8, long_at(data, at + 4)
     else:
-        vr = data[at + 4 : at + 6].decode("latin-1")
-        if not (vr.isascii() and vr.isalpha() and vr.isupper()):
-            raise NotFaithful(f"{name(tag)} has no VR where its transfer syntax wants one")
+        vr = _VRS.get(data[at + 4 : at + 6], "")
+        if not vr:
+            vr = data[at + 4 : at + 6].decode("latin-1")
+            if not (vr.isascii() and vr.isalpha() and vr.isupper()):
+                raise NotFaithful(f"{name(tag)} has no VR where its transfer syntax wants one")
         if vr in _LONG:
             if at + 12 > end:
                 raise NotFaithful(f"{name(tag)} is cut off")
-            header, (length,) = 12, struct.unpack_from(coding.order + "I", data, at + 8)
+            header, (length,) = 12, long_at(data, at + 8)
         else:
-            header, (length,) = 8, struct.unpack_from(coding.order + "H", data, at + 6)
+            header, (length,) = 8, short_at(data, at + 6)
     begin = at + header
     if length == _UNDEFINED:
-        inner = IMPLICIT if vr == "UN" else coding
-        stop = _sequence_end(data, begin, end, inner, depth + 1)
-        return Element(data, tag, vr, at, begin, stop, stop + 8, coding)
+        stop = _sequence_end(data, begin, end, IMPLICIT if vr == "UN" else coding, depth + 1)
+        return tag, vr, begin, stop, stop + 8
     if begin + length > end:
         raise NotFaithful(f"{name(tag)} is cut off: {end - begin} of {length} bytes are there")
-    return Element(data, tag, vr, at, begin, begin + length, begin + length, coding)
+    return tag, vr, begin, begin + length, begin + length
 
 
 def _sequence_end(data: bytes, at: int, end: int, coding: Coding, depth: int) -> int:
@@ -294,20 +286,21 @@ def _sequence_end(data: bytes, at: int, end: int, coding: Coding, depth: int) ->
             return at
         if tag != _ITEM:
             raise NotFaithful(f"a sequence holds {name(tag)} instead of an item")
-        if length == _UNDEFINED:
-            at = _until_item_end(data, at + 8, end, coding, depth)[1]
-        else:
-            at += 8 + length
+        at += 8
+        if length != _UNDEFINED:
+            at += length
+            continue
+        while _item_header(data, at, end, coding)[0] != _ITEM_END:
+            at = _place(data, at, end, coding, depth)[4]
+        at += 8
 
 
 def _until_item_end(data: bytes, at: int, end: int, coding: Coding, depth: int) -> tuple[tuple[Element, ...], int]:
     inside: list[Element] = []
-    while True:
-        tag, _ = _item_header(data, at, end, coding)
-        if tag == _ITEM_END:
-            return tuple(inside), at + 8
+    while _item_header(data, at, end, coding)[0] != _ITEM_END:
         inside.append(_element(data, at, end, coding, depth))
         at = inside[-1].end
+    return tuple(inside), at + 8
 
 
 def _item_header(data: bytes, at: int, end: int, coding: Coding) -> tuple[int, int]:
@@ -318,10 +311,14 @@ def _item_header(data: bytes, at: int, end: int, coding: Coding) -> tuple[int, i
 
 
 def _inflated(body: bytes) -> bytes:
+    packed = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(body)
+        inflated = packed.decompress(body, _LARGEST)
     except zlib.error as error:
         raise NotFaithful(f"it can't be inflated: {error}") from error
+    if packed.unconsumed_tail:
+        raise NotFaithful(f"it is deflated, and larger than {_LARGEST >> 20} MiB")
+    return inflated
 
 
 def _deflated(body: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pydicom.data import get_testdata_file
 from pynetdicom import AE
 
 from gateway.coercing_port import CoercingPort
+from tests.gateway_alone import a_gateway
 from tests.integration.archive_fixture import Archive, free_ports, image, until, written
 from tests.unit.coercion.images import read
 from zambezi import digest
@@ -125,20 +127,34 @@ def test_compressed_pixels_and_their_transfer_syntax_stay(archive: Archive):
     assert (new.PatientID, new.PixelData) == ("CN-P9", one.PixelData)
 
 
-def test_a_sender_that_repeats_itself_makes_nothing_also_after_a_kill(archive: Archive):
+def test_a_sender_that_repeats_itself_makes_nothing_also_after_a_power_cut(archive: Archive):
     one = clinic()
     assert archive.send(one, one) == [0, 0]
     first = stored(archive, one.SOPInstanceUID)
     assert archive.send(one) == [0]
-    archive.kill()
+    archive.cut_power()
     archive.start()
+    again = until(lambda: archive.events("stored-again", sop_uid=one.SOPInstanceUID))
+    assert again[0]["recovered"], "the index had lost it"
     assert archive.send(one) == [0]
+    assert hashlib.sha256(file_of(archive, first)).hexdigest() == first["sha256"], "it was not coerced a second time"
     one.ImageComments = "other content"
     assert archive.send(one) == [0]
     (held,) = until(lambda: archive.events("held", sop_uid=one.SOPInstanceUID))
-    assert held["other_sha256"] == first["sha256"]
-    assert held["orthanc_id"] == first["orthanc_id"]
+    assert (held["why"], held["orthanc_id"]) == ("conflict", first["orthanc_id"])
     assert len(archive.events("stored", sop_uid=one.SOPInstanceUID)) == 1
+
+
+def test_what_was_deleted_comes_again_as_new(archive: Archive):
+    one = clinic()
+    archive.send(one)
+    entry = stored(archive, one.SOPInstanceUID)
+    archive.as_service("custody").request("DELETE", f"/instances/{entry['orthanc_id']}")
+    until(lambda: archive.events("deleted", study_uid=one.StudyInstanceUID))
+    assert archive.send(one) == [0]
+    new = until(lambda: archive.events("stored", sop_uid=one.SOPInstanceUID)[1:])[0]
+    assert new["came_sha256"] == entry["came_sha256"]
+    assert not archive.events("held", sop_uid=one.SOPInstanceUID)
 
 
 def test_what_fails_is_stored_as_it_came_and_told(archive: Archive):
@@ -190,6 +206,16 @@ def test_the_coercing_port_refuses_strangers_and_who_may_not_store(port: int, da
     with database() as session:
         told = {json.loads(entry.payload)["aet"] for entry in session.query(AuditEntry)}
     assert told == {"NOBODY", "FAR", "MUTE"}
+
+
+def test_the_gateway_opens_the_port_where_it_is_asked_to(tmp_path: Path):
+    peers = {"US1": ["US1", "127.0.0.1", 11113]}
+    with a_gateway(tmp_path, {}, peers, start=False) as gateway:
+        (number,) = free_ports(1)
+        gateway.environ["ZAMBEZI_COERCING_PORT"] = str(number)
+        gateway.start()
+        assert offer(number, image()) == 0xA700, "whoever answers there stores nothing"
+        assert gateway.stop() == 0
 
 
 def test_rules_come_and_go_while_images_come(archive: Archive):

@@ -17,6 +17,9 @@ from zambezi.config.settings import Coercion, Wanted
 from zambezi.config.settings.coercion import ANNOUNCED, CALLING_AET
 from zambezi.correctable import Attribute
 
+#: So many decisions are remembered, of values no longer than so many bytes.
+REMEMBERED, LONGEST = 4096, 256
+
 
 @dataclass(frozen=True)
 class Image:
@@ -25,15 +28,15 @@ class Image:
     raw: Mapping[int, bytes]
     calling_aet: str = ""
     announced: bool = False
+    _texts: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     def values(self, attribute: Attribute) -> tuple[str, ...]:
         """The attribute's values as text; none where it is missing or empty."""
-        raw = self.raw.get(int(attribute.tag, 16))
-        if not raw:
-            return ()
-        terms = character_sets.terms(self.raw.get(character_sets.TAG))
-        text = character_sets.decoded(raw, attribute.vr, terms)
-        return tuple(part.strip() for part in text.split("\\")) if text else ()
+        if attribute.tag not in self._texts:
+            terms = character_sets.terms(self.raw.get(character_sets.TAG))
+            text = character_sets.decoded(self.raw.get(int(attribute.tag, 16), b""), attribute.vr, terms)
+            self._texts[attribute.tag] = tuple(part.strip() for part in text.split("\\")) if text else ()
+        return self._texts[attribute.tag]
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,17 @@ class Rules:
         self.all = tuple(Rule(one) for one in settings)
         asked = {int(attribute.tag, 16) for rule in self.all for attribute, _ in rule.conditions}
         self.tags = frozenset(asked | {character_sets.TAG} if asked else ())
+        # Images of one series say the same of most that is asked: what was decided once needn't be decided again.
+        self._decided = lru_cache(maxsize=REMEMBERED)(self._decide)
 
     def matching(self, image: Image) -> tuple[Rule, ...]:
         """The rules that the image meets, in their order."""
+        raw = tuple(image.raw.items())
+        decide = self._decided if all(len(value) <= LONGEST for _, value in raw) else self._decide
+        return decide(raw, image.calling_aet, image.announced)
+
+    def _decide(self, raw: tuple[tuple[int, bytes], ...], calling_aet: str, announced: bool) -> tuple[Rule, ...]:
+        image = Image(dict(raw), calling_aet, announced)
         return tuple(rule for rule in self.all if not rule.mismatch(image))
 
 

@@ -16,6 +16,7 @@ from plugins.arrivals import Arrivals, Copy, judge
 from plugins.coercion import Coercion
 from plugins.facts import Came
 from plugins.journal import Journal
+from plugins.others import Others
 from plugins.pushed import Announced, Pushed, worklist
 from tests.integration.archive_fixture import image, written
 from tests.unit.coercion.images import read
@@ -238,6 +239,23 @@ def test_the_coercing_port_s_mark_is_taken_away_and_its_sender_counts(bench: Ben
         assert "PrivateInformation" not in meta
         assert bench.send(one, by_dicom=False) is one, "it may come back: recovered, corrected, restored"
     assert read(made).PixelData == read(content).PixelData
+
+
+def test_what_another_node_coerced_is_known_here(bench: Bench) -> None:
+    content = ct9()
+    made = bench.coercion.treat(content, True, NOW)
+    one = header.read(made.content)
+    assert made.came is not None
+    facts = {
+        "event": "stored", "journal": "other", "seq": 1, "at": "2026-03-01T08:00:00.000000Z", "cause": "modality",
+        "orthanc_id": one.orthanc_id, "study_orthanc_id": "s", "series_orthanc_id": "r", "study_uid": one.study_uid,
+        "series_uid": one.series_uid, "sop_uid": one.sop_uid, "change": {"index": "i", "seq": 1, "date": "d"},
+        "sha256": None, "came_sha256": made.came.sha256,
+    }  # fmt: skip
+    with bench.journal.transaction() as transaction:
+        Others(bench.journal).take(transaction, [facts], {"other": 1})
+    assert bench.send(content) is not None
+    assert bench.entries == []
 
 
 def test_a_mark_that_comes_by_dicom_means_nothing(bench: Bench) -> None:
