@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from zambezi import character_sets, rewriting
 from zambezi.coercion import attributes
-from zambezi.coercion.orders import Orders
+from zambezi.coercion.orders import Order, Orders
 from zambezi.config.settings import Coercion, FromWorklist
 from zambezi.correctable import Attribute, ValueRefused, checked_value
 from zambezi.elements import File
 
-_STUDY_UID, _ACCESSION_NUMBER = 0x0020000D, 0x00080050
+_STUDY_UID, _ACCESSION_NUMBER, _PATIENT_ID = 0x0020000D, 0x00080050, 0x00100020
 
 
 class CoercionFailed(ValueError):
@@ -83,7 +83,7 @@ class Steps:
         self._take = [find(named) for named in settings.from_worklist.take] if settings.from_worklist else []
         named = [one for pair in self._copy for one in pair] + self._remove + self._take
         named += [one for one, _ in (*self._map, *self._set, *self._fill, *self._prefix)]
-        self.tags = {int(one.tag, 16) for one in named} | {_STUDY_UID, _ACCESSION_NUMBER}
+        self.tags = {int(one.tag, 16) for one in named} | {_STUDY_UID, _ACCESSION_NUMBER, _PATIENT_ID}
 
     def take(self, draft: Draft, orders: Orders) -> None:
         """Do it."""
@@ -116,10 +116,19 @@ class Steps:
             if settings.must_match:
                 raise CoercionFailed(f"no order on the worklist has its {' or '.join(settings.match_by)}")
             return
+        self._check_patient(draft, order, settings)
         for attribute in self._take:
             value = order.get(int(attribute.tag, 16))
             if value:
                 draft.put(attribute, value)
+
+    def _check_patient(self, draft: Draft, order: Order, settings: FromWorklist) -> None:
+        """An order of another patient must not lend its name or birth date: numbers are used twice."""
+        number = draft.get(attributes.find("PatientID"))
+        ordered = order.get(_PATIENT_ID, "")
+        same = (number, self._settings.prefix.get("PatientID", "") + number)
+        if number and ordered and ordered not in same and "PatientID" not in settings.take:
+            raise CoercionFailed("the order with its Study Instance UID or accession number has another patient ID")
 
 
 def _put_right(draft: Draft, wanted: str) -> None:

@@ -177,6 +177,17 @@ def test_the_order_is_found_by_study_uid_then_by_accession_number():
     assert image.OriginalAttributesSequence[0].ModifiedAttributesSequence[0].StudyInstanceUID == "1.2.3"
 
 
+def test_an_order_of_another_patient_lends_nothing_unless_its_number_is_wanted():
+    other = Orders([order("1.2.9", "A1", PatientID="P7", PatientName="Tembo^Rui")])
+    with pytest.raises(CoercionFailed, match="another patient ID"):
+        coerced(made(), TAKE, orders=other)
+    wanted = {"FromWorklist": {"Take": ["PatientID", "PatientName"]}}
+    assert read(coerced(made(), wanted, orders=other)).PatientID == "P7"
+    prefixed = Orders([order("1.2.9", "A1", PatientID="CN-P1", PatientName="Teste^Ana Rita")])
+    image = read(coerced(made(), {**TAKE, "Prefix": {"PatientID": "CN-"}}, orders=prefixed))
+    assert (image.PatientID, image.PatientName) == ("CN-P1", "Teste^Ana Rita")
+
+
 def test_without_an_order_it_stays_and_with_several_it_fails():
     assert coerced(made(), TAKE) == made()
     must = {"FromWorklist": {**TAKE["FromWorklist"], "MustMatch": True}}

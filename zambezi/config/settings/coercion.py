@@ -73,7 +73,8 @@ class FromWorklist(Section):
             "PatientBirthDate", "PatientSex", "StudyInstanceUID", "RequestedProcedureDescription",
             "RequestedProcedureID",
         ], ...,
-    ] = Field(min_length=1, description="These; what the order leaves empty stays as it came.")  # fmt: skip
+    ] = Field(min_length=1, description="These; what the order leaves empty stays as it came. Without PatientID, "
+        "an order with another patient ID than the image's has failed.")  # fmt: skip
     match_by: tuple[Literal["StudyInstanceUID", "AccessionNumber"], ...] = Field(
         ("StudyInstanceUID", "AccessionNumber"),
         min_length=1,
