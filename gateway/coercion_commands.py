@@ -16,7 +16,7 @@ from zambezi.coercion.orders import Orders
 from zambezi.coercion.rules import Image, Rules, words
 from zambezi.coercion.steps import CoercionFailed
 from zambezi.config import Configuration
-from zambezi.config.settings.coercion import ANNOUNCED
+from zambezi.config.settings.coercion import ANNOUNCED, CALLING_AET
 from zambezi.database import engine
 from zambezi.database.tables import Order
 from zambezi.elements import NotFaithful
@@ -34,10 +34,12 @@ def coerce_group() -> None:
 @coerce_group.command("list")
 def list_rules() -> None:
     """The rules, in the order in which they are carried out."""
-    configuration, _ = _configuration()
+    configuration, environment = _configuration()
     for rule in Rules(configuration.zambezi.coercions).all:
         asked = [f"{named} {_asked(words(wanted))}" for named, wanted in rule.settings.when.items()]
         click.echo(f"{rule.name}: where {' and '.join(asked)}" if asked else f"{rule.name}: every image")
+        if CALLING_AET in rule.settings.when and environment.coercing_port is None:
+            click.echo("  never met: nobody listens at a coercing port (ZAMBEZI_COERCING_PORT is not set)")
     if not configuration.zambezi.coercions:
         click.echo("there are no coercion rules")
 

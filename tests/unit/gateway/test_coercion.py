@@ -95,7 +95,10 @@ def test_a_dry_run_says_why_it_would_fail_and_of_what_is_no_image(ask: Any, tmp_
     assert (told.exit_code, "no DICOM file" in told.output) == (1, True)
 
 
-def test_the_rules_are_listed_in_words(ask: Any):
+def test_the_rules_are_listed_in_words(ask: Any, monkeypatch: pytest.MonkeyPatch):
+    never = "  never met: nobody listens at a coercing port (ZAMBEZI_COERCING_PORT is not set)"
+    assert never in ask(RULES, "list").output.splitlines()
+    monkeypatch.setenv("ZAMBEZI_COERCING_PORT", "4244")
     assert ask(RULES, "list").output.splitlines() == [
         "clinic: where StudyDescription is TC",
         "by-aet: where CallingAet is CT2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import random
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -208,6 +209,25 @@ def test_what_nobody_can_read_goes_to_the_hold_as_ever(bench: Bench) -> None:
     odd = bytes(128) + b"DICM" + b"\x08\x00\x01\x00OB\0\0\xff\xff\x00\x00"
     assert bench.send(odd) is odd
     assert [(one["event"], one["why"]) for one in bench.entries] == [("held", "unreadable")]
+
+
+def test_damaged_images_are_taken_as_they_came_or_coerced_and_nothing_else_happens(bench: Bench) -> None:
+    bench.ruled({**PREFIX, "When": {}, "CharacterSet": "guess"}, {"Name": "other", **TAKE, "Remove": ["StudyID"]})
+    whole, chance = ct9(PatientName="Conceição", SpecificCharacterSet="ISO_IR 100"), random.Random(29)
+    coerced = 0
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            content[chance.randrange(132, 700)] = chance.randrange(256)
+        damaged = bytes(content[: chance.choice([len(content), chance.randrange(150, len(content))])])
+        treated = bench.coercion.treat(damaged, True, NOW)
+        assert treated.is_listed
+        if treated.came:
+            coerced += 1
+            assert treated.read == header.read(treated.content)
+        else:
+            assert treated.content is damaged
+    assert 50 < coerced < 350
 
 
 def test_the_worklist_is_the_one_that_was_pushed_last(bench: Bench) -> None:
