@@ -97,7 +97,9 @@ class Coercion:
         because = self._announced().studies.get(read.study_uid)
         if because and because.cause == causes.MIGRATION:
             return Treated(content, read=read)
-        matching = rules.matching(Image(read.also, calling_aet, because is not None))
+        matching = rules.matching(
+            Image(read.also, calling_aet, because is not None and because.cause == causes.MODALITY)
+        )
         if not matching:
             return Treated(content, read=read)
         came = hashlib.sha256(content).hexdigest()
@@ -124,7 +126,7 @@ class Coercion:
             return self._compiled[1]
 
     def _orders_for(self, rules: tuple[Rule, ...]) -> Orders:
-        """The worklist, taken apart once for each that is pushed."""
+        """The worklist, taken apart when another one has been pushed."""
         from zambezi.coercion.orders import Orders
 
         if not any(rule.settings.from_worklist for rule in rules):
@@ -133,7 +135,8 @@ class Coercion:
             generation = self._worklist.generation
             if self._orders is None or self._orders[0] != generation:
                 content = self._worklist.content
-                self._orders = (generation, Orders(item for items in content.values() for item in items))
+                items = (item for items in content.values() for item in items)
+                self._orders = (generation, Orders(items, self._orders[1] if self._orders else None))
             return self._orders[1]
 
     def _moment(self, sha256: str, now: datetime) -> datetime:

@@ -19,19 +19,14 @@ class Ambiguous(ValueError):
 class Orders:
     """Orders by Study Instance UID and accession number."""
 
-    def __init__(self, items: Iterable[bytes] = ()) -> None:
-        """From items as stations get them (DICOM files); the same order for several stations counts once."""
-        self._by_study: dict[str, Order] = {}
-        for content in dict.fromkeys(items):
-            item = elements.read(content)
-            charset = item.get(character_sets.TAG)
-            terms = character_sets.terms(charset.value if charset else None)
-            told = {
-                one.tag: character_sets.decoded(one.value, one.known_vr, terms)
-                for one in item.elements
-                if one.known_vr != "SQ"
-            }
-            self._by_study[told.get(_STUDY_UID, "")] = told
+    def __init__(self, items: Iterable[bytes] = (), before: Orders | None = None) -> None:
+        """From items as stations get them (DICOM files); the same order for several stations counts once.
+
+        What stood there `before` isn't taken apart again: a worklist of thousands changes by one order at a time.
+        """
+        known = before.told if before else {}
+        self.told: dict[bytes, Order] = {content: known.get(content) or _told(content) for content in set(items)}
+        self._by_study = {order.get(_STUDY_UID, ""): order for order in self.told.values()}
         self._by_accession: dict[str, list[Order]] = {}
         for order in self._by_study.values():
             self._by_accession.setdefault(order.get(_ACCESSION_NUMBER, ""), []).append(order)
@@ -48,3 +43,12 @@ class Orders:
                 if found:
                     return found[0]
         return None
+
+
+def _told(content: bytes) -> Order:
+    item = elements.read(content)
+    charset = item.get(character_sets.TAG)
+    terms = character_sets.terms(charset.value if charset else None)
+    return {
+        one.tag: character_sets.decoded(one.value, one.known_vr, terms) for one in item.elements if one.known_vr != "SQ"
+    }
