@@ -125,6 +125,7 @@ class Effects:
         does = {
             "study-completed": self._completed, "routed": self._routed, "hl7-triggered": self._triggered,
             "deleted": self._deleted, "held": self._held, "conflict": self._second_copy,
+            "coercion-failed": self._not_coerced,
         }  # fmt: skip
         for entry, facts in told:
             effect = does.get(facts["event"])
@@ -271,6 +272,17 @@ class Effects:
         holding.hold(
             self._session, now=self._now, writer=WRITER, **{name: facts[name] for name in told},
             **{name: facts[name] for name in named if name in facts},
+        )  # fmt: skip
+
+    def _not_coerced(self, facts: dict[str, Any]) -> None:
+        """An image was stored as it came; one item a study and rule, however many images."""
+        rule = facts["rule"] or "all"
+        exceptions.wait(
+            self._session, "archive", f"coercion {facts['study_uid']} {rule}", now=self._now, kind="coercion-failed",
+            study_uid=facts["study_uid"], actions=_study_page(facts["study_uid"]),
+            facts={"source": rule, "reason": facts["reason"]},
+            what=f"images of a study were stored as they came; rule {rule} could not be carried out: {facts['reason']}",
+            suggestion="Put right what the reason names; a correction changes the images that are there.",
         )  # fmt: skip
 
     def _second_copy(self, facts: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from gateway import ready
+from gateway.coercing_port import CoercingPort
 from gateway.commitment import elsewhere
 from gateway.commitment.worker import Worker, release_predecessors
 from gateway.deliveries import DicomSender, park_strangers
@@ -60,6 +61,8 @@ AWAY_S = 2.0
 COMMITMENT_WORKERS = 2
 #: An attempt's C-FIND may take as long as Orthanc's own DicomScuTimeout, and then some.
 DELIVERY_TIMEOUT_S = 150
+#: One large object on a slow disk.
+STORE_TIMEOUT_S = 120
 
 
 @dataclass
@@ -125,6 +128,12 @@ class Gateway:
         self._nodes = Nodes(sessions, {node.name: orthanc(only=node) for node in several}) if several else None
         self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
         self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps)
+        self.coercing: CoercingPort | None = None
+        if environment.coercing_port is not None:
+            self.coercing = CoercingPort(
+                sessions, configuration.modalities, partial(orthanc, STORE_TIMEOUT_S),
+                str(configuration.orthanc.get("DicomAet", "ZAMBEZI")), environment.coercing_port,
+            )  # fmt: skip
         self._threads: list[Any] = []
         for name, follower in self._followers.items():
             self._threads.append(Repeated(f"journal {name}".strip(), partial(_follow, follower), self.stop_asked))
@@ -157,6 +166,9 @@ class Gateway:
         self.mllp.start()
         try:
             self.modalities.start()
+            if self.coercing:
+                self.coercing.start()
+                log.info("ready: the coercing port on %s", self.coercing.port)
             self._release_predecessors()
             for thread in self._threads:
                 thread.start()
@@ -168,6 +180,8 @@ class Gateway:
             self.stop_asked.set()
             self.mllp.stop()
             self.modalities.stop()
+            if self.coercing:
+                self.coercing.stop()
             for thread in self._threads:
                 if thread.is_alive():
                     thread.join()

@@ -105,7 +105,11 @@ def port_faults(environment: Environment, environ: Mapping[str, str]) -> list[st
     wanted = ["http", "dicom", "orthanc_http", "ris", "mllp", "mpps"]
     if front_door.certificate(environment, environ):
         wanted.append("https")
-    return _busy(environment, wanted)
+    faults = _busy(environment, wanted)
+    coercing = environment.coercing_port
+    if coercing is not None and recovery.is_taken(coercing):
+        faults.append(f"port {coercing} is in use{_holder(coercing)}; end that, or change ZAMBEZI_COERCING_PORT")
+    return faults
 
 
 def _busy(environment: Environment, wanted: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 
 from plugins import header
 from plugins.claims import Claim, Claims
-from plugins.facts import Instance
+from plugins.facts import Came, Instance
 from plugins.header import Header, HeaderFault
 from plugins.journal import PROCESS, Journal
 from plugins.pushed import Announced
@@ -42,15 +42,25 @@ IN_FLIGHT_S = 30
 #: So many of their bytes are at hand, for the case that another content follows before the first one is stored.
 KEPT_BYTES = 64_000_000
 
-_COPIES = "SELECT orthanc_id, sha256 FROM instances WHERE sop_uid = ? AND present = 1"
+_COPIES = (
+    "SELECT instances.orthanc_id, instances.sha256, came.sha256 FROM instances LEFT JOIN came"
+    " ON came.orthanc_id = instances.orthanc_id WHERE sop_uid = ? AND present = 1"
+)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """An instance with the SOP Instance UID of the newcomer; its digest is None where it isn't known."""
+    """An instance with the SOP Instance UID of the newcomer; its digest is None where it isn't known.
+
+    `came` is the digest of what came, where a rule coerced that.
+    """
 
     orthanc_id: str
     sha256: str | None
+    came: str | None = None
+
+    def is_one_of(self, digests: Collection[str]) -> bool:
+        return self.sha256 in digests or self.came in digests
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,16 @@ class Verdict:
     other_sha256: str | None = None
 
 
-def judge(newcomer: Header, sha256: str, copies: Sequence[Copy], is_ours: bool, knows_all: bool) -> Verdict:
+def judge(
+    newcomer: Header, sha256: str, copies: Sequence[Copy], is_ours: bool, knows_all: bool, came: str | None = None
+) -> Verdict:
     """Whether Orthanc may drop the newcomer, and it must be held. `copies` are all that have its SOP Instance UID.
 
     `is_ours`: we store it ourselves in place of what was there before (correction, restore), and announced it.
-    `knows_all`: whatever is in the archive is recorded or was seen coming.
+    `knows_all`: whatever is in the archive is recorded or was seen coming. `came`: digest of the newcomer before it
+    was coerced. The same bytes are the same instance whether they were coerced each time, once, or not at all.
     """
+    digests = {one for one in (sha256, came) if one}
     names = (("SOP", newcomer.sop_uid), ("Study", newcomer.study_uid), ("Series", newcomer.series_uid))
     missing = [f"{name} Instance UID" for name, uid in names if not uid]
     if missing:
@@ -82,9 +96,9 @@ def judge(newcomer: Header, sha256: str, copies: Sequence[Copy], is_ours: bool, 
         if knows_all:
             return Verdict()
         return Verdict("conflict", "comparing", "it came before all that the archive holds was recorded")
-    if all(one.sha256 == sha256 for one in same):
+    if all(one.is_one_of(digests) for one in same):
         return Verdict()
-    others = [one.sha256 for one in same if one.sha256 not in (None, sha256)]
+    others = [one.sha256 for one in same if one.sha256 and not one.is_one_of(digests)]
     if others:
         return Verdict("conflict", "comparing", "the archive has the same instance with other bytes", others[0])
     return Verdict("conflict", "comparing", "the archive has the same instance, and its bytes' digest isn't known")
@@ -98,6 +112,7 @@ class _Coming:
     size: int
     at: float
     is_held: bool  # its bytes are in the hold, whatever Orthanc does with them
+    came: Came | None = None  # what it was before it was coerced
 
 
 class Arrivals:
@@ -127,10 +142,15 @@ class Arrivals:
         self._bytes: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._bytes_size = 0
 
-    def look(self, content: bytes, by_dicom: bool, now: datetime) -> bool:
-        """Whether Orthanc may take it; False: it must refuse it, for what it might drop could not be held."""
+    def look(
+        self, content: bytes, by_dicom: bool, now: datetime, came: Came | None = None, read: Header | None = None
+    ) -> bool:
+        """Whether Orthanc may take it; False: it must refuse it, for what it might drop could not be held.
+
+        `came` is what it was before it was coerced; `read` its header, where somebody has read that already.
+        """
         try:
-            return self._look(content, by_dicom, now)
+            return self._look(content, by_dicom, now, came, read or header.read(content))
         except Exception as error:  # edge: whatever is wrong with us or with the bytes, they are kept whole
             reason = str(error) if isinstance(error, HeaderFault) else f"looking at it failed: {type(error).__name__}"
             if not isinstance(error, HeaderFault):
@@ -138,33 +158,33 @@ class Arrivals:
             verdict = Verdict("unreadable", "waiting", reason)
             return self._hold(content, None, verdict, by_dicom, now)
 
-    def _look(self, content: bytes, by_dicom: bool, now: datetime) -> bool:
-        newcomer = header.read(content)
+    def _look(self, content: bytes, by_dicom: bool, now: datetime, came: Came | None, newcomer: Header) -> bool:
         sha256 = hashlib.sha256(content).hexdigest()
+        first = came.sha256 if came else sha256  # what each sending of it has in common
         key = newcomer.sop_uid, newcomer.orthanc_id
         # Another node may have let it in a moment ago: none of our tables tells of that.
-        elsewhere = self._claims.claim(newcomer.orthanc_id, sha256, now) if self._claims else None
+        elsewhere = self._claims.claim(newcomer.orthanc_id, first, now) if self._claims else None
         with self._lock:
             earlier = self._coming.get(key)
             # First what is coming, then what is recorded: in between an instance is in both, never in neither.
-            coming = [Copy(one, self._coming[key[0], one].sha256) for one in self._of_sop.get(key[0], ())]
+            coming = [self._copy(key[0], one) for one in self._of_sop.get(key[0], ())]
             recorded = [Copy(*row) for row in self._reader.execute(_COPIES, (newcomer.sop_uid,))]
             is_recorded = any(one.orthanc_id == newcomer.orthanc_id for one in recorded)
             if elsewhere and not is_recorded and earlier is None:
-                coming.append(Copy(newcomer.orthanc_id, elsewhere.sha256))
+                coming.append(Copy(newcomer.orthanc_id, elsewhere.sha256, elsewhere.sha256))
             is_ours = self._is_ours(newcomer.sop_uid, sha256, by_dicom)
             verdict = Verdict()
             if not self._recovering:  # operations.recovery compares and holds by itself: it knows whose file it was
                 # Claims go by identity: of one that Orthanc may read in another way there is none to be found.
                 knows_all = self._knows_all and (self._claims is None or newcomer.is_certain)
-                verdict = judge(newcomer, sha256, coming + recorded, is_ours, knows_all)
+                verdict = judge(newcomer, sha256, coming + recorded, is_ours, knows_all, came.sha256 if came else None)
             rival = self._bytes.get(key)
             if verdict.why != "no-identity" and (is_ours or not is_recorded):
-                self._expect(key, sha256, content, verdict)
+                self._expect(key, sha256, content, verdict, came)
         if not verdict.why:
             return True
         held = self._hold(content, newcomer, verdict, by_dicom, now)
-        is_other = elsewhere is not None and elsewhere.sha256 != sha256 and not is_recorded and earlier is None
+        is_other = elsewhere is not None and elsewhere.sha256 != first and not is_recorded and earlier is None
         if held and elsewhere and is_other and _is_in_flight(elsewhere, now):
             return False  # nobody knows which of the two Orthanc stores: the sender sends it again
         if not held or earlier is None or earlier.is_held or earlier.sha256 == sha256:
@@ -187,18 +207,30 @@ class Arrivals:
         # An announcement stays for weeks: it holds for the very bytes that were announced, never for others.
         return because.sha256 == sha256
 
-    def _expect(self, key: tuple[str, str], sha256: str, content: bytes, verdict: Verdict) -> None:
+    def _copy(self, sop_uid: str, orthanc_id: str) -> Copy:
+        coming = self._coming[sop_uid, orthanc_id]
+        return Copy(orthanc_id, coming.sha256, coming.came.sha256 if coming.came else None)
+
+    def holds(self, newcomer: Header, sha256: str) -> bool:
+        """Whether the archive has these very bytes under the newcomer's identity."""
+        with self._lock:
+            recorded = [Copy(*row) for row in self._reader.execute(_COPIES, (newcomer.sop_uid,))]
+        return any((one.orthanc_id, one.sha256) == (newcomer.orthanc_id, sha256) for one in recorded)
+
+    def _expect(self, key: tuple[str, str], sha256: str, content: bytes, verdict: Verdict, came: Came | None) -> None:
         """It may be what Orthanc stores under this identity; where another may be, too, the digest isn't known."""
         there = self._coming.get(key)
         if there is None:
             at = self._monotonic()
-            self._coming[key] = _Coming(None if verdict.why else sha256, len(content), at, bool(verdict.why))
+            known = None if verdict.why else sha256
+            self._coming[key] = _Coming(known, len(content), at, bool(verdict.why), came if known else None)
             self._of_sop.setdefault(key[0], set()).add(key[1])
             if not verdict.why:
                 self._bytes[key] = content
                 self._bytes_size += len(content)
         elif there.sha256 != sha256:
             there.sha256 = None
+            there.came = there.came if came and there.came and there.came.sha256 == came.sha256 else None
         while self._bytes_size > KEPT_BYTES:
             self._drop_bytes(next(iter(self._bytes)))
         if len(self._coming) > COMING:
@@ -224,6 +256,12 @@ class Arrivals:
         with self._lock:
             coming = self._coming.get((sop_uid, orthanc_id))
             return coming.sha256 if coming and coming.size == size else None
+
+    def came(self, sop_uid: str, orthanc_id: str, size: int) -> Came | None:
+        """What Orthanc's copy was before it was coerced, if it was and that is known."""
+        with self._lock:
+            coming = self._coming.get((sop_uid, orthanc_id))
+            return coming.came if coming and coming.size == size else None
 
     def recorded(self, instances: Iterable[Instance]) -> None:
         """These are committed to the journal."""

@@ -12,6 +12,8 @@ from zambezi.causes import Because
 
 #: Users who store what was stored before.
 AGAIN = ("recovery", "move")
+#: Who stores for somebody else: the gateway's coercing port. The file says for whom.
+ON_BEHALF = "gateway"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,23 @@ class Change:
     @property
     def told(self) -> dict[str, Any]:
         return {"index": self.index_id, "seq": self.seq, "date": self.date}
+
+
+@dataclass(frozen=True)
+class Came:
+    """What an instance was before it was coerced: the SHA-256 of the bytes that came, and by which rules."""
+
+    sha256: str
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who sent what came by the gateway's coercing port; Orthanc knows of an HTTP request alone."""
+
+    aet: str
+    ip: str
+    called_aet: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,7 @@ class Instance:
     reference: str
     sha256: str | None
     priority: str = ""  # of the order that announced the study
+    came: Came | None = None
 
     @property
     def told(self) -> dict[str, Any]:
@@ -66,6 +86,8 @@ class Instance:
             "received_at": self.received_at, "size": self.size, "cause": self.cause,
             "reference": self.reference or None, "sha256": self.sha256,
             "recovered": self.http_user == "recovery",
+            "came_sha256": self.came.sha256 if self.came else None,
+            "coerced": list(self.came.rules) if self.came else None,
         }  # fmt: skip
 
 
@@ -103,10 +125,13 @@ def instance(
     announced: Announced,
     recorded: Because | None = None,
     digest: Callable[[str, str, int], str | None] = lambda *_: None,
+    came: Callable[[str, str, int], Came | None] = lambda *_: None,
+    sender: Sender | None = None,
 ) -> Instance:
     """Put together what /tools/bulk-content says of an instance, its series and its study.
 
-    `digest` knows the SHA-256 of what came, by SOP Instance UID, Orthanc id and size.
+    `digest` knows the SHA-256 of what is stored, by SOP Instance UID, Orthanc id and size; `came` what it was before
+    rules coerced it. `sender` is given where the gateway stored for somebody.
     """
     metadata = found["Metadata"]
     http_user = metadata.get("HttpUsername", "")
@@ -125,9 +150,9 @@ def instance(
         patient_id=study["PatientMainDicomTags"].get("PatientID", ""),
         sop_class=metadata.get("SopClassUid", ""),
         transfer_syntax=metadata.get("TransferSyntax", ""),
-        remote_aet=metadata.get("RemoteAET", ""),
-        remote_ip=metadata.get("RemoteIP", ""),
-        called_aet=metadata.get("CalledAET", ""),
+        remote_aet=sender.aet if sender else metadata.get("RemoteAET", ""),
+        remote_ip=sender.ip if sender else metadata.get("RemoteIP", ""),
+        called_aet=sender.called_aet if sender else metadata.get("CalledAET", ""),
         origin=metadata.get("Origin", ""),
         http_user=http_user,
         received_at=moment(metadata.get("ReceptionDate", "")),
@@ -136,6 +161,7 @@ def instance(
         reference=because.reference,
         sha256=digest(sop_uid, found["ID"], size),
         priority=because.priority,
+        came=came(sop_uid, found["ID"], size),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from plugins import facts, place, priority
 from plugins.arrivals import Arrivals
 from plugins.completeness import Completeness
-from plugins.facts import Change, Instance
+from plugins.facts import Change, Instance, Sender
 from plugins.journal import Journal
 from plugins.noted import Noted
 from plugins.pushed import Announced
@@ -59,6 +59,7 @@ class Archive(Protocol):
     def sha256(self, orthanc_id: str) -> str | None: ...
     def tags(self, orthanc_id: str) -> dict[str, Any]: ...
     def studies_of(self, patient_id: str) -> list[str]: ...
+    def sender(self, orthanc_id: str) -> Sender | None: ...
 
 
 class Follower:
@@ -263,9 +264,11 @@ class Follower:
             parent = series[one["ParentSeries"]]
             study = self._parents.get(parent["ParentStudy"]) if parent else None
             if parent and study:
+                on_behalf = one["Metadata"].get("HttpUsername") == facts.ON_BEHALF
                 instances[orthanc_id] = facts.instance(
-                    one, parent, study, announced, recorded.get(orthanc_id), self._digest
-                )
+                    one, parent, study, announced, recorded.get(orthanc_id), self._digest, self._arrivals.came,
+                    self._archive.sender(orthanc_id) if on_behalf else None,
+                )  # fmt: skip
         return instances
 
     def _digest(self, sop_uid: str, orthanc_id: str, size: int) -> str | None:

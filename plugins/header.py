@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from zambezi import orthanc_ids
 
@@ -65,6 +66,8 @@ class Header:
     sender: str  # Source Application Entity Title (0002,0016), where the file names one
     #: Whether Orthanc is certain to read these as we do: plain ASCII, no longer than they may be.
     is_certain: bool
+    #: The bytes of what else was asked for, as far as it is there.
+    also: Mapping[int, bytes] = field(default_factory=dict, compare=False)
 
     @property
     def orthanc_id(self) -> str:
@@ -72,15 +75,15 @@ class Header:
         return orthanc_ids.instance(self.patient_id, self.study_uid, self.series_uid, self.sop_uid)
 
 
-def read(content: bytes) -> Header:
-    """Who the file says it is; HeaderFault where it can't be read."""
+def read(content: bytes, also: frozenset[int] = frozenset()) -> Header:
+    """Who the file says it is, and the values of `also`; HeaderFault where that can't be read."""
     try:
-        return _read(content)
+        return _read(content, also)
     except (struct.error, zlib.error, IndexError) as error:
         raise HeaderFault(f"the bytes end, or go wrong, within an element: {error}") from error
 
 
-def _read(content: bytes) -> Header:
+def _read(content: bytes, also: frozenset[int]) -> Header:
     meta: dict[int, bytes] = {}
     syntax, at = b"", 0
     if content[128:132] == b"DICM":
@@ -95,7 +98,7 @@ def _read(content: bytes) -> Header:
     # Some files name an explicit syntax, and are implicit.
     explicit = syntax not in (_IMPLICIT, _GE) and vr.isalpha() and vr.isupper()
     found: dict[int, bytes] = {}
-    _elements(content, at, order, explicit, found, _WANTED)
+    _elements(content, at, order, explicit, found, _WANTED | also, max(_SERIES, *also) if also else _SERIES)
     character_set = found.get(_CHARACTER_SET, b"").rstrip(b"\0 ")
     patient = found.get(_PATIENT, b"")
     vr_of_patient = found.get(_VR_OF_PATIENT, b"")
@@ -108,6 +111,7 @@ def _read(content: bytes) -> Header:
     return Header(
         sop_uid=_text(found, _SOP), study_uid=_text(found, _STUDY), series_uid=_text(found, _SERIES),
         patient_id=patient.decode(codec, "replace"), sender=_text(meta, _SENDER), is_certain=is_certain,
+        also={tag: found[tag] for tag in also if tag in found},
     )  # fmt: skip
 
 
@@ -117,7 +121,7 @@ def _text(found: dict[int, bytes], tag: int) -> str:
 
 def _elements(
     content: bytes, at: int, order: str, explicit: bool, found: dict[int, bytes], wanted: frozenset[int],
-    meta_only: bool = False,
+    last: int = _SERIES, meta_only: bool = False,
 ) -> int:  # fmt: skip
     """Take the wanted values into `found`; where reading ended: behind the meta header, or behind what is wanted.
 
@@ -135,7 +139,7 @@ def _elements(
         if meta_only:
             if group != 0x0002:
                 return at
-        elif tag > _SERIES and found.keys() >= _NEEDED:
+        elif tag > last and found.keys() >= _NEEDED:
             return at
         if explicit:
             vr = content[at + 4 : at + 6]

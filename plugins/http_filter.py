@@ -30,6 +30,7 @@ _NEVER = ("/tools/reset", "/tools/shutdown", "/tools/execute-script")
 #: What each service may do beside reading: (method, path pattern). Reading itself: every GET, but for `front`.
 _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
     "gateway": (
+        ("POST", r"/instances"),  # its coercing port, on behalf of modalities
         ("POST", r"/modalities/[^/]+/(store|query)"),
         ("POST", r"/tools/(find|bulk-content)"),
         ("POST", r"/jobs/[^/]+/[^/]+"),

@@ -76,6 +76,8 @@ CREATE INDEX IF NOT EXISTS clocks_by_time ON clocks (last_at);
 CREATE TABLE IF NOT EXISTS fired (
   study_orthanc_id TEXT NOT NULL, cause TEXT NOT NULL, how TEXT NOT NULL, last_at TEXT NOT NULL,
   PRIMARY KEY (study_orthanc_id, cause, how)) WITHOUT ROWID;
+-- What came of instances that were coerced: their bytes before, by which a sender that repeats itself is known.
+CREATE TABLE IF NOT EXISTS came (orthanc_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
 
 -- What a rule sent where, so that a late image goes as the next generation, alone.
 CREATE TABLE IF NOT EXISTS routed (

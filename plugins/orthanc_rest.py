@@ -13,6 +13,11 @@ import logging
 import socket
 from typing import Any
 
+from plugins.facts import Sender
+
+#: Source AE title, its address, receiving AE title, as the coercing port writes them (zambezi.coercion.envelope).
+_SENDER = ("SourceApplicationEntityTitle", "SourcePresentationAddress", "ReceivingApplicationEntityTitle")
+
 log = logging.getLogger("zambezi.rest")
 
 
@@ -84,6 +89,15 @@ class OrthancRest:
             log.warning("a patient's earlier studies could not be looked for, so none goes along: %s", refused)
             return []
         return found
+
+    def sender(self, orthanc_id: str) -> Sender | None:
+        """Whom an instance's meta header names as its sender (PS3.10 7.1); None where it is gone."""
+        try:
+            found = self.get(f"/instances/{orthanc_id}/header?simplify")
+        except RestRefused:
+            return None
+        told = [str(found.get(name, "")).strip(" \0") for name in _SENDER]
+        return Sender(*told)
 
     def sha256(self, orthanc_id: str) -> str | None:
         """The digest of an instance's file, as it is stored; None where it is gone."""

@@ -144,6 +144,8 @@ def _stored(transaction: Transaction, one: Facts) -> None:
             one.get("sha256"),
         ),
     )  # fmt: skip
+    if one.get("came_sha256"):
+        transaction.execute("INSERT OR REPLACE INTO came VALUES (?, ?)", (one["orthanc_id"], one["came_sha256"]))
     _began(transaction, one)
     _clock(transaction, one["study_orthanc_id"], one["cause"], one["at"])
 
@@ -185,6 +187,7 @@ def _deleted(transaction: Transaction, one: Facts) -> None:
     gone = [(orthanc_id,) for orthanc_id, *_ in one["instances"]]
     transaction.executemany("UPDATE instances SET present = 0, unsure = 0 WHERE orthanc_id = ?", gone)
     transaction.executemany("DELETE FROM routed WHERE orthanc_id = ?", gone)
+    transaction.executemany("DELETE FROM came WHERE orthanc_id = ?", gone)
     study = one.get("study_orthanc_id")
     left = transaction.execute(
         "SELECT 1 FROM instances WHERE study_orthanc_id = ? AND present = 1 LIMIT 1", (study,)

@@ -238,6 +238,10 @@ class Recorder:
                 for row, one in fresh
             ],
         )  # fmt: skip
+        transaction.executemany(
+            "INSERT OR REPLACE INTO came VALUES (?, ?)",
+            [(one.orthanc_id, one.came.sha256) for _, one in fresh if one.came],
+        )
         self._tell_second_copies(transaction, [one for _, one in fresh], now)
         transaction.executemany(
             "INSERT INTO clocks VALUES (?, ?, ?) ON CONFLICT (study_orthanc_id, cause)"
@@ -309,6 +313,7 @@ class Recorder:
             transaction.execute("UPDATE instances SET present = 0, unsure = 0 WHERE orthanc_id = ?", (orthanc_id,))
             # What comes again is new: it is routed anew.
             transaction.execute("DELETE FROM routed WHERE orthanc_id = ?", (orthanc_id,))
+            transaction.execute("DELETE FROM came WHERE orthanc_id = ?", (orthanc_id,))
         for (study, uid), instances in studies.items():
             for n in range(0, len(instances), PART):
                 transaction.append(

@@ -31,7 +31,7 @@ NEAR = 512 * 2**20
 #: A look that hangs (a network file system that is away) must not hang Orthanc's end, too.
 JOIN_S = 5.0
 #: From which level on a way in is closed; for what persons decide and write (custody, ris) later than for these.
-CLOSED_FROM = {"DICOM": "full", "migration": "full"}
+CLOSED_FROM = {"DICOM": "full", "migration": "full", "gateway": "full"}
 #: It brings back what is on the disk already, before modalities are let in.
 NEVER_CLOSED = "recovery"
 

@@ -28,6 +28,7 @@ from plugins import index_id, moved, peers, pushed
 from plugins.arrivals import Arrivals
 from plugins.attributes import Reader
 from plugins.claims import Claims
+from plugins.coercion import Coercion
 from plugins.completeness import Completeness, Signs
 from plugins.door import Door
 from plugins.follower import Follower
@@ -104,6 +105,10 @@ class Plugin:
         self.viewer_cache = ViewerCache(
             configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir, self.known
         )
+        self.coercion = Coercion(
+            lambda: self.rules.now.zambezi.coercions, self.journal, self.worklist, lambda: self.announced.content,
+            self.arrivals.holds,
+        )  # fmt: skip
         self.commits_late = configuration.get("PostgreSQL", {}).get("EnableIndex") is True
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
@@ -222,10 +227,13 @@ class Plugin:
         the door has asked for room already.
         """
         by_dicom = origin == _BY_DICOM
-        has_room = not by_dicom or self.room.admits(len(content), "DICOM")
-        if has_room and self.arrivals.look(content, by_dicom, clock.now()):
-            return _KEEP_AS_IS, None
-        return _MODIFY, REFUSED
+        if by_dicom and not self.room.admits(len(content), "DICOM"):
+            return _MODIFY, REFUSED
+        now = clock.now()
+        treated = self.coercion.treat(content, by_dicom, now)
+        if not treated.is_listed or not self.arrivals.look(treated.content, by_dicom, now, treated.came, treated.read):
+            return _MODIFY, REFUSED
+        return (_KEEP_AS_IS, None) if treated.content is content else (_MODIFY, treated.content)
 
     def on_worklist(self, answers: Any, query: Any, issuer_aet: str, called_aet: str) -> None:
         """Intervention: the worklist. Fails the query when it fails."""
@@ -257,7 +265,7 @@ CALLBACKS: tuple[tuple[str, str, str, Callable[[Plugin], Callable[..., Any]]], .
     (
         "RegisterReceivedInstanceCallback",
         "intervention",
-        "held whole, and stored; refused only without room, or where the hold can't be written",
+        "held whole, and stored; refused only without room, or where hold or journal can't be written",
         lambda p: p.on_received,
     ),
     ("RegisterOnChangeCallback", "notification", "open: /changes is read all the same", lambda p: p.on_change),

@@ -88,6 +88,7 @@ EVENT = {
     "routed": _("route decided"),
     "hl7-triggered": _("message decided"),
     "deleted": _("images deleted"),
+    "coercion-failed": _("image stored as it came"),
     "viewed": _("study opened"),
     "refused": _("access refused"),
     "archive-moved": _("archive moved to another index"),

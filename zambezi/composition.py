@@ -56,6 +56,7 @@ COMMANDS: dict[str, str] = {
     "conformance": "gateway.conformance:conformance",
     "message": "gateway.commands:message",
     "hl7": "gateway.trigger_commands:hl7",
+    "coerce": "gateway.coercion_commands:coerce_group",
     "migrate": "migration.commands:migrate",
     "hold": "operations.custody.hold_commands:hold",
     "delete": "operations.custody.deletion_commands:delete",

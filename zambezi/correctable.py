@@ -81,12 +81,16 @@ MOVING = (STUDY_UID, SERIES_UID)
 #: Without these an instance has no place: they are changed, never removed.
 _NEEDED = (STUDY_UID, SERIES_UID, PATIENT_ID)
 
-_LONGEST = {"LO": 64, "SH": 16, "CS": 16, "IS": 12, "AS": 4, "UI": 64, "DA": 8, "TM": 14, "DT": 26}
+_LONGEST = {
+    "LO": 64, "SH": 16, "CS": 16, "IS": 12, "AS": 4, "UI": 64, "DA": 8, "TM": 14, "DT": 26,
+    "AE": 16, "DS": 16, "ST": 1024, "LT": 10240, "UC": 10240, "UR": 10240, "UT": 10240,
+}  # fmt: skip
 _BY_KEYWORD = {one.keyword.lower(): one.tag for one in ATTRIBUTES.values()}
 _SEXES = ("M", "F", "O")
 _SHAPES = {
     "CS": (re.compile(r"[A-Z0-9 _]*"), "capital letters, digits, space and underscore"),
     "IS": (re.compile(r"[+-]?[0-9]{1,12}"), "a whole number"),
+    "DS": (re.compile(r"[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?"), "a number such as 12.5"),
     "AS": (re.compile(r"[0-9]{3}[DWMY]"), "an age as 034Y, 010M, 002W or 005D"),
     "UI": (re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+"), "numbers joined by dots, none with a leading zero"),
     "TM": (
@@ -126,7 +130,7 @@ def checked(changes: Mapping[str, Any], moving: bool) -> dict[str, str | None]:
                 raise ValueRefused(
                     f"{ATTRIBUTES[tag].keyword}: changes only where images move to another study (kind move)"
                 )
-            good[tag] = _checked(ATTRIBUTES[tag], value)
+            good[tag] = checked_value(ATTRIBUTES[tag], value)
         except ValueRefused as refused:
             faults.append(str(refused))
     if faults:
@@ -134,7 +138,8 @@ def checked(changes: Mapping[str, Any], moving: bool) -> dict[str, str | None]:
     return dict(sorted(good.items()))
 
 
-def _checked(attribute: Attribute, value: Any) -> str | None:
+def checked_value(attribute: Attribute, value: Any) -> str | None:
+    """The value without blanks around it, None where it is to be removed; ValueRefused, which repeats the value."""
     if value is None:
         if attribute.tag in _NEEDED:
             raise ValueRefused(f"{attribute.keyword}: it can be changed, but not removed")

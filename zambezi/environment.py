@@ -123,6 +123,8 @@ class Environment:
     nodes: tuple[Node, ...] = ()
     #: Which of them this process is, or asks first.
     node: str = ""
+    #: Where the gateway takes images of senders that must be treated by their AE title; None: nowhere.
+    coercing_port: int | None = None
     #: Ports of further RIS processes on this machine; the front door shares pages among all.
     ris_others: tuple[int, ...] = ()
 
@@ -162,6 +164,13 @@ class Environment:
                 f"ZAMBEZI_DATABASE_URL (or {URL_FILE} in ZAMBEZI_HOME): found {scheme!r}, allowed are sqlite:///FILE "
                 "and postgresql://USER@HOST/NAME"
             )
+        coercing = environ.get("ZAMBEZI_COERCING_PORT", "").strip()
+        if coercing and not (coercing.isdigit() and 0 < int(coercing) < 65536):
+            faults.append(
+                f"ZAMBEZI_COERCING_PORT: found {coercing!r}, allowed is a port number from 1 to 65535 or nothing"
+            )
+        elif coercing and int(coercing) in taken:
+            faults.append(f"ZAMBEZI_COERCING_PORT: found {coercing}, which {taken[int(coercing)]} has already")
         others = environ.get("ZAMBEZI_RIS_OTHERS", "").replace(",", " ").split()
         if not all(port.isdigit() and 0 < int(port) < 65536 for port in others):
             faults.append(f"ZAMBEZI_RIS_OTHERS: found {' '.join(others)!r}, allowed are port numbers")
@@ -170,7 +179,10 @@ class Environment:
         config_dir = Path(environ.get("ZAMBEZI_CONFIG") or REPOSITORY / "orthanc-config").absolute()
         database_url = url or f"sqlite:///{home}/zambezi.db"
         ris_others = tuple(int(port) for port in others)
-        return cls(home, config_dir, database_url, Ports(**ports), nodes, node if nodes else "", ris_others)
+        return cls(
+            home, config_dir, database_url, Ports(**ports), nodes, node if nodes else "",
+            int(coercing) if coercing else None, ris_others,
+        )  # fmt: skip
 
     def variables(self) -> dict[str, str]:
         """The same installation as `ZAMBEZI_*` variables, for the processes it starts."""
@@ -184,6 +196,7 @@ class Environment:
             "ZAMBEZI_NODES": ",".join(f"{n.name}={n.host}:{n.orthanc_http}/{n.dicom}" for n in self.nodes),
             "ZAMBEZI_NODE": self.node,
             "ZAMBEZI_NODE_HOME": str(self.node_dir),
+            "ZAMBEZI_COERCING_PORT": str(self.coercing_port or ""),
             "ZAMBEZI_RIS_OTHERS": ",".join(map(str, self.ris_others)),
             **{variable: str(getattr(ports, name)) for name, (variable, _) in PORTS.items()},
         }

@@ -15,6 +15,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "routed": ("110102", "E", "a rule decided that instances go to a destination"),
     "hl7-triggered": ("110102", "E", "a rule decided that a peer is told by an HL7 message"),
     "deleted": ("110105", "D", "instances were deleted"),
+    "coercion-failed": ("110104", "E", "an image was stored as it came: a coercion rule could not be carried out"),
     # the plugin's journal, from its doors
     "viewed": ("110103", "R", "a person opened a study"),
     "refused": ("110113", "E", "a request or an association was refused"),

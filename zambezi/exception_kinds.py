@@ -157,6 +157,20 @@ KINDS: dict[str, Kind] = {
         ruled=True,
     ),
     # --- the archive
+    "coercion-failed": Kind(
+        Words(
+            "Image not put right",
+            "Images of a study were stored as they came: rule {source} could not be carried out.",
+            "Put right what the reason names; zambezi coerce try FILE shows what the rule does. These images stay as "
+            "they are: a correction changes them.",
+        ),
+        Words(
+            "Imagem não rectificada",
+            "Imagens de um estudo foram guardadas tal como chegaram: não foi possível executar a regra {source}.",
+            "Corrija o que o motivo indica; zambezi coerce try FICHEIRO mostra o que a regra faz. Estas imagens ficam "
+            "como estão: uma correcção altera-as.",
+        ),
+    ),
     "node-away": Kind(
         Words(
             "Node away",

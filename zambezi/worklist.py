@@ -5,7 +5,6 @@ One place for both doors: the snapshot that the plugin answers from and the gate
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -16,7 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from zambezi import clock
+from zambezi import character_sets, clock
 from zambezi.config.settings import Worklist
 from zambezi.database.tables import Order
 from zambezi.orders import OPEN
@@ -101,7 +100,7 @@ def item(order: Order, station_aet: str, modality: str, zone: ZoneInfo) -> Datas
     if order.procedure_code:
         step.ScheduledProtocolCodeSequence = [_code(order)]
     made.ScheduledProcedureStepSequence = [step]
-    made.SpecificCharacterSet = character_set(_texts(made))
+    made.SpecificCharacterSet = character_sets.character_set(_texts(made))
     return made
 
 
@@ -115,16 +114,6 @@ def as_file(made: Dataset) -> bytes:
     out = BytesIO()
     made.save_as(out, enforce_file_format=True)
     return out.getvalue()
-
-
-def character_set(texts: Iterable[str]) -> str:
-    """(0008,0005) for these texts: ISO_IR 100 if they fit, else ISO_IR 192."""
-    try:
-        for text in texts:
-            text.encode("latin-1")
-    except UnicodeEncodeError:
-        return "ISO_IR 192"
-    return "ISO_IR 100"
 
 
 def person_name(family: str, given: str) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from operations.custody import archived
 from operations.custody.worker import RETRY, WRITER, Desk
-from zambezi import clock, hold, holding, leases
+from zambezi import clock, elements, hold, holding, leases, rewriting
 from zambezi.database.tables import Held
 from zambezi.digest import Unreadable, differences, fingerprint
 from zambezi.orthanc_client import OrthancError
@@ -58,6 +58,8 @@ def verdict(newcomer: bytes, other: bytes | None) -> Verdict:
     if came.digest == there.digest:
         return Verdict("same", "It says the same as the archive's copy, in another encoding.")
     tags = differences(came, there)
+    if tags == [elements.name(rewriting.ORIGINALS)] and rewriting.is_same_but_for_moment(newcomer, other):
+        return Verdict("same", "It is the archive's copy, put right by the same rules at another moment.")
     shown = ", ".join(tags[:5]) + (f" and {len(tags) - 5} more" if len(tags) > 5 else "")
     return Verdict("waiting", f"The same SOP Instance UID came with other content: {shown} differ.", tags)
 

@@ -12,10 +12,10 @@ from operations.custody import planning
 from operations.custody.correction_work import NotYet, Work
 from operations.custody.following import wait_until_followed
 from operations.custody.planning import CannotBeDone, Prepared, Target
-from operations.custody.rewriting import Stamp
 from operations.custody.worker import WRITER
 from zambezi import announcing, clock, corrections, crash, hold, holding, leases
 from zambezi.database.tables import CorrectionItem, Deletion, DeletionItem
+from zambezi.rewriting import Stamp
 
 #: So long the neighbours are waited for at a time: other work of custody waits, too.
 FOLLOWED_S, KNOWN_S = 15.0, 30.0

@@ -15,14 +15,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from operations.custody import rewriting
-from operations.custody.elements import NotFaithful
-from operations.custody.rewriting import Changed, Identity, Stamp
-from zambezi import corrections, hold, orthanc_ids
+from zambezi import corrections, hold, orthanc_ids, rewriting
 from zambezi.correctable import ATTRIBUTES, ISSUER, PATIENT_ID, SERIES_UID, STUDY_UID
 from zambezi.database.tables import Held, Patient
+from zambezi.elements import NotFaithful
 from zambezi.hold import NotHeld
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.rewriting import Changed, Identity, Stamp
 
 
 class CannotBeDone(ValueError):

@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 
 from operations.custody import planning, receivers
 from operations.custody.planning import CannotBeDone, Prepared, Target
-from operations.custody.rewriting import Identity, Stamp
 from zambezi import corrections
 from zambezi.correctable import ATTRIBUTES, PATIENT_ID
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import Correction, LegalHold, Order, Report, Study
 from zambezi.orthanc_client import OrthancClient
+from zambezi.rewriting import Identity, Stamp
 
 #: So many instances are looked at for a page; the console looks at all.
 A_PAGE = 200

@@ -17,6 +17,7 @@ class Modality:
     aet: str
     host: str
     port: int
+    may_store: bool = True
 
 
 #: Path (a dot leads into an object), the one value that is allowed, and why.
@@ -139,7 +140,7 @@ def modality(name: str, peer: Any) -> Modality:
     number = int(port) if str(port).isdigit() else 0  # type: ignore[arg-type]  # digits only
     if not 0 < number < 65536:
         raise ValueError(f"Port: found {port!r}, allowed is a number from 1 to 65535")
-    return Modality(name, aet, host, number)
+    return Modality(name, aet, host, number, not isinstance(peer, dict) or peer.get("AllowStore", True) is not False)
 
 
 def modalities(orthanc: dict[str, Any]) -> dict[str, Modality]:

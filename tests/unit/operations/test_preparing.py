@@ -72,6 +72,15 @@ def test_a_port_in_use_names_variable_and_holder(environment: Environment):
     assert "ZAMBEZI_MLLP_PORT=" in faults[0]
 
 
+def test_a_coercing_port_that_somebody_has_is_named(environment: Environment):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = replace(environment, coercing_port=holder.getsockname()[1])
+        (fault,) = preparing.port_faults(taken, {})
+    assert "ZAMBEZI_COERCING_PORT" in fault
+
+
 def test_a_home_that_programs_would_have_to_quote_is_refused(tmp_path: Path):
     found = preparing.environment_faults(Environment.read({"ZAMBEZI_HOME": str(tmp_path / "my data")}))
     assert "ZAMBEZI_HOME: found" in found[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from plugins.facts import Sender
+
 
 @dataclass
 class FakeOrthanc:
@@ -77,6 +79,9 @@ class FakeOrthanc:
 
     def issuer(self, orthanc_id: str) -> str:
         return ""
+
+    def sender(self, orthanc_id: str) -> Sender | None:
+        return Sender("CT9", "192.0.2.9", "ZAMBEZI") if orthanc_id in self.held else None
 
     def sha256(self, orthanc_id: str) -> str | None:
         return f"read {orthanc_id}" if orthanc_id in self.held else None

@@ -13,6 +13,7 @@ from zambezi.config.settings.alerts import (
     MailAddress,
     Watermark,
 )
+from zambezi.config.settings.coercion import Coercion, FromWorklist, Wanted
 from zambezi.config.settings.commitment import StorageCommitment
 from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
@@ -32,6 +33,7 @@ __all__ = [
     "Alerts",
     "Backup",
     "Cause",
+    "Coercion",
     "Completeness",
     "Deletion",
     "Destination",
@@ -39,6 +41,7 @@ __all__ = [
     "Disk",
     "ExpectedModality",
     "Fingerprint",
+    "FromWorklist",
     "Hl7",
     "Hl7Fields",
     "Hl7Peer",
@@ -60,6 +63,7 @@ __all__ = [
     "StorageCommitment",
     "Test",
     "TriggerWhen",
+    "Wanted",
     "Watermark",
     "When",
     "Window",

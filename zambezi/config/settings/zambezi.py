@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from zambezi.attributes import nearest
 from zambezi.config.settings.alerts import Alerts, Disk
+from zambezi.config.settings.coercion import Coercion
 from zambezi.config.settings.commitment import StorageCommitment
 from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
@@ -30,6 +31,9 @@ class Zambezi(Section):
     sender_sites: dict[Name, tuple[str, ...]] = Field(
         default_factory=dict,
         description="AE titles of each site's modalities, by a name of ours, for rules.",
+    )
+    coercions: tuple[Coercion, ...] = Field(
+        (), description="Rules: which attributes of which images are put right as they come; all that fit, in order."
     )
     hl7: Hl7 = Field(Hl7(), alias="Hl7", description="Messages with the hospital's information systems.")
     worklist: Worklist = Field(Worklist(), description="What modalities see when they ask for their worklist.")
@@ -74,6 +78,7 @@ class Zambezi(Section):
                     faults.append((f"Hl7.Triggers[{n}].When.Destination", what))
         named = [(f"Routing[{n}].Name", route.name) for n, route in enumerate(self.routing)]
         named += [(f"Hl7.Triggers[{n}].Name", trigger.name) for n, trigger in enumerate(self.hl7.triggers)]
+        named += [(f"Coercions[{n}].Name", rule.name) for n, rule in enumerate(self.coercions)]
         first: dict[str, str] = {}
         for path, name in named:
             if name in first:

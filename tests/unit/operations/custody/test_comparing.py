@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
 import pytest
@@ -12,7 +12,7 @@ from sqlalchemy import select
 from operations.custody import comparing, worker
 from operations.custody.comparing import Comparing, verdict
 from tests.unit.operations.custody.archive import changed, sample
-from zambezi import hold
+from zambezi import hold, rewriting
 from zambezi.database.tables import ExceptionItem
 from zambezi.orthanc_client import OrthancUnreachable
 
@@ -43,6 +43,18 @@ def test_other_content_waits_for_a_person_with_the_tags_that_differ(room):
     assert (item.room, item.kind, item.actions[0]["href"]) == ("hold", "conflict", f"/hold/{row}")
     assert "OTHER" not in item.what, "no value of a patient stands in an item"
     assert not Comparing(room.desk()).round(), "nothing is left"
+
+
+def test_one_image_that_was_coerced_twice_needs_nobody_and_another_does():
+    def coerced(second: int, number: str, content: bytes) -> bytes:
+        stamp = rewriting.Stamp(datetime(2026, 3, 1, 8, 30, second, tzinfo=UTC), "ZAMBEZI clinic", "COERCE")
+        return rewriting.rewrite(content, {"00100020": number}, stamp).content
+
+    one = sample("CT_small.dcm")
+    found = verdict(coerced(1, "CN-1", one), coerced(9, "CN-1", one))
+    assert (found.state, "at another moment" in found.reason) == ("same", True)
+    was_other = coerced(9, "CN-1", changed(one, PatientID="OTHER"))
+    assert verdict(coerced(1, "CN-1", one), was_other).differs == ["(0400,0561)"]
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,30 @@
-"""A corrected copy of one instance: the named attributes changed, their old values kept inside, all else byte by byte.
+"""Another copy of one instance: the named attributes changed, their old values kept inside, all else byte by byte.
 
 What an attribute was goes into the Original Attributes Sequence (0400,0561) (PS3.3 C.12.1.1.9), behind what stood
-there before. That nothing else has changed is shown with the canonical digest (zambezi.digest), which takes both
-files apart in another way. Pure: time and reason are parameters.
+there before. Of a correction (`rewrite`) it is shown with the canonical digest (zambezi.digest), which takes both files
+apart in another way, that nothing else has changed. Pure: time and reason are parameters.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydicom import charset
 from pydicom.datadict import keyword_for_tag
 
-from operations.custody import elements
-from operations.custody.elements import Element, File, NotFaithful
-from zambezi import digest, orthanc_ids, worklist
+from zambezi import character_sets, digest, elements, orthanc_ids
 from zambezi.correctable import ATTRIBUTES
+from zambezi.elements import Element, File, NotFaithful
 
-ORIGINALS = 0x04000561
-_CHARACTER_SET = 0x00080005
+ORIGINALS, _MOMENT = 0x04000561, 0x04000562
+_CHARACTER_SET = character_sets.TAG
 _STUDY_UID, _SERIES_UID, _SOP_UID, _PATIENT_ID = 0x0020000D, 0x0020000E, 0x00080018, 0x00100020
 _ACCESSION_NUMBER, _INSTITUTION = 0x00080050, 0x00080080
 #: Sequences whose items name the order and the study once more: Request Attributes, Referenced Request (of reports).
 _REQUESTS = (0x00400275, 0x0040A370)
-_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+#: VR of every attribute that a correction may change.
+CORRECTABLE = {int(tag, 16): one.vr for tag, one in ATTRIBUTES.items()}
 
 
 @dataclass(frozen=True)
@@ -93,40 +91,84 @@ def values(content: bytes, tags: Iterable[str]) -> dict[str, str]:
 
 
 def rewrite(content: bytes, changes: Mapping[str, str | None], stamp: Stamp) -> Rewritten:
-    """The file with these attributes (ggggeeee) as they are to be; None takes one away.
+    """The file with these attributes (ggggeeee) as they are to be; None takes one away. For corrections.
 
     NotFaithful, with the reason, where that can't be done without touching anything else.
     """
-    file = elements.read(content)
-    before = _terms(file.get(_CHARACTER_SET))
     wanted = {int(tag, 16): value for tag, value in changes.items()}
-    _check_pixels_untouched(wanted)
+    strange = [tag for tag in wanted if tag not in CORRECTABLE]
+    if strange:
+        raise NotFaithful(f"{elements.name(strange[0])} is no attribute that may be corrected")
+    rewritten = changed(elements.read(content), wanted, stamp, CORRECTABLE)
+    if rewritten is None:
+        return Rewritten(content, ())
+    _prove(content, rewritten.content, rewritten.tags)
+    return Rewritten(rewritten.content, rewritten.told())
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A file whose elements `tags` are others than in `file`."""
+
+    content: bytes
+    tags: frozenset[int]
+    file: File
+    before: tuple[str, ...]  # character sets
+    after: tuple[str, ...]
+
+    def told(self) -> tuple[Changed, ...]:
+        """What is different, in words; it shows a patient's data."""
+        new = elements.read(self.content)
+        return tuple(
+            _told(tag, self.file, new, self.before, self.after) for tag in sorted(self.tags) if tag != ORIGINALS
+        )
+
+
+def touched(wanted: Iterable[int]) -> frozenset[int]:
+    """The elements that `changed` looks at by themselves, where it changes these."""
+    return frozenset({*wanted, *_REQUESTS, _CHARACTER_SET, _STUDY_UID, _INSTITUTION, ORIGINALS})
+
+
+def changed(file: File, wanted: Mapping[int, str | None], stamp: Stamp, vrs: Mapping[int, str]) -> Replaced | None:
+    """The file with these attributes as they are to be (None takes one away); None where they are so already.
+
+    `vrs` has the VR of each that gets a value. NotFaithful, with a reason that holds no value.
+    """
+    wanted = dict(wanted)
+    before = _terms(file.get(_CHARACTER_SET))
     terms = [one for one in (wanted.pop(_CHARACTER_SET) or "").split("\\") if one] if _CHARACTER_SET in wanted else None
     differing = {tag: value for tag, value in wanted.items() if not _is_so_already(file, tag, value, before, terms)}
     if terms is None:
-        terms = _terms_for(file, differing, before)
-    new: dict[int, bytes | None] = {tag: _new(tag, value, file, terms) for tag, value in differing.items()}
+        terms = _terms_for(file, differing, before, vrs)
+    new: dict[int, bytes | None] = {tag: _new(tag, value, file, terms, vrs) for tag, value in differing.items()}
     if terms != before:
-        new[_CHARACTER_SET] = _new(_CHARACTER_SET, "\\".join(terms), file, terms) if terms else None
+        new[_CHARACTER_SET] = _new(_CHARACTER_SET, "\\".join(terms), file, terms, vrs) if terms else None
     for tag in _REQUESTS:
         requests = file.get(tag)
-        changed = _requests(requests, differing, file, terms) if requests is not None else None
-        if changed is not None:
-            new[tag] = changed
+        follows = _requests(requests, differing, file, terms, vrs) if requests is not None else None
+        if follows is not None and tag not in new:
+            new[tag] = follows
     if not new:
-        return Rewritten(content, ())
+        return None
     new[ORIGINALS] = _originals(file, sorted(new), stamp)
-    rewritten = elements.joined(file, new)
-    _prove(content, rewritten, set(new))
-    after = elements.read(rewritten)
-    told = [_told(tag, file, after, before, terms) for tag in sorted(new) if tag != ORIGINALS]
-    return Rewritten(rewritten, tuple(told))
+    return Replaced(elements.joined(file, new), frozenset(new), file, tuple(before), tuple(terms))
 
 
-def _check_pixels_untouched(wanted: Iterable[int]) -> None:
-    strange = [tag for tag in wanted if f"{tag:08X}" not in ATTRIBUTES]
-    if strange:
-        raise NotFaithful(f"{elements.name(strange[0])} is no attribute that may be corrected")
+def is_same_but_for_moment(one: bytes, other: bytes) -> bool:
+    """Whether files whose Original Attributes differ do so in Attribute Modification DateTime alone.
+
+    So do two copies of one image that the same rules coerced twice, because it was sent twice.
+    """
+    try:
+        found = [elements.read(content).get(ORIGINALS) for content in (one, other)]
+        told = [
+            [[part.whole for part in item if part.tag != _MOMENT] for item in elements.items(sequence)]
+            for sequence in found
+            if sequence is not None
+        ]
+    except NotFaithful:
+        return False
+    return len(told) == 2 and told[0] == told[1]
 
 
 def _is_so_already(file: File, tag: int, value: str | None, before: Sequence[str], terms: Sequence[str] | None) -> bool:
@@ -138,13 +180,13 @@ def _is_so_already(file: File, tag: int, value: str | None, before: Sequence[str
     return _text(one, before) == value
 
 
-def _new(tag: int, value: str | None, file: File, terms: Sequence[str]) -> bytes | None:
+def _new(tag: int, value: str | None, file: File, terms: Sequence[str], vrs: Mapping[int, str]) -> bytes | None:
     if value is None:
         return None
-    vr = ATTRIBUTES[f"{tag:08X}"].vr
-    encoded = _encoded(value, vr, terms)
+    vr = vrs.get(tag, "CS")  # of the character set itself, which may follow without being named
+    encoded = character_sets.encoded(value, vr, terms)
     if encoded is None:
-        raise NotFaithful(f"{_keyword(tag)}: the character set {_said(terms)} can't hold the value")
+        raise NotFaithful(f"{_keyword(tag)}: the character set {character_sets.said(terms)} can't hold the value")
     return elements.written(tag, vr, _padded(encoded, vr), file.coding)
 
 
@@ -152,37 +194,38 @@ def _padded(value: bytes, vr: str) -> bytes:
     return value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
 
 
-def _terms_for(file: File, wanted: Mapping[int, str | None], before: list[str]) -> list[str]:
+def _terms_for(file: File, wanted: Mapping[int, str | None], before: list[str], vrs: Mapping[int, str]) -> list[str]:
     """The character set in which the file can hold the new values: its own, else another if no other text minds."""
-    texts = [value for tag, value in wanted.items() if value and ATTRIBUTES[f"{tag:08X}"].vr in _TEXT]
-    if all(_encoded(value, "LO", before) is not None for value in texts):
+    texts = [value for tag, value in wanted.items() if value and vrs[tag] in character_sets.TEXT]
+    if all(character_sets.encoded(value, "LO", before) is not None for value in texts):
         return before
-    other = _foreign_text([one for one in file.elements if one.tag not in wanted])
+    other = next(foreign_texts([one for one in file.whole().elements if one.tag not in wanted]), None)
     if other is not None:
         raise NotFaithful(
-            f"its character set {_said(before)} can't hold one of the new values, and {elements.name(other)} has "
-            "letters that would have to be written anew; write the value without these letters, or correct "
-            "SpecificCharacterSet if it is wrong"
+            f"its character set {character_sets.said(before)} can't hold one of the new values, and "
+            f"{elements.name(other.tag)} has letters that would have to be written anew; write the value without "
+            "these letters, or correct SpecificCharacterSet if it is wrong"
         )
-    return [worklist.character_set(texts)]
+    return [character_sets.character_set(texts)]
 
 
-def _foreign_text(found: Iterable[Element]) -> int | None:
-    """The first text that isn't plain ASCII, and so would be another one in another character set."""
+def foreign_texts(found: Iterable[Element]) -> Iterator[Element]:
+    """The texts that aren't plain ASCII, and so would be others in another character set; in sequences, too."""
     for one in found:
         if one.known_vr == "SQ":
             for inside in elements.items(one):
                 if not any(nested.tag == _CHARACTER_SET for nested in inside):
-                    nested_tag = _foreign_text(inside)
-                    if nested_tag is not None:
-                        return nested_tag
-        elif one.known_vr in _TEXT and not (one.value.isascii() and b"\x1b" not in one.value):
-            return one.tag
-    return None
+                    yield from foreign_texts(inside)
+        elif one.known_vr in character_sets.TEXT and not character_sets.is_plain(one.value):
+            yield one
 
 
-def _requests(sequence: Element, wanted: Mapping[int, str | None], file: File, terms: Sequence[str]) -> bytes | None:
+def _requests(
+    sequence: Element, wanted: Mapping[int, str | None], file: File, terms: Sequence[str], vrs: Mapping[int, str]
+) -> bytes | None:
     """The sequence with the order's number and the study's UID as they are to be, where they stand; None: as it is."""
+    if not wanted.keys() & {_ACCESSION_NUMBER, _STUDY_UID}:
+        return None
     own = file.get(_STUDY_UID)
     study = own.value.rstrip(b"\0 ") if own else b""
     changed = False
@@ -195,8 +238,8 @@ def _requests(sequence: Element, wanted: Mapping[int, str | None], file: File, t
                 parts.append(one.whole)
                 continue
             value = wanted[one.tag]
-            vr = ATTRIBUTES[f"{one.tag:08X}"].vr
-            encoded = _encoded(value, vr, terms) if value is not None else None
+            vr = vrs[one.tag] if value is not None else one.known_vr
+            encoded = character_sets.encoded(value, vr, terms) if value is not None else None
             part = b"" if encoded is None else elements.written(one.tag, vr, _padded(encoded, vr), one.coding)
             changed = changed or part != one.whole
             parts.append(part)
@@ -219,7 +262,7 @@ def _originals(file: File, tags: Sequence[int], stamp: Stamp) -> bytes:
     content = b"".join(
         (
             elements.written(0x04000550, "SQ", elements.item(was, coding), coding),
-            elements.written(0x04000562, "DT", _padded(moment.encode(), "DT"), coding),
+            elements.written(_MOMENT, "DT", _padded(moment.encode(), "DT"), coding),
             elements.written(0x04000563, "LO", _padded(stamp.system.encode("ascii"), "LO"), coding),
             elements.written(0x04000564, "LO", source, coding),
             elements.written(0x04000565, "CS", _padded(stamp.reason.encode("ascii"), "CS"), coding),
@@ -229,7 +272,7 @@ def _originals(file: File, tags: Sequence[int], stamp: Stamp) -> bytes:
     return elements.written(ORIGINALS, "SQ", value, coding)
 
 
-def _prove(old: bytes, new: bytes, named: set[int]) -> None:
+def _prove(old: bytes, new: bytes, named: Iterable[int]) -> None:
     """The two files differ in the named elements alone; else NotFaithful. The digest reads them in its own way."""
     try:
         one, other = digest.fingerprint(old), digest.fingerprint(new)
@@ -259,57 +302,9 @@ def _keyword(tag: int) -> str:
     return keyword_for_tag(tag) or elements.name(tag)
 
 
-def _said(terms: Sequence[str]) -> str:
-    return "\\".join(terms) or "ISO_IR 6 (plain ASCII)"
-
-
 def _terms(element: Element | None) -> list[str]:
-    if element is None:
-        return []
-    written = element.value.decode("latin-1").rstrip("\0 ")
-    return [one.strip() for one in written.split("\\")] if written else []
-
-
-def _codecs(terms: Sequence[str]) -> list[str] | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an unknown term is no reason to guess: None says so
-        try:
-            return charset.convert_encodings(list(terms))
-        except LookupError:
-            return None
+    return character_sets.terms(element.value if element is not None else None)
 
 
 def _text(element: Element | None, terms: Sequence[str]) -> str:
-    """The value as text; what can't be read is taken for Latin-1, as Orthanc does (DefaultEncoding)."""
-    if element is None:
-        return ""
-    value = element.value.rstrip(b"\0 ")
-    codecs = _codecs(terms) if terms else None
-    if (value.isascii() and b"\x1b" not in value) or codecs is None:
-        return value.decode("latin-1").strip()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if element.known_vr == "PN":
-            groups = [charset.decode_bytes(group, codecs, {0x5E}) for group in value.split(b"=")]
-            return "=".join(groups).strip()
-        return charset.decode_bytes(value, codecs, {0x5C}).strip()
-
-
-def _encoded(value: str, vr: str, terms: Sequence[str]) -> bytes | None:
-    """The value in the file's character set; None where that can't hold it."""
-    if value.isascii():
-        return value.encode()
-    codecs = _codecs(terms)
-    if not [term for term in terms if term not in ("", "ISO_IR 6", "ISO 2022 IR 6")] or codecs is None:
-        return None
-    if vr not in _TEXT:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if len(terms) == 1:
-                return value.encode(codecs[0])
-            encoded = charset.encode_string(value, codecs)
-            return encoded if charset.decode_bytes(encoded, codecs, {0x5C, 0x5E}) == value else None
-        except (UnicodeError, LookupError):
-            return None
+    return character_sets.decoded(element.value, element.known_vr, terms) if element is not None else ""

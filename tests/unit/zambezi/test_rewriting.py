@@ -21,10 +21,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from operations.custody import elements, rewriting
-from operations.custody.elements import NotFaithful
-from operations.custody.rewriting import Identity, Stamp
-from zambezi import digest
+from zambezi import digest, elements, rewriting
+from zambezi.elements import NotFaithful
+from zambezi.rewriting import Identity, Stamp
 
 STAMP = Stamp(datetime(2026, 3, 1, 8, 30, tzinfo=UTC), "ZAMBEZI correction 12", "CORRECT")
 ORIGINALS = "(0400,0561)"
