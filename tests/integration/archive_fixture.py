@@ -131,7 +131,8 @@ class Archive:
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
-            assert self.process.wait(60) == 0
+            code = self.process.wait(60)
+            assert code == 0, f"the archive ended with {code}:\n{self.log[-3000:]}"
 
     def kill(self) -> None:
         assert self.process is not None
