@@ -13,6 +13,7 @@ from zambezi.config.settings.alerts import (
     MailAddress,
     Watermark,
 )
+from zambezi.config.settings.audit import Audit, AuditCollector
 from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer, Hl7Trigger
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
@@ -26,6 +27,8 @@ __all__ = [
     "AlertMail",
     "AlertWebhook",
     "Alerts",
+    "Audit",
+    "AuditCollector",
     "Backup",
     "Cause",
     "Completeness",

@@ -30,13 +30,18 @@ from zambezi.database.tables.queues import (
     Message,
 )
 from zambezi.database.tables.reports import Report
+from zambezi.database.tables.trail import AuditCheckpoint, AuditCollector, AuditSegment, AuditShipment
 
 __all__ = [
     "AlertChannel",
     "AlertTold",
     "AnnouncedInstance",
     "AnnouncedStudy",
+    "AuditCheckpoint",
+    "AuditCollector",
     "AuditEntry",
+    "AuditSegment",
+    "AuditShipment",
     "Base",
     "Breaker",
     "Certificate",
