@@ -58,8 +58,8 @@ def seen() -> Any:
         with parts().reading() as database:
             found = audit_search.who_saw(database, patient)
             logins = [one.who for one in found]
-            rows = database.execute(select(User.login, User.name).where(User.login.in_(logins)))
-            names = {login: name for login, name in rows}
+            rows = database.scalars(select(User).where(User.login.in_(logins)))
+            names = {user.login: user.name for user in rows}
     return render_template("audit_seen.html", patient=patient, found=found, names=names)
 
 

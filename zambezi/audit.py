@@ -27,6 +27,7 @@ _AT_ONCE = 5000
 _COPIES = ("event", "at", "study_uid", "sop_uid", "who", "patient_id", "outcome")
 #: As bytes, whatever somebody has made of it: SQLite keeps a text in a column of bytes.
 PAYLOAD = cast(AuditEntry.payload, LargeBinary)
+_TABLE = AuditEntry.__table__.c  # plain columns: an ORM's rows cost a walk of a million a second or two
 #: Entries that stay in the table when those around them were sealed and pruned: zambezi.signing reads all there are.
 KEPT_EVENTS = ("key-changed",)
 
@@ -120,23 +121,21 @@ def _first_broken(session: Session, journal: str, head: tuple[int, str], known: 
     if said and said.hash != prev:
         return Broken(journal, seq, f"{said.source} knows it with another hash")
     query = (
-        select(AuditEntry.seq, AuditEntry.hash, PAYLOAD, *(getattr(AuditEntry, name) for name in _COPIES))
-        .where(AuditEntry.journal == journal, AuditEntry.seq > seq)
-        .order_by(AuditEntry.seq)
+        select(_TABLE.seq, _TABLE.hash, cast(_TABLE.payload, LargeBinary), *(_TABLE[name] for name in _COPIES))
+        .where(_TABLE.journal == journal, _TABLE.seq > seq)
+        .order_by(_TABLE.seq)
         .execution_options(yield_per=_AT_ONCE)
     )
-    for row in session.execute(query):
-        found, digest, payload, *copies = row
+    for found, digest, payload, *copies in session.execute(query):
         if found != seq + 1:
             return chain.missing(journal, seq + 1, found)
         why, facts = chain.fault(journal, found, digest, payload, prev)
         if why:
             return Broken(journal, found, why)
-        if copies != _copied(facts):
-            name = next(n for n, one, other in zip(_COPIES, copies, _copied(facts), strict=True) if one != other)
+        if copies != (wanted := _copied(facts)):
+            name = next(n for n, one, other in zip(_COPIES, copies, wanted, strict=True) if one != other)
             return Broken(journal, found, f"column {name} is not what the sealed payload says")
-        said = known.get(found)
-        if said and said.hash != digest:
+        if known and (said := known.get(found)) and said.hash != digest:
             return Broken(journal, found, f"{said.source} knows it with another hash: it was sealed anew, or restored")
         seq, prev = found, digest
     if (seq, prev) != head and (seq or head[0]):
@@ -152,12 +151,12 @@ def _first_broken(session: Session, journal: str, head: tuple[int, str], known: 
 
 def _copied(facts: Mapping[str, Any]) -> list[Any]:
     """What stands in _COPIES for an entry with these facts."""
-    patient = facts.get("patient_id")
+    get = facts.get
+    patient = get("patient_id")
+    if patient:  # as a stranger's data set has it: longer than DICOM allows, or with what PostgreSQL takes in no text
+        patient = str(patient).replace("\0", "")[:64]
     return [
-        facts["event"], facts["at"], facts.get("study_uid"), facts.get("sop_uid"), facts.get("who"),
-        # As a stranger's data set has it: longer than DICOM allows, or with what PostgreSQL takes in no text.
-        (str(patient).replace("\0", "")[:64] or None) if patient else None,
-        outcome(facts),
+        facts["event"], facts["at"], get("study_uid"), get("sop_uid"), get("who"), patient or None, outcome(facts),
     ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class TooMany(Exception):
     """More entries fit than one file may have."""
 
 
-def count(session: Session, query: Select[tuple[AuditEntry]]) -> int:
+def count(session: Session, query: Select[AuditEntry]) -> int:
     """How many entries a file will have; TooMany where those are more than MOST."""
     bounded = query.order_by(None).with_only_columns(AuditEntry.seq).limit(MOST + 1).subquery()
     found = session.scalars(select(func.count()).select_from(bounded)).one()
@@ -39,7 +39,7 @@ def count(session: Session, query: Select[tuple[AuditEntry]]) -> int:
     return found
 
 
-def rows(session: Session, query: Select[tuple[AuditEntry]]) -> Iterator[AuditEntry]:
+def rows(session: Session, query: Select[AuditEntry]) -> Iterator[AuditEntry]:
     """The entries, read as they are written."""
     yield from session.scalars(query.limit(MOST).execution_options(yield_per=_AT_ONCE))
 

@@ -119,7 +119,8 @@ def _written(entry: Sealed, facts: Mapping[str, Any], source: Source, patient_id
     if code == "110101":
         _object(root, "2", "13", "urn:zambezi:audit", ("12", "URI"), "RFC-3881", "Security Audit Log")
     _entry(root, entry, facts, code, details)
-    return b'<?xml version="1.0" encoding="UTF-8"?>' + ElementTree.tostring(root, encoding="utf-8")
+    written: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return b'<?xml version="1.0" encoding="UTF-8"?>' + written
 
 
 @dataclass(frozen=True)

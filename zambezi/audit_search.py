@@ -45,7 +45,7 @@ class Wanted:
         return {name: value for name, value in asdict(self).items() if value}
 
 
-def query(session: Session, wanted: Wanted) -> Select[tuple[AuditEntry]]:
+def query(session: Session, wanted: Wanted) -> Select[AuditEntry]:
     """The entries that fit, the newest first."""
     found = select(AuditEntry)
     if wanted.who:

@@ -68,8 +68,10 @@ EVENTS: dict[str, tuple[str, str, str]] = {
 _FAILURES = {"refused": 4, "sign-in-failed": 4, "conflict": 4, "incident": 8}
 _FAILED_STATES = {"retrying": 4, "rejected": 4, "refused": 4, "waiting": 4, "open": 4, "parked": 8, "failed": 8}
 #: Events in whose states these words mean a failure; an exception that waits or a hold is none.
-_WITH_STATES = ("delivery-changed", "message-received", "neighbour-changed", "migration-changed", "correction-changed",
-                "deletion-changed")  # fmt: skip
+_WITH_STATES = frozenset({
+    "delivery-changed", "message-received", "neighbour-changed", "migration-changed", "correction-changed",
+    "deletion-changed",
+})  # fmt: skip
 
 
 def outcome(facts: Mapping[str, Any]) -> int:

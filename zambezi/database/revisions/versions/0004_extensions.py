@@ -97,7 +97,7 @@ def _fill() -> None:
         at = (rows[-1][0], rows[-1][1])
 
 
-def _outcome(facts: dict) -> int:
+def _outcome(facts: dict[str, object]) -> int:
     states = {"retrying": 4, "rejected": 4, "refused": 4, "waiting": 4, "open": 4, "parked": 8, "failed": 8}
     with_states = (
         "delivery-changed", "message-received", "neighbour-changed", "migration-changed", "correction-changed",
@@ -105,7 +105,7 @@ def _outcome(facts: dict) -> int:
     )  # fmt: skip
     if facts["event"] in with_states:
         return states.get(str(facts.get("state")), 0)
-    return {"refused": 4, "sign-in-failed": 4, "conflict": 4, "incident": 8}.get(facts["event"], 0)
+    return {"refused": 4, "sign-in-failed": 4, "conflict": 4, "incident": 8}.get(str(facts["event"]), 0)
 
 
 def downgrade() -> None:
