@@ -33,7 +33,7 @@ from operations.custody import integrity, worker
 from operations.recovery import die_with_parent
 from operations.trail import keeping, shipping
 from operations.trail.collector import Collector
-from zambezi import audit, clock, config, exception_rules, exceptions, keys, signing
+from zambezi import audit, clock, config, exception_rules, exceptions, keys, segments, signing
 from zambezi.config.settings import Audit, Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionRule
@@ -176,9 +176,13 @@ class Caretaker:
         now = clock.now()
         self._findings.details["audit verified"] = clock.text(now)
         self._warn(audit_concerns(verdict), now)
-        if not verdict.broken:
+        if verdict.broken:
+            return
+        try:
             for why in keeping.retain(self._writing, self._environment, self._audit, now):
                 log.warning("the audit trail: %s", why)
+        except (signing.SigningFault, segments.SegmentFault) as fault:
+            raise OSError(str(fault)) from fault
 
     def sign_audit(self) -> None:
         """A signed checkpoint of the audit trail, when it is time."""
@@ -301,7 +305,8 @@ def main() -> None:
         scheduler.add_job(caretaker.guarded(teller, "tell"), "interval", seconds=every, next_run_time=soon, **at)
     shipper = _shipper(environment, loaded, writing, reading)
     if shipper:
-        scheduler.add_job(caretaker.guarded(shipper.round, "collector"), "interval", seconds=5, **at)
+        ship = caretaker.guarded(shipper.round, "collector")
+        scheduler.add_job(ship, "interval", seconds=5, next_run_time=soon, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -14,6 +14,7 @@ from flask import Blueprint, Response, abort, render_template, request
 from flask_babel import lazy_gettext as _
 from sqlalchemy import select
 
+from ris_service import words
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from zambezi import audit_export, audit_search, clock
@@ -135,7 +136,7 @@ def _begin(day: str, further: timedelta = timedelta()) -> str:
 
 
 def _facts(row: AuditEntry) -> list[tuple[str, str]]:
-    return [(name, _short(str(value))) for name, value in audit_search.facts_of(row)]
+    return [(name, _short(words.fact_value(name, value))) for name, value in audit_search.facts_of(row)]
 
 
 def _short(value: str) -> str:

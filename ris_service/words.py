@@ -170,7 +170,13 @@ FACT = {
     "configuration": _("configuration"),
     "file": _("file"),
     "kind": _("kind"),
+    "attempts": _("attempts"),
+    "before": _("before"),
+    "source": _("source"),
+    "error": _("error"),
 }
+#: Whose values have words of their own.
+_FACT_WORDS = {"status": ORDER, "before": ORDER, "state": DELIVERY, "cause": CAUSE, "role": ROLE, "proof": PROOF}
 
 _SAID = {
     "saved": _("Saved."),
@@ -212,6 +218,16 @@ def of(table: dict[str, str], code: str | None) -> str:
 def fact(name: str) -> str:
     """What a fact of an audit entry is called; its bare name for one we don't know."""
     return of(FACT, name)
+
+
+def fact_value(name: str, value: object) -> str:
+    """What a fact of an audit entry says: its words where it has some, lists and searches as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    known = _FACT_WORDS.get(name, {}).get(str(value), value)
+    return str(known[1] if isinstance(known, tuple) else known)
 
 
 def proof(kind: str, level: str | None) -> str:

@@ -29,6 +29,8 @@ log = logging.getLogger("operations.trail")
 
 #: Messages of one lot: some hundred KB to some MB, each a second's work for a collector at most.
 LOT = 2000
+#: Between two lots, so that years of entries for a new collector leave the machine to others, too.
+_BREATH_S = 0.1
 #: Under this name stands how far the collector has the checkpoints.
 CHECKPOINTS = "checkpoints"
 
@@ -89,6 +91,7 @@ class Shipper:
                 break
             self._note(lot)
             sent, is_asked = sent + len(lot.messages), False
+            self._ended.wait(_BREATH_S)
         return sent
 
     def _note(self, lot: _Lot) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +21,13 @@ from operations.auditing import verify
 from operations.trail.collector import Collector, CollectorFailed
 from operations.trail.shipping import Shipper
 from tests import audit_schema, authority, invariants
-from zambezi import audit, checkpoints, clock, signing
+from zambezi import audit, checkpoints, clock, keys, signing
 from zambezi.audit_message import Source
 from zambezi.config.settings import AuditCollector
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import Base
+from zambezi.database.upgrade import upgrade
+from zambezi.environment import REPOSITORY, Environment
 
 RSYSLOG = shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin")
 CONFIGURATION = """
@@ -37,12 +42,28 @@ action(type="omfile" file="{folder}/collected.log" template="whole")
 """
 
 
+def certificates(folder: Path) -> Path:
+    made = authority.make(folder)
+    made.issue("collector", "serverAuth")
+    for name in ("zambezi", "stranger"):
+        made.issue(name, "clientAuth")
+    return folder
+
+
 class Rsyslog:
     def __init__(self, folder: Path, tls: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        assert RSYSLOG, "tools/install --tests brings rsyslog and rsyslog-gnutls"
+        self.folder, self.tls, self.port = folder, tls, free_port()
         self.log = folder / "collected.log"
         self.configuration = folder / "rsyslog.conf"
         self.configuration.write_text(CONFIGURATION.format(folder=folder, tls=tls, port=self.port))
+
+    def wanted(self, name: str = "zambezi") -> AuditCollector:
+        """Who it is, as our configuration says it."""
+        return AuditCollector(
+            host="127.0.0.1", server_name="collector", port=self.port, ca_file=str(self.tls / "ca.crt"),
+            certificate_file=str(self.tls / f"{name}.crt"), key_file=str(self.tls / f"{name}.key"),
+        )  # fmt: skip
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -62,18 +83,10 @@ class Rsyslog:
 
 
 def test_rsyslog_gets_all_of_it_catches_up_and_shows_what_was_cut_off_here(tmp_path: Path):
-    assert RSYSLOG, "tools/install --tests brings rsyslog and rsyslog-gnutls"
-    tls = authority.make(tmp_path / "tls")
-    tls.issue("collector", "serverAuth")
-    tls.issue("zambezi", "clientAuth")
-    tls.issue("stranger", "clientAuth")
     home = tmp_path / "home"
     home.mkdir()
-    rsyslog = Rsyslog(tmp_path, tls.folder)
-    wanted = AuditCollector(
-        host="127.0.0.1", server_name="collector", port=rsyslog.port, ca_file=str(tls.folder / "ca.crt"),
-        certificate_file=str(tls.folder / "zambezi.crt"), key_file=str(tls.folder / "zambezi.key"),
-    )  # fmt: skip
+    rsyslog = Rsyslog(tmp_path, certificates(tmp_path / "tls"))
+    wanted = rsyslog.wanted()
     engine = connect(f"sqlite:///{home}/z.db", "test")
     Base.metadata.create_all(engine)
     opened = sessions(engine, "test")
@@ -94,10 +107,8 @@ def test_rsyslog_gets_all_of_it_catches_up_and_shows_what_was_cut_off_here(tmp_p
         invariants.eventually("rsyslog", lambda: _refusal(wanted, home), 20)
         ahead = timedelta(minutes=10)
         assert shipper.round() == 301
-        strange = wanted.model_copy(update={"certificate_file": str(tls.folder / "stranger.crt"),
-                                            "key_file": str(tls.folder / "stranger.key")})  # fmt: skip
         with pytest.raises(CollectorFailed):
-            Collector(strange, home).send([b"<85>1 - - - - - - urn:zambezi:audit:ris:666:"])
+            Collector(rsyslog.wanted("stranger"), home).send([b"<85>1 - - - - - - urn:zambezi:audit:ris:666:"])
         invariants.eventually("all of it", lambda: "" if len(rsyslog.entries()) == 300 else "not yet", 20)
     record(700)
     assert shipper.round() == 0, "it is away"
@@ -137,3 +148,61 @@ def _refusal(wanted: AuditCollector, home: Path) -> str:
     except CollectorFailed as failed:
         return str(failed)
     return ""
+
+
+@contextmanager
+def operations_process(home: Path, folder: Path, wanted: AuditCollector) -> Iterator[Callable[[], None]]:
+    """The real process, with the configuration that names the collector; gives what kills and starts it again."""
+    configured = folder / "config"
+    shutil.copytree(REPOSITORY / "orthanc-config", configured, ignore=shutil.ignore_patterns("schema", "*.md"))
+    file = configured / "30-zambezi.json"
+    said = json.dumps(wanted.model_dump(by_alias=True))
+    file.write_text(file.read_text().replace('"Zambezi": {', f'"Zambezi": {{ "Audit": {{ "Collector": {said} }},', 1))
+    environment = Environment.read({"ZAMBEZI_HOME": str(home), "ZAMBEZI_CONFIG": str(configured)})
+    keys.load_or_create(environment.keys_file)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> None:
+        variables = {**os.environ, **environment.variables(), "PYTHONPATH": str(REPOSITORY)}
+        running.append(subprocess.Popen([sys.executable, "-P", "-m", "operations.service"], env=variables))
+
+    def again() -> None:
+        running[-1].kill()
+        running[-1].wait(10)
+        begin()
+
+    begin()
+    try:
+        yield again
+    finally:
+        running[-1].kill()
+        running[-1].wait(10)
+
+
+def test_the_process_itself_ships_and_loses_nothing_when_it_is_killed(tmp_path: Path):
+    tls = certificates(tmp_path / "tls")
+    home = tmp_path / "home"
+    home.mkdir()
+    rsyslog = Rsyslog(tmp_path, tls)
+    engine = connect(f"sqlite:///{home}/zambezi.db", "test")
+    upgrade(engine)
+    opened = sessions(engine, "test")
+
+    def record(number: int) -> None:
+        with opened.begin() as session:
+            for _ in range(number):
+                audit.append(session, "ris", "viewed", clock.now(), who="ana", study_uid="1.2.3")
+
+    record(5000)
+    with rsyslog.running(), operations_process(home, tmp_path, rsyslog.wanted()) as again:
+        invariants.eventually("the first of it", lambda: "" if rsyslog.entries() else "nothing came", 60)
+        again()
+        record(100)
+        missing = lambda: set(range(1, 5101)) - set(rsyslog.entries())  # noqa: E731
+        invariants.eventually("all of it", lambda: f"{len(missing())} are missing" if missing() else "", 60)
+        invariants.eventually(
+            "a signed checkpoint", lambda: "" if "ZAMBEZI+CHECKPOINT" in rsyslog.log.read_text() else "none yet", 30
+        )
+    with opened() as session:
+        assert verify(session, home / "none", home, [rsyslog.log]).broken == []
+    engine.dispose()
