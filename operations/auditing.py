@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ from zambezi import audit as trail
 from zambezi import chain, checkpoints, segments, signing
 from zambezi.chain import Sealed
 from zambezi.checkpoints import Gathered
-from zambezi.database.tables import AuditEntry, ChainHead
+from zambezi.database.tables import AuditEntry, AuditSegment, ChainHead
 from zambezi.signing import Register
 
 _BATCH = 1000
@@ -87,20 +88,24 @@ def verify(session: Session, file: Path, home: Path | None = None, against: Iter
         broken += [Place("checkpoints", "audit", number, why) for number, why in faulty[:1]]
         sealed, places = _segments(session, home, keys)
         broken += places
+        outside: Gathered = {}
         for path in against:
             with path.open(encoding="utf-8", errors="replace") as lines:
-                elsewhere += checkpoints.outside(lines, keys, known, path.name)
+                elsewhere += checkpoints.outside(lines, keys, outside, path.name)
+        broken += _sealed_otherwise(session, home, outside)
+        for journal, said in outside.items():  # what lies elsewhere counts more than what is said here
+            known.setdefault(journal, {}).update(said)
     heads = {head.journal: head.seq for head in session.scalars(select(ChainHead).order_by(ChainHead.journal))}
     broken += [Place("central table", b.journal, b.seq, b.why) for b in trail.verify(session, known)]
     walked, name = 0, ""
     if file.exists():
         try:
-            journal = JournalFile(file)
+            opened = JournalFile(file)
         except sqlite3.DatabaseError as error:
             broken.append(Place("journal file", str(file), 0, f"can't be read: {error}"))
         else:
-            name = journal.name
-            walked, place = _walked(session, journal, heads.get(journal.name, 0))
+            name = opened.name
+            walked, place = _walked(session, opened, heads.get(name, 0))
             broken += [place] if place else []
     return Verdict(heads, name, walked, broken, signed, sealed, elsewhere)
 
@@ -116,6 +121,24 @@ def _keys(session: Session, home: Path) -> tuple[Register | None, list[Place]]:
 def _segments(session: Session, home: Path, keys: Register | None) -> tuple[int, list[Place]]:
     rows, found = segments.faults(session, home / segments.FOLDER, keys)
     return rows, [Place(f"segment {row.file}", row.journal, row.first, why) for row, why in found]
+
+
+def _sealed_otherwise(session: Session, home: Path, outside: Gathered) -> list[Place]:
+    """What is known elsewhere of entries that lie in segments alone, and stands otherwise there."""
+    found = []
+    for row in session.scalars(select(AuditSegment).where(AuditSegment.pruned_at.is_not(None))):
+        said = outside.get(row.journal, {})
+        wanted = {seq: one for seq, one in said.items() if row.first <= seq <= row.last}
+        if not wanted:
+            continue
+        try:
+            for number, (digest, _) in enumerate(segments.entries(home / segments.FOLDER / row.file), row.first):
+                if number in wanted and wanted[number].hash != digest:
+                    why = f"{wanted[number].source} knows it with another hash"
+                    found.append(Place(f"segment {row.file}", row.journal, number, why))
+        except (OSError, EOFError, zlib.error):
+            continue  # a file that isn't whole was named as such
+    return found
 
 
 def _walked(session: Session, journal: JournalFile, head: int) -> tuple[int, Place | None]:

@@ -177,7 +177,7 @@ def count(session: Session) -> int:
 def _take(known: Gathered, body: dict[str, Any], source: str = "") -> None:
     said = f"checkpoint {body['number']} of {body['at'][:16].replace('T', ' ')}" + (f" in {source}" if source else "")
     for journal, (seq, digest) in body["chains"].items():
-        known.setdefault(journal, {}).setdefault(seq, Known(digest, said))
+        known.setdefault(journal, {})[seq] = Known(digest, said)
 
 
 def _last(session: Session) -> AuditCheckpoint | None:

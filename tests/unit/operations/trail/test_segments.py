@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import sqlite3
@@ -44,9 +45,9 @@ class House:
     def retain(self, settings: Audit = YEAR) -> list[str]:
         return keeping.retain(self.sessions, self.environment, settings, NOW)
 
-    def places(self) -> list[str]:
+    def places(self, *against: Path) -> list[str]:
         with self.sessions() as session:
-            found = verify(session, self.environment.journal_file, self.environment.home)
+            found = verify(session, self.environment.journal_file, self.environment.home, against)
         return [str(place) for place in found.broken]
 
     def rows(self, journal: str) -> list[int]:
@@ -102,8 +103,6 @@ def test_a_segment_is_read_without_our_software(house: House):
     statement = json.loads((file.parent / f"{file.name}.json").read_text())
     known = signing.register(house.environment.signing_dir, "audit")
     assert known is not None
-    import base64
-
     signed = signing.canonical(statement["segment"])
     assert signing.holds(known.keys[-1].public_key, signed, base64.b64decode(statement["signature"]))
 
@@ -166,6 +165,19 @@ def test_the_archives_own_journal_is_held_against_the_segment(house: House):
     assert house.places() == [
         "journal file, chain orthanc-1, entry 5: the sealed segment that ends with it has another one"
     ]
+
+
+def test_what_lies_elsewhere_is_held_against_what_is_sealed(house: House, tmp_path: Path):
+    """Somebody who has the signing key writes the old entries anew, segment and all; an old stick still knows them."""
+    with house.sessions() as session:
+        digest = session.get_one(AuditEntry, ("ris", 5)).hash
+    stick = tmp_path / "old.log"
+    house.retain()
+    stick.write_text(f"urn:zambezi:audit:ris:5:{digest}\n")
+    assert house.places(stick) == []
+    stick.write_text(f"urn:zambezi:audit:ris:5:{'0' * 64}\n")
+    (place,) = house.places(stick)
+    assert place.endswith("chain ris, entry 5: old.log, entry 5, knows it with another hash")
 
 
 def test_a_broken_chain_is_not_sealed(house: House):
