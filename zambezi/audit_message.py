@@ -29,6 +29,7 @@ EVENT_IDS = {
     "110105": ("DICOM Study Deleted", "D"),
     "110106": ("Export", "R"),
     "110107": ("Import", "C"),
+    "110108": ("Network Entry", "E"),
     "110109": ("Order Record", ""),
     "110110": ("Patient Record", ""),
     "110111": ("Procedure Record", ""),
