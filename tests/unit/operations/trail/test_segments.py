@@ -198,6 +198,27 @@ def test_nothing_is_pruned_before_the_collector_has_it(house: House):
     assert house.rows("ris") == [11, 12]
 
 
+def test_nothing_is_pruned_whose_file_or_key_does_not_hold(house: House):
+    before = keeping.cut(365, NOW)
+    made = list(keeping.seal(house.sessions, house.environment, before, "test", NOW))
+    whole = made[0].read_bytes()
+    made[0].write_bytes(gzip.compress(gzip.decompress(whole), compresslevel=1, mtime=0))
+
+    def why() -> dict[str, str]:
+        found = keeping.prune(house.sessions, house.environment, YEAR, before, "test", NOW)
+        return {file: reason for file, _, reason in found}
+
+    said = why()
+    assert "its file is not the one that was signed; its entries stay" in said[made[0].name]
+    assert said[made[1].name] == "", "the other chain's goes"
+    made[0].write_bytes(whole)
+    known = signing.register(house.environment.signing_dir, "audit")
+    assert known is not None
+    signing.revoke(house.environment.signing_dir, "audit", known.keys[-1].key_id, "test", "stolen", NOW)
+    assert "is revoked" in why()[made[0].name]
+    assert made[0].name.startswith("orthanc-1") and house.rows("orthanc-1") == list(range(1, 7))
+
+
 def test_of_several_nodes_journals_nothing_is_pruned(house: House):
     several = Environment.read(
         {"ZAMBEZI_HOME": str(house.environment.home), "ZAMBEZI_NODES": "one=8042/4242,two=8142/4252"}
