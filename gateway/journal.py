@@ -162,20 +162,30 @@ class Follower:
 
     def _common(self, journal: str, below: int) -> tuple[int, str]:
         """The last entry that the plugin's journal and the central table have both, by halving."""
-        low, known, high = 0, "", below
+        with self._sessions.begin() as session:
+            low, known = audit.pruned(session, journal)  # what is before it lies in sealed segments, without rows here
+        if low and not self._has(journal, low, known):
+            return 0, ""
+        high = below
         while low < high:
             middle = (low + high + 1) // 2
             with self._sessions.begin() as session:
                 here = session.get_one(AuditEntry, (journal, middle)).hash
-            try:
-                self._read(journal, middle, here, limit=1)
-            except OrthancRefused as refused:
-                if refused.status != 409:
-                    raise
-                high = middle - 1
-            else:
+            if self._has(journal, middle, here):
                 low, known = middle, here
+            else:
+                high = middle - 1
         return low, known
+
+    def _has(self, journal: str, seq: int, digest: str) -> bool:
+        """Whether the plugin's journal has this entry."""
+        try:
+            self._read(journal, seq, digest, limit=1)
+        except OrthancRefused as refused:
+            if refused.status != 409:
+                raise
+            return False
+        return True
 
 
 def _place_in_fork(session: Session, fork: str) -> tuple[int, str] | None:

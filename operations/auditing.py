@@ -1,31 +1,24 @@
-"""`zambezi audit`: whether the audit trail holds, in the central table and in the archive's own journal."""
+"""Whether the audit trail holds: the central table, the archive's own journal, checkpoints and sealed segments."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import click
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations.status import database_trouble
 from zambezi import audit as trail
-from zambezi import chain
+from zambezi import chain, checkpoints, segments, signing
 from zambezi.chain import Sealed
-from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AuditEntry, ChainHead
-from zambezi.environment import Environment, EnvironmentFault
-from zambezi.events import EVENTS
-
-T = TypeVar("T")
+from zambezi.checkpoints import Gathered
+from zambezi.database.tables import AuditEntry, AuditSegment, ChainHead
+from zambezi.signing import Register
 
 _BATCH = 1000
 
@@ -45,12 +38,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was walked (entries a chain, and in the journal file) and every first broken place."""
+    """What was walked (entries a chain, and in the journal file) and every first broken place; how many checkpoints,
+    sealed segments and entries elsewhere it was held against."""
 
     chains: dict[str, int]
     journal: str
     journal_entries: int
     broken: list[Place]
+    checkpoints: int = 0
+    segments: int = 0
+    elsewhere: int = 0
 
 
 class JournalFile:
@@ -74,35 +71,98 @@ class JournalFile:
         self._database.close()
 
 
-def verify(session: Session, file: Path) -> Verdict:
-    """Walk every chain of the central table and the journal file, and compare the journal with its central copy."""
+def verify(session: Session, file: Path, home: Path | None = None, against: Iterable[Path] = ()) -> Verdict:
+    """Walk every chain of the central table and the journal file, and compare the journal with its central copy.
+
+    `home`: the installation's, whose signed checkpoints and sealed segments are held against the chains; `against`:
+    files from elsewhere, checkpoints or a collector's log. checkpoints.CheckpointFault where one of them can't be used.
+    """
+    known: Gathered = {}
+    broken: list[Place] = []
+    signed = sealed = elsewhere = 0
+    if home:
+        keys, broken = _keys(session, home)
+        found, faulty = checkpoints.gather(session, keys)
+        known |= found
+        signed = checkpoints.count(session)
+        broken += [Place("checkpoints", "audit", number, why) for number, why in faulty[:1]]
+        sealed, places = _segments(session, home, keys)
+        broken += places
+        outside: Gathered = {}
+        for path in against:
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                elsewhere += checkpoints.outside(lines, keys, outside, path.name)
+        broken += _sealed_otherwise(session, home, outside)
+        for journal, said in outside.items():  # what lies elsewhere counts more than what is said here
+            known.setdefault(journal, {}).update(said)
     heads = {head.journal: head.seq for head in session.scalars(select(ChainHead).order_by(ChainHead.journal))}
-    broken = [Place("central table", b.journal, b.seq, b.why) for b in trail.verify(session)]
-    if not file.exists():
-        return Verdict(heads, "", 0, broken)
+    broken += [Place("central table", b.journal, b.seq, b.why) for b in trail.verify(session, known)]
+    walked, name = 0, ""
+    if file.exists():
+        try:
+            opened = JournalFile(file)
+        except sqlite3.DatabaseError as error:
+            broken.append(Place("journal file", str(file), 0, f"can't be read: {error}"))
+        else:
+            name = opened.name
+            walked, place = _walked(session, opened, heads.get(name, 0))
+            broken += [place] if place else []
+    return Verdict(heads, name, walked, broken, signed, sealed, elsewhere)
+
+
+def _keys(session: Session, home: Path) -> tuple[Register | None, list[Place]]:
     try:
-        journal = JournalFile(file)
-    except sqlite3.DatabaseError as error:
-        return Verdict(heads, "", 0, [*broken, Place("journal file", str(file), 0, f"can't be read: {error}")])
+        keys = signing.register(home / "signing", checkpoints.PURPOSE)
+    except signing.SigningFault as fault:
+        return None, [Place("signing keys", checkpoints.PURPOSE, 0, str(fault))]
+    return keys, []
+
+
+def _segments(session: Session, home: Path, keys: Register | None) -> tuple[int, list[Place]]:
+    rows, found = segments.faults(session, home / segments.FOLDER, keys)
+    return rows, [Place(f"segment {row.file}", row.journal, row.first, why) for row, why in found]
+
+
+def _sealed_otherwise(session: Session, home: Path, outside: Gathered) -> list[Place]:
+    """What is known elsewhere of entries that lie in segments alone, and stands otherwise there."""
+    found = []
+    for row in session.scalars(select(AuditSegment).where(AuditSegment.pruned_at.is_not(None))):
+        said = outside.get(row.journal, {})
+        wanted = {seq: one for seq, one in said.items() if row.first <= seq <= row.last}
+        if not wanted:
+            continue
+        try:
+            for number, (digest, _) in enumerate(segments.entries(home / segments.FOLDER / row.file), row.first):
+                if number in wanted and wanted[number].hash != digest:
+                    why = f"{wanted[number].source} knows it with another hash"
+                    found.append(Place(f"segment {row.file}", row.journal, number, why))
+        except (OSError, EOFError, zlib.error):
+            continue  # a file that isn't whole was named as such
+    return found
+
+
+def _walked(session: Session, journal: JournalFile, head: int) -> tuple[int, Place | None]:
     try:
-        walked, place = _walk(session, journal, heads.get(journal.name, 0))
+        return _walk(session, journal, head)
     except sqlite3.DatabaseError as error:
-        walked, place = 0, Place("journal file", journal.name, 0, f"can't be read: {error}")
+        return 0, Place("journal file", journal.name, 0, f"can't be read: {error}")
     finally:
         journal.close()
-    return Verdict(heads, journal.name, walked, [*broken, *([place] if place else [])])
 
 
 def _walk(session: Session, journal: JournalFile, central_head: int) -> tuple[int, Place | None]:
     last: Sealed | None = None
     walked = 0
+    sealed, digest = trail.pruned(session, journal.name)
     entries = journal.entries()
     while batch := list(islice(entries, _BATCH)):
         central = _central(session, journal.name, batch[0][0].seq, batch[-1][0].seq)
         for entry, beside in batch:
             if last is None and entry.seq > 1:  # the journal was pruned of what the central table has
                 last = next(iter(_central(session, journal.name, entry.seq - 1, entry.seq - 1).values()), None)
-            fault = _fault(entry, beside, last, central.get(entry.seq), entry.seq <= central_head)
+            fault = _fault(entry, beside, last, central.get(entry.seq), sealed < entry.seq <= central_head)
+            if not fault and entry.seq == sealed and entry.hash != digest:
+                fault = entry.seq, "the sealed segment that ends with it has another one"
             if fault:
                 return walked, Place("journal file", journal.name, fault[0], fault[1])
             last, walked = entry, walked + 1
@@ -136,54 +196,3 @@ def _central(session: Session, journal: str, first: int, last: int) -> dict[int,
         )
     )
     return {seq: Sealed(journal, seq, digest, payload) for seq, digest, payload in rows}
-
-
-@click.group()
-def audit() -> None:
-    """The audit trail: verify it, look at its end."""
-
-
-@audit.command("verify")
-def verify_command() -> None:
-    """Walk every chain, entry by entry; name each place where one doesn't hold (exit code 1)."""
-    environment = Environment.read()
-    verdict = _looked(environment, lambda session: verify(session, environment.journal_file))
-    for journal, entries in verdict.chains.items():
-        click.echo(f"  {journal:<24}{entries:>9,} entries")
-    if verdict.journal:
-        click.echo(f"  its journal file        {verdict.journal_entries:>9,} entries walked")
-    for place in verdict.broken:
-        click.echo(f"BROKEN  {place}")
-    if verdict.broken:
-        sys.exit(1)
-    click.echo(f"the audit trail holds: {len(verdict.chains)} chains, {sum(verdict.chains.values()):,} entries")
-
-
-@audit.command()
-@click.option("--lines", "number", default=20, show_default=True, help="How many.")
-@click.option("--event", type=click.Choice(sorted(EVENTS)), help="Only this event.")
-def tail(number: int, event: str | None) -> None:
-    """The last entries, oldest first."""
-
-    def last(session: Session) -> list[AuditEntry]:
-        query = select(AuditEntry).order_by(AuditEntry.at.desc(), AuditEntry.journal, AuditEntry.seq.desc())
-        if event:
-            query = query.where(AuditEntry.event == event)
-        return list(session.scalars(query.limit(number)))
-
-    for row in reversed(_looked(Environment.read(), last)):
-        facts = json.loads(row.payload)
-        left_out = {"journal", "seq", "prev", "event", "at", "instances", "patient_name", "birth_date"}
-        told = ", ".join(f"{k}={v}" for k, v in facts.items() if k not in left_out and v not in ("", None))
-        click.echo(f"{row.at} {row.journal} {row.seq} {row.event}: {told}")
-
-
-def _looked(environment: Environment, look: Callable[[Session], T]) -> T:
-    engine = connect(environment.database_url, "operations", reading=True)
-    try:
-        with sessions(engine, "operations")() as session:
-            return look(session)
-    except SQLAlchemyError as error:
-        raise EnvironmentFault(database_trouble(error)) from error
-    finally:
-        engine.dispose()

@@ -122,4 +122,17 @@ CONDITIONS: dict[str, Kind] = {
         ),
         serious=True,
     ),
+    "collector-away": Kind(
+        Words(
+            "The audit collector gets nothing",
+            "{source} takes nothing of the audit trail since {since} (UTC): {reason}. Entries that wait: {backlog}.",
+            "Nothing is lost: all that waits is sent once it is back. Does it run, and do both know the certificates?",
+        ),
+        Words(
+            "O colector de auditoria nada recebe",
+            "{source} nada aceita da auditoria desde {since} (UTC): {reason}. Entradas à espera: {backlog}.",
+            "Nada se perde: o que espera é enviado quando voltar. Está a correr, e ambos conhecem os certificados?",
+        ),
+        serious=True,
+    ),
 }

@@ -31,8 +31,10 @@ from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault
 from operations.custody import integrity, worker
 from operations.recovery import die_with_parent
-from zambezi import audit, clock, config, exception_rules, exceptions, keys
-from zambezi.config.settings import Zambezi
+from operations.trail import keeping, shipping
+from operations.trail.collector import Collector
+from zambezi import audit, clock, config, exception_rules, exceptions, keys, segments, signing
+from zambezi.config.settings import Audit, Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionRule
 from zambezi.disk import LEVELS, Gauge, Room, gigabytes
@@ -132,9 +134,10 @@ class Caretaker:
 
     def __init__(
         self, environment: Environment, writing: Sessions, reading: Sessions, configuration: str, zone: tzinfo,
-        gauge: Gauge,
+        gauge: Gauge, audit_settings: Audit | None = None,
     ) -> None:  # fmt: skip
         self._environment = environment
+        self._audit = audit_settings or Audit()
         self._writing = writing
         self._reading = reading
         self._configuration = configuration
@@ -169,10 +172,26 @@ class Caretaker:
     def verify_audit(self) -> None:
         """Walk the whole audit trail; a broken place becomes an item."""
         with self._reading() as session:
-            verdict = auditing.verify(session, self._environment.journal_file)
+            verdict = auditing.verify(session, self._environment.journal_file, self._environment.home)
         now = clock.now()
         self._findings.details["audit verified"] = clock.text(now)
         self._warn(audit_concerns(verdict), now)
+        if verdict.broken:
+            return
+        try:
+            for why in keeping.retain(self._writing, self._environment, self._audit, now):
+                log.warning("the audit trail: %s", why)
+        except (signing.SigningFault, segments.SegmentFault) as fault:
+            raise OSError(str(fault)) from fault
+
+    def sign_audit(self) -> None:
+        """A signed checkpoint of the audit trail, when it is time."""
+        try:
+            made = keeping.checkpoint(self._writing, self._environment, self._audit, PROCESS, clock.now())
+        except signing.SigningFault as fault:
+            raise OSError(str(fault)) from fault
+        if made:
+            self._findings.details["audit signed"] = made.body["at"]
 
     def check_hold(self) -> None:
         """Look at every file of the hold; a damaged one becomes an item of its own."""
@@ -254,7 +273,9 @@ def main() -> None:
     writing = sessions(connect(environment.database_url, PROCESS), PROCESS)
     reading = sessions(connect(environment.database_url, PROCESS, reading=True), PROCESS)
     gauge = Gauge.of(environment, loaded.zambezi.disk)
-    caretaker = Caretaker(environment, writing, reading, loaded.hash, loaded.zambezi.site.zone, gauge)
+    caretaker = Caretaker(
+        environment, writing, reading, loaded.hash, loaded.zambezi.site.zone, gauge, loaded.zambezi.audit
+    )
     asking = OrthancClient(environment, keys.load(environment.keys_file), PROCESS, timeout_s=5)
     watch = watching.Watch(watching.House(environment, writing, reading, asking, gauge), loaded.zambezi)
     # A thread for each job: whatever hangs in the database, persons are told.
@@ -265,6 +286,7 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.look_at_disk), "interval", minutes=1, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.renew_certificate), "interval", hours=6, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
+    scheduler.add_job(caretaker.guarded(caretaker.sign_audit), "interval", minutes=1, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.decide_by_rules), "interval", minutes=1, next_run_time=soon, **at)
     settings = loaded.zambezi
@@ -281,6 +303,10 @@ def main() -> None:
     tellers: list[Callable[[], object]] = [partial(watch.tell, way) for way in ways]
     for teller in tellers + _tellers(environment, loaded, ways):
         scheduler.add_job(caretaker.guarded(teller, "tell"), "interval", seconds=every, next_run_time=soon, **at)
+    shipper = _shipper(environment, loaded, writing, reading)
+    if shipper:
+        ship = caretaker.guarded(shipper.round, "collector")
+        scheduler.add_job(ship, "interval", seconds=5, next_run_time=soon, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -289,9 +315,22 @@ def main() -> None:
     custody.start()
     log.info("operations runs, configuration %s", loaded.hash[:12])
     ended.wait()
+    if shipper:
+        shipper.stop()
     scheduler.shutdown(wait=False)
     caretaker.stop()
     custody.stop()
+
+
+def _shipper(
+    environment: Environment, loaded: config.Configuration, writing: Sessions, reading: Sessions
+) -> shipping.Shipper | None:
+    """What brings the audit trail to the collector, where there is one."""
+    wanted = loaded.zambezi.audit.collector
+    if not wanted.host:
+        return None
+    source = keeping.source(loaded)
+    return shipping.Shipper(writing, reading, Collector(wanted, environment.home), source)
 
 
 def _tellers(

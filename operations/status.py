@@ -30,6 +30,8 @@ from operations.backup import schedule, standstill
 from operations.backup.schedule import Last
 from operations.condition_file import Sent
 from operations.conditions import Going
+from operations.trail import standing
+from operations.trail.standing import Standing
 from operations.volumes import VolumeState
 from zambezi import __version__, breakers, clock, disk, exceptions, keys, leases, signing
 from zambezi.config import ConfigurationFaults, load
@@ -54,7 +56,7 @@ SILENT_SECONDS = 30
 #: These write no signs of life: Orthanc is asked itself, and nginx has no state.
 SPEECHLESS = ("orthanc", "front")
 #: Conditions that have a sentence of their own in the status.
-_SAID_ELSEWHERE = ("certificate-expiring", "backup-old")
+_SAID_ELSEWHERE = ("certificate-expiring", "backup-old", "collector-away")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Status:
     certificates: list[dict[str, Any]] = field(default_factory=list)
     #: Where patients' data and keys lie, and whether that is encrypted at rest.
     encryption: list[encryption.Found] = field(default_factory=list)
+    audit: Standing | None = None
 
     @property
     def is_well(self) -> bool:
@@ -230,6 +233,7 @@ def look(environment: Environment, now: datetime) -> Status:
     paused: list[str] = []
     waiting: list[exceptions.Waiting] = []
     told: list[AlertState] = []
+    trail: Standing | None = None
     engine = connect(environment.database_url, "operations", reading=True)
     try:
         with sessions(engine, "operations")() as session:
@@ -238,6 +242,7 @@ def look(environment: Environment, now: datetime) -> Status:
             paused = [found.words for found in breakers.paused(session)]
             waiting = exceptions.waiting(session)
             told = alert_states(session)
+            trail = standing.look(session, loaded.zambezi.audit) if loaded else None
         version = ".".join(map(str, engine.dialect.server_version_info or ()))
         databases["central"] = f"{'SQLite' if engine.dialect.name == 'sqlite' else 'PostgreSQL'} {version}"
     except SQLAlchemyError as error:
@@ -258,6 +263,7 @@ def look(environment: Environment, now: datetime) -> Status:
     backup = backup_state(environment, bool(loaded and loaded.zambezi.backup.repository), now)
     complaint = schedule.complaint(loaded.zambezi.backup, backup.last, now) if loaded else ""
     trouble += [complaint] if complaint else []
+    trouble += [trail.trouble] if trail and trail.trouble else []
     return Status(
         __version__,
         str(environment.home),
@@ -280,6 +286,7 @@ def look(environment: Environment, now: datetime) -> Status:
             for one in held
         ],
         encryption.look(encryption.places(environment, loaded.orthanc if loaded else {}, os.environ)),
+        trail,
     )
 
 
@@ -391,6 +398,7 @@ def lines(found: Status) -> list[str]:
     out += [f"{' ' if one.is_well else '!'} {one.line}" for one in found.volumes]
     out += encryption.lines(found.encryption)
     out += [f"! {_condition(one)}" for one in found.conditions]
+    out += found.audit.lines if found.audit else []
     if found.backup:
         out += backup_lines(found.backup)
     out += [f"  alerts by {one.name}: the last told at {one.sent_at[:19]}" for one in found.alerts if one.sent_at]

@@ -19,6 +19,7 @@ from operations import alerts, condition_file, condition_messages, conditions, o
 from operations.alert_channels import ChannelFailed, Way
 from operations.condition_file import Memory, Sent
 from operations.conditions import Condition, Going, News
+from operations.trail import standing
 from zambezi import audit, clock
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions
@@ -79,14 +80,15 @@ class Watch:
         found += (away := self._database.look())
         silent, said = observing.archive(house.archive)
         found += silent
-        unknown = {"process"} if away else set()
+        unknown = {"process", "audit"} if away else set()
         by_gateway: dict[str, str] = {}
         try:
             found += observing.processes(house.environment, house.reading, bool(away), now)
             by_gateway = {} if away else observing.seen_by_gateway(house.reading)
+            found += [] if away else standing.conditions(house.reading, settings.audit)
         except SQLAlchemyError as error:  # it went away between the two looks
             log.warning("processes can't be looked at: %s", type(error).__name__)
-            unknown.add("process")
+            unknown |= {"process", "audit"}
         if away or not said:
             # Who was seen meanwhile is told later by those who saw it: nobody is called silent for our own absence.
             unknown.add("modality")

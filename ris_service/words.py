@@ -126,9 +126,60 @@ EVENT = {
     "disk-changed": _("room on a disk changed"),
     "lease-taken": _("another node records"),
     "certificate-changed": _("certificate changed"),
+    "audit-used": _("audit trail read"),
+    "audit-segment": _("part of the audit trail sealed"),
     "alerted": _("alert sent"),
     "incident": _("incident"),
 }
+
+#: What the facts of an audit entry are called; the others bear their own names.
+FACT = {
+    "accession_number": _("accession number"),
+    "patient_id": _("patient ID"),
+    "reason": _("reason"),
+    "destination": _("destination"),
+    "rule": _("rule"),
+    "because": _("because"),
+    "state": _("state"),
+    "status": _("state of the exam"),
+    "change": _("change"),
+    "changed": _("what changed"),
+    "ip": _("address"),
+    "remote_ip": _("sender's address"),
+    "aet": _("AE title"),
+    "remote_aet": _("sender"),
+    "called_aet": _("called AE title"),
+    "modality": _("modality"),
+    "cause": _("came by"),
+    "series_uid": _("series"),
+    "sop_uid": _("image"),
+    "size": _("octets"),
+    "role": _("role"),
+    "user": _("account"),
+    "peer": _("neighbour"),
+    "message": _("message"),
+    "order": _("order number"),
+    "delivery": _("delivery"),
+    "proof": _("proof"),
+    "version": _("version"),
+    "decision": _("decision"),
+    "method": _("method"),
+    "path": _("path"),
+    "count": _("how many"),
+    "how": _("how"),
+    "search": _("looked for"),
+    "format": _("format"),
+    "digest": _("digest"),
+    "configuration": _("configuration"),
+    "file": _("file"),
+    "kind": _("kind"),
+    "attempts": _("attempts"),
+    "before": _("before"),
+    "source": _("source"),
+    "error": _("error"),
+}
+#: Whose values have words of their own.
+_FACT_WORDS = {"status": ORDER, "before": ORDER, "state": DELIVERY, "cause": CAUSE, "role": ROLE, "proof": PROOF}
 
 _SAID = {
     "saved": _("Saved."),
@@ -165,6 +216,21 @@ def state(table: dict[str, tuple[str, str]], code: str) -> tuple[str, str]:
 def of(table: dict[str, str], code: str | None) -> str:
     """The words for a code; the bare code where there are none."""
     return str(table.get(code or "", code or ""))
+
+
+def fact(name: str) -> str:
+    """What a fact of an audit entry is called; its bare name for one we don't know."""
+    return of(FACT, name)
+
+
+def fact_value(name: str, value: object) -> str:
+    """What a fact of an audit entry says: its words where it has some, lists and searches as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    known = _FACT_WORDS.get(name, {}).get(str(value), value)
+    return str(known[1] if isinstance(known, tuple) else known)
 
 
 def proof(kind: str, level: str | None) -> str:

@@ -38,7 +38,7 @@ COMMANDS: dict[str, str] = {
     "service": "operations.service_commands:service",
     "status": "operations.status:status",
     "config": "operations.configuring:config",
-    "audit": "operations.auditing:audit",
+    "audit": "operations.trail.commands:audit",
     "move": "operations.moving.commands:move",
     "backup": "operations.backup.commands:backup",
     "restore": "operations.backup.commands:restore",

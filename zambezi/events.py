@@ -6,6 +6,9 @@ entry carries the facts named in docs/architecture.md ("Journal entries").
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 EVENTS: dict[str, tuple[str, str, str]] = {
     # the plugin's journal, from /changes
     "study-began": ("110103", "C", "the first instance of a study was stored"),
@@ -56,6 +59,26 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "backed-up": ("110106", "R", "a backup of everything was written and verified"),
     "restored": ("110107", "C", "everything was put back from a backup; what came after it is not in this trail"),
     "certificate-changed": ("110113", "U", "the front door's certificate or its authority was made or renewed"),
+    # the audit trail itself
+    "audit-used": ("110101", "R", "a person searched, read or exported the audit trail"),
+    "audit-segment": ("110106", "R", "a part of the audit trail was sealed into a file, or left the table after that"),
     "alerted": ("110100", "E", "the alert channel told a person"),
     "incident": ("110113", "E", "something that a person must look at happened"),
 }
+
+#: Events that tell of a failure whatever their facts say, and states of others that do.
+_FAILURES = {"refused": 4, "sign-in-failed": 4, "conflict": 4, "coercion-failed": 4, "incident": 8}
+_FAILED_STATES = {"retrying": 4, "rejected": 4, "refused": 4, "waiting": 4, "open": 4, "parked": 8, "failed": 8}
+#: Events in whose states these words mean a failure; an exception that waits or a hold is none.
+_WITH_STATES = frozenset({
+    "delivery-changed", "message-received", "neighbour-changed", "migration-changed", "correction-changed",
+    "deletion-changed", "commitment-changed",
+})  # fmt: skip
+
+
+def outcome(facts: Mapping[str, Any]) -> int:
+    """How what an entry tells of ended, as PS3.15 A.5.2 counts: 0 success, 4 minor, 8 serious failure."""
+    event = facts.get("event", "")
+    if event in _WITH_STATES:
+        return _FAILED_STATES.get(str(facts.get("state")), 0)
+    return _FAILURES.get(event, 0)

@@ -40,7 +40,10 @@ from zambezi import audit, clock, durable, exceptions
 from zambezi.database.tables import AuditEntry
 
 #: What is signed with keys of its own.
-PURPOSES = {"certificate": "certificates of migrations", "proof": "proofs of moves", "drill": "reports of restores"}
+PURPOSES = {
+    "certificate": "certificates of migrations", "proof": "proofs of moves", "drill": "reports of restores",
+    "audit": "checkpoints and segments of the audit trail",
+}  # fmt: skip
 FORMAT = "zambezi key statement 1"
 
 State = Literal["current", "retired", "revoked", "unknown"]

@@ -193,7 +193,7 @@ def _audit(place: Place, proof: Proof) -> None:
     engine = connect(place.central_url, "operations", reading=True)
     try:
         with sessions(engine, "operations")() as session:
-            verdict = auditing.verify(session, place.home / "plugin" / "journal.db")
+            verdict = auditing.verify(session, place.home / "plugin" / "journal.db", place.home)
     except SQLAlchemyError as error:
         proof.audit.append(database_trouble(error))
     else:

@@ -6,14 +6,18 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.hl7.mllp import Framer, frame
+from operations.trail import keeping
 from tests.gateway_alone import Alone, a_gateway, eventually, free_port
 from tests.unit.hl7.messages import ORM
 from zambezi import audit, chain, clock, orders
-from zambezi.config.settings import Site
+from zambezi.config.settings import Audit, Site
 from zambezi.database.tables import (
     AuditEntry,
     Delivery,
@@ -25,6 +29,7 @@ from zambezi.database.tables import (
     Study,
     TriggerCursor,
 )
+from zambezi.environment import Environment
 from zambezi.hl7.read import Reading, read
 
 UID = "1.2.840.1.7"
@@ -245,6 +250,33 @@ def test_a_journal_that_was_put_back_is_an_incident_and_what_it_says_now_is_carr
         assert alone.count(AuditEntry, AuditEntry.journal == "orthanc-fake-fork") == 4
         with alone.sessions() as session:
             assert audit.verify(session) == []
+
+
+@pytest.mark.parametrize(("kept", "behind"), [(3, 0), (6, 6)], ids=["before what is sealed", "behind it"])
+def test_a_journal_that_was_put_back_is_followed_where_old_entries_are_sealed(tmp_path: Path, kept: int, behind: int):
+    """Of what a segment holds the table knows the last hash alone."""
+    with a_gateway(tmp_path, settings()) as alone:
+        for n in range(8):
+            if n == 6:
+                eventually(lambda: followed(alone))
+                seal_all(alone, tmp_path)
+            began(alone, uid=f"1.5.{n}", study_orthanc_id=f"o{n}")
+        eventually(lambda: alone.count(Study) == 8)
+        del alone.plugin.entries[kept:]
+        began(alone, uid="1.5.9", study_orthanc_id="o9")
+        eventually(lambda: alone.count(Study) == 9)
+        (incident,) = alone.all(AuditEntry, AuditEntry.journal == "gateway", AuditEntry.event == "incident")
+        assert f"behind entry {behind}".encode() in incident.payload
+        with alone.sessions() as session:
+            assert audit.verify(session) == []
+
+
+def seal_all(alone: Alone, home: Path) -> None:
+    """Everything but the end of each chain is sealed, and leaves the table."""
+    environment = Environment.read({"ZAMBEZI_HOME": str(home / "sealed")})
+    now = clock.now() + timedelta(days=1)
+    assert list(keeping.seal(alone.sessions, environment, now, "test", now))
+    assert all(not why for _, _, why in keeping.prune(alone.sessions, environment, Audit(), now, "test", now))
 
 
 def test_one_odd_entry_waits_for_a_person_and_the_others_are_carried_out(tmp_path: Path):

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from ris_service.service import serve
 from tests.unit.ris_service.seeding import CHEST, PASSWORD, Clock, Hospital, seeded
-from zambezi import clock, exception_kinds, exceptions, reports
+from zambezi import audit, clock, exception_kinds, exceptions, reports
 from zambezi.database.tables import ExceptionItem
 
 
@@ -166,12 +166,32 @@ def test_exceptions_are_selected_and_decided_with_the_keyboard(running, page):
     shot(page, "exception-rules")
 
 
+def test_who_has_seen_a_patient_is_found_with_the_keyboard_and_taken_out_as_a_file(running, page):
+    hospital, address = running
+    with hospital.sessions.begin() as session:
+        audit.append(session, "orthanc-1", "viewed", hospital.clock(), who="second", study_uid=CHEST)
+    sign_in(page, address, "administrator")
+    page.goto(f"{address}/audit")
+    page.get_by_role("link", name="Quem viu um paciente").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("N.º do paciente").fill("P1001")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Dr. Farai Ncube").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text("estudo aberto")
+    with page.expect_download() as taken:
+        page.get_by_role("link", name="CSV").click()
+    assert "second" in taken.value.path().read_text(encoding="utf-8")
+
+
 def test_the_other_pages_stand_in_the_browser_without_a_complaint(running, page):
     _hospital, address = running
     sign_in(page, address, "administrator")
     for name, path in {
         "studies": "/studies", "study": f"/studies/{CHEST}", "deliveries": "/deliveries?state=all",
-        "exceptions": "/exceptions", "audit": "/audit", "users": "/users", "account": "/account",
+        "exceptions": "/exceptions", "audit": f"/audit?study={CHEST}", "audit-seen": "/audit/seen?patient=P1001",
+        "audit-person": "/audit/person?who=radiologist", "users": "/users", "account": "/account",
         "order-new": "/orders/new?patient_id=P1001", "problem": "/nothing",
     }.items():  # fmt: skip
         page.goto(address + path)

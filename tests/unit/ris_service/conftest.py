@@ -12,7 +12,8 @@ from tests.postgres import Cluster
 from tests.unit.ris_service import seeding
 
 #: Their pages are what the database gives: lists, sums and locks. They are looked at on both engines.
-ON_BOTH = ("test_pages", "test_worklist", "test_reports", "test_exceptions", "test_deliveries_page")
+ON_BOTH = ("test_pages", "test_worklist", "test_reports", "test_exceptions", "test_deliveries_page",
+           "test_audit_pages")  # fmt: skip
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -10,7 +10,9 @@ from tests.unit.ris_service.seeding import CHEST, FOREIGN, HTML, KNEE, OLD, Hosp
 
 ADMINISTRATORS = ["/", "/orders/1", "/orders/new", "/orders/new?patient_id=P1001", "/orders/new?patient_id=NEW",
                   "/studies", f"/studies/{CHEST}", f"/studies/{FOREIGN}", f"/studies/{KNEE}/report", "/deliveries",
-                  "/deliveries?state=all", "/exceptions", "/exceptions?show=decided", "/audit", "/users",
+                  "/deliveries?state=all", "/exceptions", "/exceptions?show=decided", "/audit",
+                  "/audit?patient=P1001&failed=1", "/audit/seen?patient=P1001",
+                  "/audit/person?who=radiologist", "/users",
                   "/account", "/?q=conceicao&day=all", "/?q=nobody"]  # fmt: skip
 RADIOLOGISTS = [f"/studies/{CHEST}/report", f"/studies/{CHEST}/report?prior={OLD}", f"/studies/{KNEE}/report"]
 STRANGERS = ["/session", "/session/token"]

@@ -13,6 +13,7 @@ from zambezi.config.settings.alerts import (
     MailAddress,
     Watermark,
 )
+from zambezi.config.settings.audit import Audit, AuditCollector
 from zambezi.config.settings.coercion import Coercion, FromWorklist, Wanted
 from zambezi.config.settings.commitment import StorageCommitment
 from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer
@@ -31,6 +32,8 @@ __all__ = [
     "AlertMail",
     "AlertWebhook",
     "Alerts",
+    "Audit",
+    "AuditCollector",
     "Backup",
     "Cause",
     "Coercion",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from zambezi.attributes import nearest
 from zambezi.config.settings.alerts import Alerts, Disk
+from zambezi.config.settings.audit import Audit
 from zambezi.config.settings.coercion import Coercion
 from zambezi.config.settings.commitment import StorageCommitment
 from zambezi.config.settings.hl7 import Hl7
@@ -47,6 +48,7 @@ class Zambezi(Section):
     storage_commitment: StorageCommitment = Field(
         StorageCommitment(), description="Answers to modalities that ask whether their images are safe."
     )
+    audit: Audit = Field(Audit(), description="The audit trail: copies elsewhere, signatures, retention.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")

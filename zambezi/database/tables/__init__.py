@@ -32,6 +32,7 @@ from zambezi.database.tables.queues import (
 )
 from zambezi.database.tables.ready import ReadySign
 from zambezi.database.tables.reports import Report
+from zambezi.database.tables.trail import AuditCheckpoint, AuditCollector, AuditSegment, AuditShipment
 from zambezi.database.tables.triggers import TriggerCursor
 
 __all__ = [
@@ -39,7 +40,11 @@ __all__ = [
     "AlertTold",
     "AnnouncedInstance",
     "AnnouncedStudy",
+    "AuditCheckpoint",
+    "AuditCollector",
     "AuditEntry",
+    "AuditSegment",
+    "AuditShipment",
     "Base",
     "Breaker",
     "Certificate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import LargeBinary, String
+from sqlalchemy import Index, LargeBinary, SmallInteger, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
@@ -51,6 +51,12 @@ class AuditEntry(Base):
     """A sealed entry (zambezi.chain); the other columns are copies of its payload's facts, to search by."""
 
     __tablename__ = "audit_entry"
+    #: Failures are few, and looked for among millions.
+    __table_args__ = (
+        Index(
+            "ix_audit_entry_failed", "at", sqlite_where=text("outcome > 0"), postgresql_where=text("outcome > 0")
+        ),
+    )  # fmt: skip
     journal: Mapped[str] = mapped_column(String(64), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     hash: Mapped[str] = mapped_column(String(64))
@@ -60,3 +66,5 @@ class AuditEntry(Base):
     study_uid: Mapped[str | None] = mapped_column(Uid, index=True)
     sop_uid: Mapped[str | None] = mapped_column(Uid, index=True)
     who: Mapped[str | None] = mapped_column(String(200), index=True)
+    patient_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    outcome: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")  # zambezi.events.outcome

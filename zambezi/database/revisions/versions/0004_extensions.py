@@ -1,5 +1,7 @@
 """extensions"""
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -7,6 +9,12 @@ revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
+
+_entry = sa.table(
+    "audit_entry", sa.column("journal"), sa.column("seq"), sa.column("payload"), sa.column("event"),
+    sa.column("patient_id"), sa.column("outcome"),
+)  # fmt: skip
+_BATCH = 5000
 
 
 def upgrade() -> None:
@@ -49,9 +57,105 @@ def upgrade() -> None:
         sa.UniqueConstraint("aet", "transaction_uid", name=op.f("uq_commitment_request_aet")),
     )
     op.create_index("ix_commitment_request_due", "commitment_request", ["state", "next_at"])
+    op.add_column("audit_entry", sa.Column("patient_id", sa.String(length=64), nullable=True))
+    op.add_column("audit_entry", sa.Column("outcome", sa.SmallInteger(), server_default="0", nullable=False))
+    _fill()
+    op.create_index(op.f("ix_audit_entry_patient_id"), "audit_entry", ["patient_id"], unique=False)
+    op.create_index(
+        "ix_audit_entry_failed", "audit_entry", ["at"], unique=False,
+        sqlite_where=sa.text("outcome > 0"), postgresql_where=sa.text("outcome > 0"),
+    )  # fmt: skip
+    op.create_table(
+        "audit_checkpoint",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.String(length=27), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("signature", sa.String(length=100), nullable=False),
+        sa.Column("key_id", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_checkpoint")),
+    )
+    op.create_table(
+        "audit_segment",
+        sa.Column("journal", sa.String(length=64), nullable=False),
+        sa.Column("first", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.Integer(), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("file", sa.String(length=200), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("signature", sa.String(length=100), nullable=False),
+        sa.Column("key_id", sa.String(length=32), nullable=False),
+        sa.Column("sealed_at", sa.String(length=27), nullable=False),
+        sa.Column("pruned_at", sa.String(length=27), nullable=True),
+        sa.PrimaryKeyConstraint("journal", "first", name=op.f("pk_audit_segment")),
+    )
+    op.create_table(
+        "audit_collector",
+        sa.Column("name", sa.String(length=300), nullable=False),
+        sa.Column("sent_at", sa.String(length=27), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.String(length=27), nullable=True),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("error_since", sa.String(length=27), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_audit_collector")),
+    )
+    op.create_table(
+        "audit_shipment",
+        sa.Column("collector", sa.String(length=300), nullable=False),
+        sa.Column("journal", sa.String(length=64), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("collector", "journal", name=op.f("pk_audit_shipment")),
+    )
+
+
+def _fill() -> None:
+    """Both columns are copies of what the sealed payloads say, as zambezi.audit makes them; here as it was then."""
+    connection = op.get_bind()
+    at = ("", 0)
+    update = (
+        sa.update(_entry)
+        .where(_entry.c.journal == sa.bindparam("j"), _entry.c.seq == sa.bindparam("s"))
+        .values(patient_id=sa.bindparam("p"), outcome=sa.bindparam("o"))
+    )
+    while True:
+        rows = connection.execute(
+            sa.select(_entry.c.journal, _entry.c.seq, _entry.c.payload)
+            .where(sa.tuple_(_entry.c.journal, _entry.c.seq) > sa.tuple_(*map(sa.literal, at)))
+            .order_by(_entry.c.journal, _entry.c.seq)
+            .limit(_BATCH)
+        ).all()
+        if not rows:
+            return
+        found = []
+        for journal, seq, payload in rows:
+            facts = json.loads(payload)
+            patient, ended = str(facts.get("patient_id") or "").replace("\0", "")[:64] or None, _outcome(facts)
+            if patient or ended:
+                found.append({"j": journal, "s": seq, "p": patient, "o": ended})
+        if found:
+            connection.execute(update, found)
+        at = (rows[-1][0], rows[-1][1])
+
+
+def _outcome(facts: dict[str, object]) -> int:
+    states = {"retrying": 4, "rejected": 4, "refused": 4, "waiting": 4, "open": 4, "parked": 8, "failed": 8}
+    with_states = (
+        "delivery-changed", "message-received", "neighbour-changed", "migration-changed", "correction-changed",
+        "deletion-changed",
+    )  # fmt: skip
+    if facts["event"] in with_states:
+        return states.get(str(facts.get("state")), 0)
+    return {"refused": 4, "sign-in-failed": 4, "conflict": 4, "incident": 8}.get(str(facts["event"]), 0)
 
 
 def downgrade() -> None:
+    op.drop_table("audit_shipment")
+    op.drop_table("audit_collector")
+    op.drop_table("audit_segment")
+    op.drop_table("audit_checkpoint")
+    op.drop_index("ix_audit_entry_failed", table_name="audit_entry")
+    op.drop_index(op.f("ix_audit_entry_patient_id"), table_name="audit_entry")
+    op.drop_column("audit_entry", "outcome")
+    op.drop_column("audit_entry", "patient_id")
     op.drop_table("commitment_request")
     op.drop_column("delivery", "priority")
     op.drop_index(op.f("ix_ready_sign_at"), table_name="ready_sign")
