@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway import modality_worklist, mpps
+from gateway.callers import Callers
 from gateway.refusals import Refusals
 from zambezi import audit, clock, worklist
 from zambezi.config.safety import Modality
@@ -50,6 +51,7 @@ class DicomServer:
         self._refusals = Refusals()
         #: When each modality called last, for MPPS, its worklist or an echo; since we started.
         self.seen: dict[str, str] = {}
+        self.callers = Callers()
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
         self._ae.maximum_associations = _ASSOCIATIONS
@@ -63,7 +65,7 @@ class DicomServer:
         """Listen; OSError where the port is taken."""
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
-            (evt.EVT_C_FIND, self._asked),
+            (evt.EVT_C_FIND, self._asked), (evt.EVT_C_ECHO, self._echoed),
         ]  # fmt: skip
         self._server = self._ae.start_server(("0.0.0.0", self.port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
@@ -79,16 +81,27 @@ class DicomServer:
         address = str(event.assoc.requestor.address)
         if self._hosts.get(caller) == address:
             self.seen[caller] = clock.text(self._now())
+            self.callers.note(caller, address, "associated", self.seen[caller])
             return
         reason = "the AE title is unknown" if caller not in self._hosts else "the AE title belongs to another address"
         event.assoc.acse.send_reject(*_CALLER_UNKNOWN)
+        called = str(primitive.called_ae_title).strip()
+        self.callers.note(caller, address, "refused", clock.text(self._now()), called_aet=called, reason=reason)
         log.warning("%s at %s refused: %s", caller, address, reason)
         times = self._refusals.due(f"{caller} {address}", self._now())
         if times:
             facts = {"aet": caller, "ip": address, "door": "mpps", "reason": reason, "times": times}
             self._commit(lambda session: audit.append(session, WRITER, "refused", self._now(), **facts))
 
+    def _sign(self, event: evt.Event, sign: str) -> None:
+        self.callers.note(_caller(event), str(event.assoc.requestor.address), sign, clock.text(self._now()))
+
+    def _echoed(self, event: evt.Event) -> int:
+        self._sign(event, "echo")
+        return mpps.SUCCESS
+
     def _created(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        self._sign(event, "mpps")
         request: Any = event.request
         sop_uid = str(request.AffectedSOPInstanceUID or "")
         if not sop_uid:
@@ -99,6 +112,7 @@ class DicomServer:
         return status, attributes if status == mpps.SUCCESS else None
 
     def _changed(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        self._sign(event, "mpps")
         request: Any = event.request
         sop_uid = str(request.RequestedSOPInstanceUID or "")
         changes = event.modification_list
@@ -107,6 +121,7 @@ class DicomServer:
         return status, changes if status == mpps.SUCCESS else None
 
     def _asked(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        self._sign(event, "worklist")
         caller, query, now = _caller(event), event.identifier, self._now()
         try:
             with self._sessions.begin() as session:

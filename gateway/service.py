@@ -40,6 +40,7 @@ from zambezi import clock, config, keys, outbox
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.database import engine
 from zambezi.database.engine import Sessions
+from zambezi.database.tables import ProcessState
 from zambezi.environment import Environment, EnvironmentFault, Node
 from zambezi.orthanc_client import OrthancClient, OrthancError
 from zambezi.processes import heartbeat
@@ -140,6 +141,7 @@ class Gateway:
         try:
             self.modalities.start()
             self._release_predecessors()
+            self._remember_callers()
             for thread in self._threads:
                 thread.start()
             log.info("ready: MLLP on %s, MPPS and worklist on %s", self.mllp.port, self.modalities.port)
@@ -164,6 +166,14 @@ class Gateway:
         if released:
             log.info("%d deliveries that were being sent when the gateway died are due again", released)
 
+    def _remember_callers(self) -> None:
+        try:
+            with self._sessions.begin() as session:
+                before = session.get(ProcessState, PROCESS)
+                self.modalities.callers.remember(before.details.get("callers", []) if before else [])
+        except DBAPIError as error:
+            log.warning("the database is away (%s); who called before is forgotten", type(error.orig).__name__)
+
     def _journals(self) -> dict[str, Any]:
         told = {name: {"seq": one.seq, "head": one.head} for name, one in self._followers.items()}
         return told if self._nodes else told[""]
@@ -183,6 +193,7 @@ class Gateway:
                     **({"nodes": self._nodes.told} if self._nodes else {}),
                     "hl7_connections": self.mllp.connections,
                     "seen": dict(self.modalities.seen),
+                    "callers": self.modalities.callers.told,
                     "leases_taken_over": sum(getattr(thread, "taken_over", 0) for thread in self._threads),
                     "errors": errors,
                 }

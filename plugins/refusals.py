@@ -30,7 +30,7 @@ class Refusals:
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
 
     def note(self, ip: str, method: str, path: str, reason: str, who: str) -> None:
-        """Remember a refusal; costs next to nothing."""
+        """Remember a refusal; costs next to nothing. Of a C-STORE `who` is the sender's AE title."""
         key = (ip, reason, who)
         with self._lock:
             if key not in self._kinds and len(self._kinds) >= KINDS:

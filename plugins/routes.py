@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+from plugins import callers
 from plugins.completeness import Completeness
 from plugins.follower import Follower
 from plugins.journal import Journal, JournalMismatch
@@ -88,6 +89,7 @@ class Routes:
             "viewer-door": lambda _: Answer(200),
             "status": self._status,
             "journal": self._entries, "explain": self._explain,
+            "callers": lambda _: Answer(200, {"callers": callers.told(self._journal)}),
         }  # fmt: skip
         writing: dict[str, tuple[str, Callable[[Call], Answer]]] = {
             "reload": ("POST", self._reload),

@@ -232,7 +232,7 @@ class Environment:
 
     @property
     def plugin_dir(self) -> Path:
-        """The plugin's own files: journal.db, worklist.json, announced.json, revocations.json, queries.log."""
+        """The plugin's own files: journal.db, worklist.json, announced.json, revocations.json, queries.log, callers.log."""
         return self.node_dir / "plugin"
 
     @property

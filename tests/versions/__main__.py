@@ -26,7 +26,7 @@ SUITES = ("bookworm", "trixie", "forky")
 TESTS = tuple(
     f"tests/integration/test_{name}.py"
     for name in (
-        "archive_versions", "archive_door", "archive_stores", "archive_conflicts", "archive_power_cut", "archive_kills",
+        "archive_versions", "archive_callers", "archive_door", "archive_stores", "archive_conflicts", "archive_power_cut", "archive_kills",
         "digest_travels", "deletions", "merge_archive", "gateway_deliveries",
     )
 )  # fmt: skip
