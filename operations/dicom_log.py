@@ -35,26 +35,26 @@ RETRIEVES = 1000
 #: The file grows no further while nobody takes it.
 MAXIMUM_BYTES = 4_000_000
 #: Requests that nobody else tells of.
-SIGNS = ("Echo", "Get", "Move", "NAction")
+SIGNS = ("Echo", "Get", "Move", "N-ACTION")
 
-#: Level; the thread, which 1.10.1 doesn't name; what is said.
-_LINE = re.compile(r"^([A-Z])\d{4} [\d:.]+ +(?:(\S+) +)?\S+:\d+\] (.*)$")
+#: Level; the thread, which 1.10.1 doesn't name; behind the category what is said.
+_LINE = re.compile(r"^([A-Z])\d{4} [\d:.]+ +(?:(\S+) +)?\S+:\d+\] (?:\(\w+\) )?(.*)$")
 _RECEIVED = re.compile(r"Association Received from AET (.*) on IP (\S+)$")
 _CONNECTION = re.compile(r"Incoming connection from AET (.*) on IP (\S+), calling AET (.*)$")
-_REQUEST = re.compile(r"Incoming (\w+) request from AET (.*) on IP (\S+), calling AET (.*)$")
+_REQUEST = re.compile(r"Incoming (.+?) request from AET (.*) on IP (\S+), calling AET (.*)$")
 _TARGET = re.compile(r'Move-SCU request received for AET "(.*)"$')
 _UNKNOWN = re.compile(r'Modality "(.*)" is not listed in the "DicomModalities" configuration option')
 _ELSEWHERE = re.compile(r'Forbid+ing access from AET "(.*)" given its hostname')
 _REJECTED = re.compile(r"Rejected association for remote AET (.*) on IP (\S+)$")
 _BAD_CALLED = re.compile(r"Rejected association, because of a bad called AET in the request \((.*)\)$")
-_NOT_ALLOWED = re.compile(r"DICOM authorization rejected +for AET (.*) on IP (\S+): (?:The DICOM command (\w+) )?")
+_NOT_ALLOWED = re.compile(r"DICOM authorization rejected +for AET (.*) on IP (\S+): (?:The DICOM command (.+?) is not )?")
 #: Every line of interest holds one of these: the others are not looked at closer.
-_WORDS = ("Incoming ", "ssociation ", "Modality ", "Forbid", "Move-SCU", "DICOM authorization")
+_WORDS = ("Incoming ", "ssociation", "Modality ", "Forbid", "Move-SCU", "DICOM authorization")
 
 UNKNOWN, ELSEWHERE = "the AE title is unknown", "the AE title belongs to another address"
 _COMMANDS = {
     "Echo": "C-ECHO", "Find": "C-FIND", "FindWorklist": "the worklist", "Get": "C-GET", "Move": "C-MOVE",
-    "Store": "C-STORE", "NAction": "storage commitment",
+    "Store": "C-STORE", "N-ACTION": "storage commitment",
 }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ class DicomLog:
             self._not_sent(found[1], found[2], thread)
             reason = f"{what} is not allowed for it" if what else "the AE title is not allowed from this address"
             self._refused(found[1], found[2], "", reason, now)
-        elif "ejected" in said:
+        elif said.startswith(("Rejected association", "Association Rejected")):
             self._rejected(said, now)
 
     def _rejected(self, said: str, now: float) -> None:
@@ -242,5 +242,7 @@ def _of(kinds: dict[Caller, _Counted], key: Caller) -> _Counted:
 
 def _forget_old(kinds: dict[Caller, _Counted], before: float) -> None:
     """What was told and is quiet since needs no counting."""
-    for key in [key for key, one in kinds.items() if not one.count and not one.requests and (one.told_at or 0) < before]:
+    for key in [
+        key for key, one in kinds.items() if not one.count and not one.requests and (one.told_at or 0) < before
+    ]:
         del kinds[key]

@@ -42,7 +42,9 @@ def _say(found: Overview) -> None:
     for sentence in found.trouble:
         click.echo(f"! {sentence}", err=True)
     for peer in found.known:
-        click.echo(f"{peer.name:<16}  {peer.aet:<16}  {peer.host}:{peer.port}  may: {', '.join(peer.allowed) or 'nothing'}")
+        click.echo(
+            f"{peer.name:<16}  {peer.aet:<16}  {peer.host}:{peer.port}  may: {', '.join(peer.allowed) or 'nothing'}"
+        )
         said = [f"{sign} {_moment(peer.signs[sign])}" for sign in SIGNS if sign in peer.signs]
         click.echo(f"    {'; '.join(said) or 'never seen'}")
         if peer.refusal:

@@ -54,7 +54,9 @@ class Desk:
         trouble: list[str] = []
         for node in self.environment.nodes or (None,):
             try:
-                rows += OrthancClient(self.environment, self.keys, "operations", 5, node).get("/zambezi/callers")["callers"]
+                rows += OrthancClient(self.environment, self.keys, "operations", 5, node).get("/zambezi/callers")[
+                    "callers"
+                ]
             except OrthancError as error:
                 trouble.append(f"the archive{f', node {node.name}' if node else ''} could not be asked: {error}")
         try:

@@ -16,7 +16,7 @@ from plugins.journal import Journal, Transaction
 
 #: So many rows of strangers are kept, the latest: whoever knocks with ever new names fills nothing.
 REFUSED = 200
-_SIGNS = {"Echo": "echo", "Move": "move", "Get": "get", "NAction": "commitment"}
+_SIGNS = {"Echo": "echo", "Move": "move", "Get": "get", "N-ACTION": "commitment"}
 _KEPT = 64
 
 

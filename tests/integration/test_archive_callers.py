@@ -105,7 +105,12 @@ def test_associations_refusals_and_retrieves_are_in_the_journal_and_no_name_is_i
     ("aet", "tags", "status", "said"),
     [
         ("CT1", {"PatientID": ""}, 0xA900, "it has no Patient ID"),
-        ("CT1", {"PatientID": "P" * 65}, 0xB007, "its Patient ID is too long, or has characters that DICOM doesn't allow"),
+        (
+            "CT1",
+            {"PatientID": "P" * 65},
+            0xB007,
+            "its Patient ID is too long, or has characters that DICOM doesn't allow",
+        ),
         ("US1", {"PatientID": "", "Modality": "US"}, 0xB007, "it has no Patient ID"),
         ("CT1", {"PixelData": bytes(600_000)}, 0x0124, "0.6 MB, more than the 0.5 MB that are taken from it"),
     ],
@@ -115,7 +120,9 @@ def test_what_isn_t_admitted_gets_its_status_and_what_is_held_is_whole(
 ):
     one = image(**tags)
     assert archive.send(one, aet=aet) == [status]
-    assert archive.post("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": one.SOPInstanceUID}}).json() == []
+    assert (
+        archive.post("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": one.SOPInstanceUID}}).json() == []
+    )
     until(lambda: archive.events("refused", method="C-STORE", who=aet, reason=said))
     held = archive.events("held", sop_uid=one.SOPInstanceUID)
     if status == 0xB007:

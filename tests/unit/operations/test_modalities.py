@@ -89,7 +89,9 @@ def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hospital:
         ("en", ("Devices", "Its last echo", "the AE title is unknown", "Add this one", "send images")),
     ],
 )
-def test_the_page_shows_devices_and_strangers_in_both_languages(hospital: Hospital, language: str, words: tuple[str, ...]):
+def test_the_page_shows_devices_and_strangers_in_both_languages(
+    hospital: Hospital, language: str, words: tuple[str, ...]
+):
     speak(hospital, "administrator", language)
     answer = hospital.signed_in("administrator").get("/modalities")
     text = html.unescape(answer.text)

@@ -41,7 +41,9 @@ class Bench:
         return [one.facts for one in entries if one.seq > before]
 
     def signs(self) -> dict[tuple[str, str, str], tuple[str, int]]:
-        return {(one["aet"], one["ip"], one["sign"]): (one["reason"], one["count"]) for one in callers.told(self.journal)}
+        return {
+            (one["aet"], one["ip"], one["sign"]): (one["reason"], one["count"]) for one in callers.told(self.journal)
+        }
 
 
 @pytest.fixture
@@ -53,13 +55,15 @@ def test_each_kind_of_line_becomes_its_entry_and_its_sign(bench: Bench):
     found = bench.take(
         {"kind": "associated", "at": AT, **WHO, "count": 3, "requests": {"Store": 40}},
         {"kind": "sign", "at": AT, "aet": "CT1", "ip": "10.1.0.21", "request": "Echo"},
-        {"kind": "sign", "at": AT, "aet": "CT1", "ip": "10.1.0.21", "request": "NAction"},
+        {"kind": "sign", "at": AT, "aet": "CT1", "ip": "10.1.0.21", "request": "N-ACTION"},
         {"kind": "retrieve", "at": AT, **WHO, "request": "Move", "target": "WS7"},
         {"kind": "retrieve", "at": AT, **WHO, "request": "Get"},
         {"kind": "refused", "at": AT, **WHO, "aet": "X", "reason": "the AE title is unknown", "count": 7},
         {"kind": "lost", "at": AT, "count": 4},
     )
-    told = [{name: value for name, value in one.items() if name not in ("journal", "seq", "prev", "at")} for one in found]
+    told = [
+        {name: value for name, value in one.items() if name not in ("journal", "seq", "prev", "at")} for one in found
+    ]
     assert told == [
         {"event": "associated", **WHO, "last_at": "2026-03-01T08:29:55.000000Z", "count": 3, "requests": {"Store": 40}},
         {"event": "retrieve-asked", **WHO, "kind": "Move", "target": "WS7"},
