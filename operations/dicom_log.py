@@ -48,6 +48,7 @@ _ELSEWHERE = re.compile(r'Forbid+ing access from AET "(.*)" given its hostname')
 _REJECTED = re.compile(r"Rejected association for remote AET (.*) on IP (\S+)$")
 _BAD_CALLED = re.compile(r"Rejected association, because of a bad called AET in the request \((.*)\)$")
 _NOT_ALLOWED = re.compile(r"DICOM authorization rejected +for AET (.*) on IP (\S+): (?:The DICOM command (.+?) is not )?")
+_NOTHING_KNOWN = "(but no valid presentation contexts)"
 #: Every line of interest holds one of these: the others are not looked at closer.
 _WORDS = ("Incoming ", "ssociation", "Modality ", "Forbid", "Move-SCU", "DICOM authorization")
 
@@ -106,6 +107,8 @@ class DicomLog:
             self._accepted(now)
             self._negotiating, self._began = (found[1], found[2], found[3]), now
         elif said.startswith("Association Acknowledged"):
+            if said.endswith(_NOTHING_KNOWN):
+                self._rejected(said, now)
             self._accepted(now)
         elif found := _RECEIVED.match(said):
             self._accepted(now)
@@ -135,6 +138,9 @@ class DicomLog:
             self._refused(found[1], found[2], called, reason, now)
         elif found := _BAD_CALLED.match(said):
             self._refused(*self._received, found[1], "it calls an AE title that is not ours", now)
+        elif said.endswith(_NOTHING_KNOWN):
+            called = negotiating[2] if negotiating else ""
+            self._refused(*self._received, called, "nothing that it proposes is taken here", now)
         else:
             self._refused(*self._received, "", "its request can't be read", now)
         self._why.clear()

@@ -48,6 +48,7 @@ REASONS = {
     "the AE title is unknown": _("the AE title is unknown"),
     "the AE title belongs to another address": _("the AE title belongs to another address"),
     "it calls an AE title that is not ours": _("it calls an AE title that is not ours"),
+    "nothing that it proposes is taken here": _("nothing that it proposes is taken here"),
     "its request can't be read": _("its request can't be read"),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

@@ -49,6 +49,27 @@ def log(tmp_path: Path) -> Log:
     return Log(tmp_path)
 
 
+@pytest.mark.parametrize("version", ["1.10.1", "1.12.7", "1.13.0"])
+def test_the_same_day_is_read_alike_in_the_log_of_each_version(log: Log, version: str):
+    """What an Orthanc of each version wrote when the same peers did the same (tests/data/dicom-log)."""
+    lines = (REPOSITORY / "tests" / "data" / "dicom-log" / f"{version}.log").read_bytes().splitlines()
+    kept = [one for one in lines if log.reader.line(one, log.now)]
+    assert kept and all(one[:1] in b"WE" for one in kept)
+    found = log.written(end=True)
+    associated = {one["aet"]: (one["count"], one["requests"]) for one in found if one["kind"] == "associated"}
+    asked = {"Echo": 1, "Find": 1, "Move": 1, "Get": 1}
+    assert associated == {"CT1": (2, {"Store": 1, "N-ACTION": 1}), "PACS2": (1, asked)}
+    assert {(one["aet"], one["called_aet"], one["reason"]) for one in found if one["kind"] == "refused"} == {
+        ("PACS2", "ZAMBEZI", "nothing that it proposes is taken here"), ("PACS2", "", "C-GET is not allowed for it"),
+        ("KNOCK", "ZAMBEZI", "the AE title is unknown"), ("FAR", "ZAMBEZI", "the AE title belongs to another address"),
+        ("CT1", "WRONG", "it calls an AE title that is not ours"),
+    }  # fmt: skip
+    assert [(one["aet"], one["target"]) for one in found if one["kind"] == "retrieve"] == [("PACS2", "CT1")]
+    assert {(one["aet"], one["request"]) for one in found if one["kind"] == "sign"} == {
+        ("PACS2", "Echo"), ("PACS2", "Move"), ("PACS2", "Get"), ("CT1", "N-ACTION"),
+    }  # fmt: skip
+
+
 def test_associations_are_told_at_once_and_then_counted(log: Log):
     log.connects()
     for _ in range(120):
