@@ -47,7 +47,9 @@ _UNKNOWN = re.compile(r'Modality "(.*)" is not listed in the "DicomModalities" c
 _ELSEWHERE = re.compile(r'Forbid+ing access from AET "(.*)" given its hostname')
 _REJECTED = re.compile(r"Rejected association for remote AET (.*) on IP (\S+)$")
 _BAD_CALLED = re.compile(r"Rejected association, because of a bad called AET in the request \((.*)\)$")
-_NOT_ALLOWED = re.compile(r"DICOM authorization rejected +for AET (.*) on IP (\S+): (?:The DICOM command (.+?) is not )?")
+_NOT_ALLOWED = re.compile(
+    r"DICOM authorization rejected +for AET (.*) on IP (\S+): (?:The DICOM command (.+?) is not )?"
+)
 _NOTHING_KNOWN = "(but no valid presentation contexts)"
 #: Every line of interest holds one of these: the others are not looked at closer.
 _WORDS = ("Incoming ", "ssociation", "Modality ", "Forbid", "Move-SCU", "DICOM authorization")

@@ -1,4 +1,4 @@
-"""What others noted for the journal: queries (Lua), incidents (recovery), callers (Orthanc's log), refusals (the door)."""
+"""What others noted for the journal: queries (Lua), incidents (recovery), callers (Orthanc's log), refusals."""
 
 from __future__ import annotations
 

@@ -301,8 +301,8 @@ KINDS: dict[str, Kind] = {
         ),
         Words(
             "Imagem com identidade duvidosa",
-            "Veio uma imagem sem identificação do paciente, ou com um identificador que o DICOM não permite. Está retida, como "
-            "as regras pedem; o remetente foi avisado.",
+            "Veio uma imagem sem identificação do paciente, ou com um identificador que o DICOM não permite. Está "
+            "retida, como as regras pedem; o remetente foi avisado.",
             "Compare-a na retenção com o pedido, liberte-a para o arquivo ou descarte-a; mande corrigir o equipamento.",
         ),
         serious=True,

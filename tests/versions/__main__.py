@@ -26,8 +26,8 @@ SUITES = ("bookworm", "trixie", "forky")
 TESTS = tuple(
     f"tests/integration/test_{name}.py"
     for name in (
-        "archive_versions", "archive_callers", "archive_door", "archive_stores", "archive_conflicts", "archive_power_cut", "archive_kills",
-        "digest_travels", "deletions", "merge_archive", "gateway_deliveries",
+        "archive_versions", "archive_callers", "archive_door", "archive_stores", "archive_conflicts",
+        "archive_power_cut", "archive_kills", "digest_travels", "deletions", "merge_archive", "gateway_deliveries",
     )
 )  # fmt: skip
 #: Eighty deaths between commits of our own, minutes long: they are the same whatever Orthanc is.

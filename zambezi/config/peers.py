@@ -57,20 +57,20 @@ def added(text: str, name: str, peer: dict[str, Any]) -> str:
 def _place(text: str) -> tuple[int, int]:
     """Where the last thing within the section ends that is no comment, and where its closing brace stands."""
     depth, before, inside, last = 0, ["", ""], False, 0
-    for token, begin, end in _tokens(text):
-        if inside and depth == 2 and token == "}":
+    for word, begin, end in _words(text):
+        if inside and depth == 2 and word == "}":
             return last, begin
-        if token in "{[":
+        if word in "{[":
             depth += 1
-            if depth == 2 and token == "{" and before == [f'"{SECTION}"', ":"]:
+            if depth == 2 and word == "{" and before == [f'"{SECTION}"', ":"]:
                 inside = True
-        elif token in "}]":
+        elif word in "}]":
             depth -= 1
-        last, before = end, [before[1], token]
+        last, before = end, [before[1], word]
     raise PeersFault(f"it has no {SECTION} object")
 
 
-def _tokens(text: str) -> Iterator[tuple[str, int, int]]:
+def _words(text: str) -> Iterator[tuple[str, int, int]]:
     for found in _TOKEN.finditer(text):
         if not found[0].startswith(("//", "/*")):
             yield found[0], found.start(), found.end()

@@ -197,7 +197,8 @@ def test_the_keeper_reads_on_whatever_comes_and_hands_the_rest_through(tmp_path:
         f"#!{sys.executable}\nimport os, sys\n"
         "assert sys.argv[1:] == ['--verbose-generic', '--verbose-dicom', 'x'], sys.argv\n"
         f"line = b'{OLD}Incoming Echo request from AET CT1 on IP 10.1.0.21, calling AET ZAMBEZI\\n'\n"
-        "os.write(2, line * 30000 + b'W1122 10:15:03.5 a.cpp:1] kept\\n\\xff\\x00 odd\\n' + b'x' * 200000 + b'\\nno end')\n"
+        "odd = b'W1122 10:15:03.5 a.cpp:1] kept\\n\\xff\\x00 odd\\n' + b'x' * 200000 + b'\\nno end'\n"
+        "os.write(2, line * 30000 + odd)\n"
     )
     program.chmod(0o700)
     (tmp_path / "storage").mkdir()

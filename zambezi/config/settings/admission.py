@@ -8,7 +8,7 @@ from pydantic import Field
 
 from zambezi.config.settings.section import Name, Section
 
-#: accept: store it. hold: keep it whole in the hold for a person, and warn the sender (B007). refuse: the sender keeps it.
+#: accept: store it. hold: keep it whole for a person, and warn the sender (B007). refuse: the sender keeps it.
 Policy = Literal["accept", "hold", "refuse"]
 Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 
