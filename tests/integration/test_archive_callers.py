@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE
@@ -19,8 +21,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     Verification,
 )
 
-from tests.integration.archive_fixture import Archive, free_ports, image, until
+from operations.modality_commands import modalities_group
+from tests.integration.archive_fixture import PEERS, Archive, free_ports, image, until
 from zambezi import hold
+from zambezi.environment import REPOSITORY
 
 SECRET = "Segredo^Conceicao"
 LIMITS: dict[str, Any] = {
@@ -34,13 +38,15 @@ LIMITS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    made = Archive(tmp_path_factory.mktemp("archive"), rules=LIMITS)
+    folder = tmp_path_factory.mktemp("archive")
+    written = shutil.copytree(REPOSITORY / "orthanc-config", folder / "written")
+    made = Archive(folder / "home", rules=LIMITS, variables={"ZAMBEZI_CONFIG": str(written)})
     (away,) = free_ports(1)
-    peers = made.environment.orthanc_config_dir / "40-peers.json"
-    known = json.loads(peers.read_text())
-    known["DicomModalities"]["PACS2"] = {"AET": "PACS2", "Host": "127.0.0.1", "Port": away, "AllowGet": False}
-    known["DicomModalities"]["FAR"] = ["FAR", "10.1.0.21", 104]
-    peers.write_text(json.dumps(known))
+    pacs2 = {"AET": "PACS2", "Host": "127.0.0.1", "Port": away, "AllowGet": False}
+    known = {"DicomModalities": PEERS | {"PACS2": pacs2, "FAR": ["FAR", "10.1.0.21", 104]}}
+    for place in (written, made.environment.orthanc_config_dir):
+        (place / "40-peers.json").write_text("// Peers, each once.\n" + json.dumps(known, indent=2))
+        (place / "30-zambezi.json").write_text(json.dumps({"Zambezi": LIMITS}))
     made.start()
     yield made
     made.stop()
@@ -59,6 +65,10 @@ def query(**keys: str) -> Dataset:
     for name, value in keys.items():
         setattr(asked, name, value)
     return asked
+
+
+def zambezi_modalities(archive: Archive, *words: str) -> Result:
+    return CliRunner().invoke(modalities_group, words, env={**archive.variables, "ZAMBEZI_DATABASE_URL": ""})
 
 
 def signs(archive: Archive) -> dict[tuple[str, str], dict[str, Any]]:
@@ -99,6 +109,43 @@ def test_associations_refusals_and_retrieves_are_in_the_journal_and_no_name_is_i
     assert "Segredo" not in kept and "P77" not in kept
     assert '"KNOCK" is not listed' in kept, "warnings stay where they were"
     assert "\nI" not in kept
+
+
+def test_a_new_device_is_let_in_without_a_restart_and_the_console_tells_of_it(archive: Archive):
+    assert call(archive, "NEW1").is_rejected
+    until(lambda: ("NEW1", "refused") in signs(archive))
+    assert "to let it in: zambezi modalities add NEW1 NEW1 127.0.0.1 PORT" in zambezi_modalities(archive).stdout
+    assert archive.process
+    before, file = archive.process.pid, Path(archive.variables["ZAMBEZI_CONFIG"]) / "40-peers.json"
+    file.chmod(0o640)
+    (port,) = free_ports(1)
+    # What could not be used is not written.
+    same = zambezi_modalities(archive, "add", "OTHER", "CT1", "10.1.0.9", "104", "--yes")
+    assert "belongs to CT1 already" in str(same.exception) and "OTHER" not in file.read_text()
+    added = zambezi_modalities(archive, "add", "NEW1", "NEW1", "127.0.0.1", str(port), "--allow", "echo", "--yes")
+    assert added.exit_code == 0, added.output + str(added.exception)
+    assert '+    "NEW1": {' in added.stdout and "taken by the archive" in added.stdout
+    assert file.read_text().startswith("// Peers, each once.") and file.stat().st_mode & 0o777 == 0o640
+    device = call(archive, "NEW1")
+    assert device.send_c_echo().Status == 0
+    device.release()
+    until(lambda: ("NEW1", "echo") in signs(archive))
+    assert archive.process.pid == before
+    told = json.loads(zambezi_modalities(archive, "--json").stdout)
+    (new,) = [one for one in told["known"] if one["name"] == "NEW1"]
+    assert new["allowed"] == ["echo"] and new["signs"]["echo"]
+    assert [one for one in told["strangers"] if one["aet"] == "NEW1"] == []
+    echo = zambezi_modalities(archive, "echo", "NEW1")
+    assert echo.exit_code == 1 and "NEW1 does not answer our echo" in echo.stdout
+    assert "Its last echo to us: 2" in echo.stdout
+    listening = AE("NEW1")
+    listening.add_supported_context(Verification)
+    server = listening.start_server(("127.0.0.1", port), block=False)
+    try:
+        assert "NEW1 answers our echo." in zambezi_modalities(archive, "echo", "NEW1").stdout
+    finally:
+        server.shutdown()
+    assert "no modality" in str(zambezi_modalities(archive, "echo", "NOBODY").exception)
 
 
 @pytest.mark.parametrize(
@@ -159,16 +206,8 @@ def test_dcmtk_s_sender_takes_the_warning_for_stored(archive: Archive, tmp_path:
     assert "Warning" in done.stderr + done.stdout
 
 
-def test_demands_that_begin_while_it_runs_are_refused_and_those_that_change_are_taken(tmp_path: Path, archive: Archive):
+def test_demands_that_change_are_taken_while_it_runs(archive: Archive):
     milder = {"Admission": {**LIMITS["Admission"], "LargestMegabytes": 2}}
     (archive.environment.orthanc_config_dir / "30-zambezi.json").write_text(json.dumps({"Zambezi": milder}))
     assert archive.post("/zambezi/reload", {}, service="operations").status_code == 200
     assert archive.send(image(PixelData=bytes(600_000))) == [0]
-    plain = Archive(tmp_path / "plain").start()
-    try:
-        (plain.environment.orthanc_config_dir / "30-zambezi.json").write_text(json.dumps({"Zambezi": LIMITS}))
-        answer = plain.post("/zambezi/reload", {}, service="operations")
-        assert answer.status_code == 409 and "zambezi down" in answer.json()["faults"][0]
-        assert plain.send(image(PatientID="")) == [0], "what was taken before is taken still"
-    finally:
-        plain.stop()

@@ -25,7 +25,7 @@ ONE = '"A": ["A", "1", 1]'
         '{"DicomModalities": {}}',
         '{\n  "DicomModalities": {\n  }\n}\n',
         f'{{"DicomModalities": {{{ONE}}}}}',
-        f'// "DicomModalities": {{ no }}\n{{\n  "X": "}}{{",\n  "DicomModalities": {{\n    {ONE} // last }}, "\n  }}\n}}',
+        f'// "DicomModalities": {{ no }}\n{{\n  "X": "}}{{",\n "DicomModalities": {{\n    {ONE} // last }}, "\n }}\n}}',
         f'{{"O": {{"DicomModalities": {{}}}}, "DicomModalities" /* */ : /* {{ */ {{ {ONE} /* }} */ }}, "More": [1]}}',
         '{"DicomModalities": {"A": {"AET": "A\\"}", "Host": "1", "Port": 1}\n}, "More": {"B": {}}}',
     ],
