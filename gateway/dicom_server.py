@@ -33,6 +33,8 @@ CANCELLED = 0xFE00
 UNABLE_TO_PROCESS = 0xC001
 #: A-ASSOCIATE-RJ (PS3.8 9.3.4): permanent, by the service user, calling AE title not recognised.
 _CALLER_UNKNOWN = (0x01, 0x01, 0x03)
+#: The same, called AE title not recognised.
+_CALLED_UNKNOWN = (0x01, 0x01, 0x07)
 _TIMEOUT_S = 60
 _ASSOCIATIONS = 100
 
@@ -77,16 +79,20 @@ class DicomServer:
 
     def _requested(self, event: evt.Event) -> None:
         primitive: Any = event.assoc.requestor.primitive
-        caller = str(primitive.calling_ae_title).strip()
+        caller, called = (str(one).strip() for one in (primitive.calling_ae_title, primitive.called_ae_title))
         address = str(event.assoc.requestor.address)
-        if self._hosts.get(caller) == address:
-            self.seen[caller] = clock.text(self._now())
-            self.callers.note(caller, address, "associated", self.seen[caller])
+        at = clock.text(self._now())
+        if self._hosts.get(caller) == address and called == self._ae.ae_title:
+            self.seen[caller] = at
+            self.callers.note(caller, address, "associated", at, called_aet=called)
             return
-        reason = "the AE title is unknown" if caller not in self._hosts else "the AE title belongs to another address"
-        event.assoc.acse.send_reject(*_CALLER_UNKNOWN)
-        called = str(primitive.called_ae_title).strip()
-        self.callers.note(caller, address, "refused", clock.text(self._now()), called_aet=called, reason=reason)
+        rejection, reason = _CALLER_UNKNOWN, "the AE title belongs to another address"
+        if caller not in self._hosts:
+            reason = "the AE title is unknown"
+        elif self._hosts[caller] == address:
+            rejection, reason = _CALLED_UNKNOWN, "it calls an AE title that is not ours"
+        event.assoc.acse.send_reject(*rejection)
+        self.callers.note(caller, address, "refused", at, called_aet=called, reason=reason)
         log.warning("%s at %s refused: %s", caller, address, reason)
         times = self._refusals.due(f"{caller} {address}", self._now())
         if times:

@@ -28,6 +28,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from gateway.callers import Callers
 from gateway.deliveries import DicomSender, park_strangers
 from gateway.dicom_server import DicomServer
 from gateway.hl7.inbox import Inbox
@@ -36,7 +37,7 @@ from gateway.hl7.server import MllpServer
 from gateway.journal import Follower
 from gateway.nodes import Nodes
 from gateway.pushes import Pushes
-from zambezi import clock, config, keys, outbox
+from zambezi import audit, clock, config, keys, outbox
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.database import engine
 from zambezi.database.engine import Sessions
@@ -148,6 +149,8 @@ class Gateway:
             while not self.stop_asked.is_set():
                 self._beat()
                 self.stop_asked.wait(HEARTBEAT_S)
+            if self.modalities.callers.due(clock.now(), all_of_it=True):
+                self._beat()
         finally:
             self.stop_asked.set()
             self.mllp.stop()
@@ -180,6 +183,7 @@ class Gateway:
 
     def _beat(self) -> None:
         now: datetime = clock.now()
+        associated = self.modalities.callers.due(now, self.stop_asked.is_set())
         errors = {thread.name: thread.error for thread in self._threads if thread.error}
         try:
             with self._sessions.begin() as session:
@@ -199,6 +203,9 @@ class Gateway:
                 }
                 said = "; ".join(f"{name}: {words}" for name, words in errors.items())
                 heartbeat(session, PROCESS, now, self._configuration.hash, details, said)
+                for caller, count in associated.items():
+                    audit.append(session, PROCESS, "associated", now, **Callers.facts(caller, count, now))
+            self.modalities.callers.entered(associated, now)
         except DBAPIError as error:
             log.warning("the database is away: %s", type(error.orig).__name__)
 

@@ -43,7 +43,7 @@ class Gate:
         verdict = admission.judge(one, self._terms(aet))
         if verdict.action == "accept":
             return admission.SUCCESS
-        self._arrivals.turned_away(newcomer)
+        self._arrivals.turned_away(newcomer, content, now)
         self._refusals.note("", "C-STORE", "", verdict.reason, aet)
         if verdict.action == "hold" and not self._arrivals.keep(content, newcomer, verdict.reason, aet, now):
             return admission.NO_RESOURCES

@@ -224,15 +224,19 @@ class Arrivals:
 
     # -- what the gate tells and asks (plugins.admission)
 
-    def turned_away(self, newcomer: Header) -> None:
-        """Orthanc won't store what was looked at last under this identity: others of it are no rivals of that."""
+    def turned_away(self, newcomer: Header, content: bytes, now: datetime) -> None:
+        """Orthanc won't store what was looked at under this identity: others of it are no rivals of that."""
         key = newcomer.sop_uid, newcomer.orthanc_id
         with self._lock:
             there = self._coming.get(key)
-            if there is not None:
-                there.looks -= 1
-                if not there.looks:
-                    self._forget(key)
+            if there is None:
+                return
+            there.looks -= 1
+            if there.looks:
+                return
+            self._forget(key)
+        if self._claims:
+            self._claims.withdraw(newcomer.orthanc_id, hashlib.sha256(content).hexdigest(), now)
 
     def keep(self, content: bytes, newcomer: Header, reason: str, sender: str, now: datetime) -> bool:
         """Hold what the archive doesn't take as it is; whether its bytes and the entry are on disk."""
