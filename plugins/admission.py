@@ -12,7 +12,7 @@ from datetime import datetime
 from plugins import header
 from plugins.arrivals import Arrivals
 from plugins.header import HeaderFault
-from plugins.refusals import Refusals
+from plugins.refusals import ADMISSION, Refusals
 from plugins.rules import Rules
 from zambezi import admission
 from zambezi.admission import Newcomer, Terms
@@ -44,7 +44,7 @@ class Gate:
         if verdict.action == "accept":
             return admission.SUCCESS
         self._arrivals.turned_away(newcomer, content, now)
-        self._refusals.note("", "C-STORE", "", verdict.reason, aet)
+        self._refusals.note("", "C-STORE", ADMISSION, verdict.reason, aet)
         if verdict.action == "hold" and not self._arrivals.keep(content, newcomer, verdict.reason, aet, now):
             return admission.NO_RESOURCES
         return verdict.status

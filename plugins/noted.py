@@ -8,7 +8,7 @@ from typing import Any
 
 from plugins import callers
 from plugins.journal import Journal, Transaction
-from plugins.refusals import Refusals
+from plugins.refusals import ADMISSION, Refusals
 from plugins.spool import Spool, Taken
 from zambezi import clock
 
@@ -52,9 +52,11 @@ class Noted:
                 _called(transaction, one, now)
             for one in refused:
                 transaction.append("refused", now, **one)
-                if one["method"] == "C-STORE" and one["who"]:
+                if one["path"] == ADMISSION:
                     reason, count = one["reason"], one["count"]
-                    callers.note(transaction, one["who"], "", "refused", clock.text(now), reason=reason, count=count)
+                    callers.note(
+                        transaction, one["who"] or "", "", "refused", clock.text(now), reason=reason, count=count
+                    )
             for taken, what in ((queries, "queries"), (incidents, "incidents"), (called, "Orthanc's log")):
                 if taken and taken.left_out:
                     reason = f"{taken.left_out} lines of {what} could not be read and are not in the journal"

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+#: In place of a path, of an image that the configuration doesn't let in: then `who` is the sender's AE title.
+ADMISSION = "Admission"
+
 EVERY = timedelta(seconds=60)
 KINDS = 200
 
@@ -30,7 +33,7 @@ class Refusals:
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
 
     def note(self, ip: str, method: str, path: str, reason: str, who: str) -> None:
-        """Remember a refusal; costs next to nothing. Of a C-STORE `who` is the sender's AE title."""
+        """Remember a refusal; costs next to nothing."""
         key = (ip, reason, who)
         with self._lock:
             if key not in self._kinds and len(self._kinds) >= KINDS:

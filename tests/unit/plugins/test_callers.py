@@ -12,7 +12,7 @@ import pytest
 from plugins import callers
 from plugins.journal import Journal
 from plugins.noted import Noted
-from plugins.refusals import Refusals
+from plugins.refusals import ADMISSION, Refusals
 from plugins.spool import Spool
 from zambezi.chain import first_broken
 
@@ -111,7 +111,8 @@ def test_ever_new_strangers_keep_no_more_rows_than_a_page_can_show(bench: Bench)
 
 def test_a_worklist_query_and_a_refused_image_are_signs_too(bench: Bench):
     bench.queries.write_text(json.dumps({"kind": "worklist", "aet": "CT1", "ip": "10.1.0.21", "query": {}}) + "\n")
-    bench.refusals.note("", "C-STORE", "", "it has no Patient ID", "CT1")
+    bench.refusals.note("", "C-STORE", ADMISSION, "it has no Patient ID", "CT1")
+    bench.refusals.note("", "C-STORE", "", "no room: the disk is full", "DICOM")
     bench.take()
     assert bench.signs() == {
         ("CT1", "10.1.0.21", "worklist"): ("", 1), ("CT1", "", "refused"): ("it has no Patient ID", 1),
