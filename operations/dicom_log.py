@@ -100,7 +100,7 @@ class DicomLog:
         level, thread, said = found.groups()
         if any(word in said for word in _WORDS):
             self._take(said, thread or "", now)
-        return level != "I"
+        return level not in "IT"
 
     def _take(self, said: str, thread: str, now: float) -> None:
         if found := _REQUEST.match(said):
