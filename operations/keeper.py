@@ -25,8 +25,8 @@ from operations.dicom_log import DicomLog
 
 #: Orthanc takes these for a stop.
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-#: Lines pile up for so long, in a pipe of so many bytes: while images pour in, each brings some, and who wakes for
-#: each of them takes time away from Orthanc.
+#: It is read no oftener than this, from a pipe of so many bytes: while images pour in, each brings some lines, and who
+#: wakes for each of them takes time away from Orthanc.
 _PILE_S, _PIPE_BYTES = 0.1, 2**20
 #: A line that is longer isn't waited for.
 _LONGEST = 2**16
@@ -64,7 +64,7 @@ def _read(log: int, told: DicomLog) -> None:
     """Until Orthanc has closed its log. Whatever happens, it is read on: Orthanc waits where nobody reads."""
     with suppress(OSError):  # a machine may allow less
         fcntl.fcntl(log, _F_SETPIPE_SZ, _PIPE_BYTES)
-    rest = b""
+    rest, read_at = b"", 0.0
     write_at: float | None = None
     while True:
         now = time.monotonic()
@@ -72,7 +72,8 @@ def _read(log: int, told: DicomLog) -> None:
         if wait_s is not None:
             write_at = now + wait_s if write_at is None else min(write_at, now + wait_s)
         if select.select([log], [], [], None if write_at is None else max(0.0, write_at - now))[0]:
-            time.sleep(_PILE_S)
+            time.sleep(max(0.0, min(_PILE_S, read_at + _PILE_S - time.monotonic())))
+            read_at = time.monotonic()
             piece = os.read(log, _PIPE_BYTES)
             if not piece:
                 break
