@@ -17,6 +17,7 @@ from typing import Any
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from sqlalchemy.exc import DBAPIError
 
+from gateway.coercing_admission import Gate
 from gateway.refusals import Refusals
 from zambezi import audit, clock
 from zambezi.coercion import envelope
@@ -45,8 +46,9 @@ class CoercingPort:
 
     def __init__(
         self, sessions: Sessions, peers: Mapping[str, Modality], client: Callable[[], OrthancClient], ae_title: str,
-        port: int, now: Callable[[], datetime] = clock.now,
+        port: int, gate: Gate, now: Callable[[], datetime] = clock.now,
     ) -> None:  # fmt: skip
+        self._gate = gate
         self._sessions = sessions
         self._hosts = {peer.aet: peer.host for peer in peers.values()}
         self._storing = {peer.aet for peer in peers.values() if peer.may_store}
@@ -99,6 +101,10 @@ class CoercingPort:
             data_set, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID),
             str(event.context.transfer_syntax), caller, str(self._ae.ae_title).strip(), address,
         )  # fmt: skip
+        verdict = self._gate.judge(content, caller)
+        if verdict.action != "accept":
+            self._refused(caller, address, verdict.reason)
+            return verdict.status
         try:
             client = self._clients.get(timeout=TURN_S)
         except queue.Empty:

@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway import modality_worklist, mpps
+from gateway.callers import Callers
 from gateway.commitment import requests
-from gateway.commitment.reporting import Callers
+from gateway.commitment.reporting import Askers
 from gateway.refusals import Refusals
 from zambezi import audit, clock, worklist
 from zambezi.config.safety import Modality
@@ -41,6 +42,8 @@ CANCELLED = 0xFE00
 UNABLE_TO_PROCESS = 0xC001
 #: A-ASSOCIATE-RJ (PS3.8 9.3.4): permanent, by the service user, calling AE title not recognised.
 _CALLER_UNKNOWN = (0x01, 0x01, 0x03)
+#: The same, called AE title not recognised.
+_CALLED_UNKNOWN = (0x01, 0x01, 0x07)
 _TIMEOUT_S = 60
 _ASSOCIATIONS = 100
 
@@ -58,9 +61,10 @@ class DicomServer:
         self._now = now
         self._refusals = Refusals()
         #: Who waits on its own association to be told whether its images are safe.
-        self.callers = Callers()
+        self.askers = Askers()
         #: When each modality called last, for MPPS, its worklist or an echo; since we started.
         self.seen: dict[str, str] = {}
+        self.callers = Callers()
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
         self._ae.maximum_associations = _ASSOCIATIONS
@@ -74,7 +78,7 @@ class DicomServer:
         """Listen; OSError where the port is taken."""
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
-            (evt.EVT_C_FIND, self._asked), (evt.EVT_N_ACTION, self._commitment_asked),
+            (evt.EVT_C_FIND, self._asked), (evt.EVT_C_ECHO, self._echoed), (evt.EVT_N_ACTION, self._commitment_asked),
         ]  # fmt: skip
         self._server = self._ae.start_server(("0.0.0.0", self.port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
@@ -86,20 +90,35 @@ class DicomServer:
 
     def _requested(self, event: evt.Event) -> None:
         primitive: Any = event.assoc.requestor.primitive
-        caller = str(primitive.calling_ae_title).strip()
+        caller, called = (str(one).strip() for one in (primitive.calling_ae_title, primitive.called_ae_title))
         address = str(event.assoc.requestor.address)
-        if self._hosts.get(caller) == address:
-            self.seen[caller] = clock.text(self._now())
+        at = clock.text(self._now())
+        if self._hosts.get(caller) == address and called == self._ae.ae_title:
+            self.seen[caller] = at
+            self.callers.note(caller, address, "associated", at, called_aet=called)
             return
-        reason = "the AE title is unknown" if caller not in self._hosts else "the AE title belongs to another address"
-        event.assoc.acse.send_reject(*_CALLER_UNKNOWN)
+        rejection, reason = _CALLER_UNKNOWN, "the AE title belongs to another address"
+        if caller not in self._hosts:
+            reason = "the AE title is unknown"
+        elif self._hosts[caller] == address:
+            rejection, reason = _CALLED_UNKNOWN, "it calls an AE title that is not ours"
+        event.assoc.acse.send_reject(*rejection)
+        self.callers.note(caller, address, "refused", at, called_aet=called, reason=reason)
         log.warning("%s at %s refused: %s", caller, address, reason)
         times = self._refusals.due(f"{caller} {address}", self._now())
         if times:
             facts = {"aet": caller, "ip": address, "door": "mpps", "reason": reason, "times": times}
             self._commit(lambda session: audit.append(session, WRITER, "refused", self._now(), **facts))
 
+    def _sign(self, event: evt.Event, sign: str) -> None:
+        self.callers.note(_caller(event), str(event.assoc.requestor.address), sign, clock.text(self._now()))
+
+    def _echoed(self, event: evt.Event) -> int:
+        self._sign(event, "echo")
+        return mpps.SUCCESS
+
     def _created(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        self._sign(event, "mpps")
         request: Any = event.request
         sop_uid = str(request.AffectedSOPInstanceUID or "")
         if not sop_uid:
@@ -110,6 +129,7 @@ class DicomServer:
         return status, attributes if status == mpps.SUCCESS else None
 
     def _changed(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        self._sign(event, "mpps")
         request: Any = event.request
         sop_uid = str(request.RequestedSOPInstanceUID or "")
         changes = event.modification_list
@@ -121,6 +141,7 @@ class DicomServer:
         request: Any = event.request
         association: Any = event.assoc.requestor.primitive
         caller, called = _caller(event), str(association.called_ae_title).strip()
+        self._sign(event, "commitment")
         try:
             information = event.action_information
             asked = requests.read(request.ActionTypeID, str(request.RequestedSOPInstanceUID or ""), information)
@@ -132,11 +153,12 @@ class DicomServer:
             return requests.INVALID_ARGUMENT, None
         status = self._commit(lambda session: requests.take(session, asked, caller, called, self._now()))
         if status == requests.SUCCESS:
-            self.callers.asked(caller, asked.transaction_uid, event.assoc)
+            self.askers.asked(caller, asked.transaction_uid, event.assoc)
         log.info("storage commitment of %d instances asked by %s: 0x%04x", len(asked.instances), caller, status)
         return status, None
 
     def _asked(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        self._sign(event, "worklist")
         caller, query, now = _caller(event), event.identifier, self._now()
         try:
             with self._sessions.begin() as session:

@@ -31,6 +31,8 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from gateway import ready
+from gateway.callers import Callers
+from gateway.coercing_admission import Gate
 from gateway.coercing_port import CoercingPort
 from gateway.commitment import elsewhere
 from gateway.commitment.worker import Worker, release_predecessors
@@ -43,10 +45,11 @@ from gateway.journal import Follower
 from gateway.nodes import Nodes
 from gateway.pushes import Pushes
 from gateway.triggers import Watcher
-from zambezi import clock, config, keys, outbox
+from zambezi import audit, clock, config, keys, outbox
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.database import engine
 from zambezi.database.engine import Sessions
+from zambezi.database.tables import ProcessState
 from zambezi.environment import Environment, EnvironmentFault, Node
 from zambezi.orthanc_client import OrthancClient, OrthancError
 from zambezi.processes import heartbeat
@@ -133,6 +136,7 @@ class Gateway:
             self.coercing = CoercingPort(
                 sessions, configuration.modalities, partial(orthanc, STORE_TIMEOUT_S),
                 str(configuration.orthanc.get("DicomAet", "ZAMBEZI")), environment.coercing_port,
+                Gate(sessions, settings.admission, configuration.modalities, environment.hold_dir, clock.now),
             )  # fmt: skip
         self._threads: list[Any] = []
         for name, follower in self._followers.items():
@@ -146,9 +150,9 @@ class Gateway:
             DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, settings.site, owner, self.stop_asked)
             for name, destination in settings.destinations.items()
         ]
-        stations, callers = configuration.modalities, self.modalities.callers
+        stations, askers = configuration.modalities, self.modalities.askers
         self._threads += [
-            Worker(sessions, orthanc(), settings, stations, callers, owner, self.stop_asked, ready=ready.signal)
+            Worker(sessions, orthanc(), settings, stations, askers, owner, self.stop_asked, ready=ready.signal)
             for _ in range(COMMITMENT_WORKERS)
         ]
         for node in several or (None,):
@@ -170,12 +174,15 @@ class Gateway:
                 self.coercing.start()
                 log.info("ready: the coercing port on %s", self.coercing.port)
             self._release_predecessors()
+            self._remember_callers()
             for thread in self._threads:
                 thread.start()
             log.info("ready: MLLP on %s, DICOM on %s", self.mllp.port, self.modalities.port)
             while not self.stop_asked.is_set():
                 self._beat()
                 self.stop_asked.wait(HEARTBEAT_S)
+            if self.modalities.callers.due(clock.now(), all_of_it=True):
+                self._beat()
         finally:
             self.stop_asked.set()
             self.mllp.stop()
@@ -197,12 +204,21 @@ class Gateway:
         if released:
             log.info("%d deliveries and answers that were under way when the gateway died are due again", released)
 
+    def _remember_callers(self) -> None:
+        try:
+            with self._sessions.begin() as session:
+                before = session.get(ProcessState, PROCESS)
+                self.modalities.callers.remember(before.details.get("callers", []) if before else [])
+        except DBAPIError as error:
+            log.warning("the database is away (%s); who called before is forgotten", type(error.orig).__name__)
+
     def _journals(self) -> dict[str, Any]:
         told = {name: {"seq": one.seq, "head": one.head} for name, one in self._followers.items()}
         return told if self._nodes else told[""]
 
     def _beat(self) -> None:
         now: datetime = clock.now()
+        associated = self.modalities.callers.due(now, self.stop_asked.is_set())
         errors = {thread.name: thread.error for thread in self._threads if thread.error}
         try:
             with self._sessions.begin() as session:
@@ -216,11 +232,15 @@ class Gateway:
                     **({"nodes": self._nodes.told} if self._nodes else {}),
                     "hl7_connections": self.mllp.connections,
                     "seen": dict(self.modalities.seen),
+                    "callers": self.modalities.callers.told,
                     "leases_taken_over": sum(getattr(thread, "taken_over", 0) for thread in self._threads),
                     "errors": errors,
                 }
                 said = "; ".join(f"{name}: {words}" for name, words in errors.items())
                 heartbeat(session, PROCESS, now, self._configuration.hash, details, said)
+                for caller, count in associated.items():
+                    audit.append(session, PROCESS, "associated", now, **Callers.facts(caller, count, now))
+            self.modalities.callers.entered(associated, now)
         except DBAPIError as error:
             log.warning("the database is away: %s", type(error.orig).__name__)
 

@@ -63,6 +63,7 @@ def main() -> None:
     log.info("starting Orthanc%s", f", node {environment.node}" if environment.node else "")
     keeper = [sys.executable, "-P", "-S", "-m", "operations.keeper", program, str(folder)]
     keeper += [str(environment.index_dir / "index"), str(environment.storage_dir)]
+    keeper.append(str(environment.plugin_dir / "callers.log"))
     os.execve(keeper[0], keeper, variables)  # noqa: S606  no shell is wanted
 
 

@@ -66,6 +66,11 @@ def reload_rules() -> None:
     Rules, destinations, HL7 peers and DICOM peers change at once; ports, folders, certificates and the plugin list
     at the next `zambezi down` and `zambezi up`.
     """
+    reload()
+
+
+def reload() -> None:
+    """What `zambezi config reload` does; the process ends with 1 where the archive keeps what it has."""
     environment = Environment.read()
     found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
     if not environment.keys_file.exists():

@@ -113,6 +113,7 @@ class _Coming:
     at: float
     is_held: bool  # its bytes are in the hold, whatever Orthanc does with them
     came: Came | None = None  # what it was before it was coerced
+    looks: int = 1  # so many came under this identity
 
 
 class Arrivals:
@@ -228,26 +229,52 @@ class Arrivals:
             if not verdict.why:
                 self._bytes[key] = content
                 self._bytes_size += len(content)
-        elif there.sha256 != sha256:
-            there.sha256 = None
-            there.came = there.came if came and there.came and there.came.sha256 == came.sha256 else None
+        else:
+            there.looks += 1
+            if there.sha256 != sha256:
+                there.sha256 = None
+                there.came = there.came if came and there.came and there.came.sha256 == came.sha256 else None
         while self._bytes_size > KEPT_BYTES:
             self._drop_bytes(next(iter(self._bytes)))
         if len(self._coming) > COMING:
             self._forget(next(iter(self._coming)))
             self._knows_all = False
 
-    def _hold(self, content: bytes, newcomer: Header | None, verdict: Verdict, by_dicom: bool, now: datetime) -> bool:
+    def _hold(
+        self, content: bytes, newcomer: Header | None, verdict: Verdict, by_dicom: bool, now: datetime, sender: str = ""
+    ) -> bool:
         """Keep the bytes and record it; whether both are on disk."""
         try:
             sha256 = hold.put(self._folder, content)
             crash.point(PROCESS)
             with self._journal.transaction() as transaction:
-                transaction.append("held", now, **_facts(content, sha256, newcomer, verdict, by_dicom))
+                transaction.append("held", now, **_facts(content, sha256, newcomer, verdict, by_dicom, sender))
         except Exception:  # edge: no room, no disk, no journal; Orthanc must not tell the sender Success
             log.exception("what came could not be held: it is refused")
             return False
         return True
+
+    # -- what the gate tells and asks (plugins.admission)
+
+    def turned_away(self, newcomer: Header, content: bytes, now: datetime) -> None:
+        """Orthanc won't store what was looked at under this identity: others of it are no rivals of that."""
+        key = newcomer.sop_uid, newcomer.orthanc_id
+        with self._lock:
+            there = self._coming.get(key)
+            if there is None:
+                return
+            there.looks -= 1
+            if there.looks:
+                return
+            self._forget(key)
+        if self._claims:
+            # As it was claimed: by what each sending of it has in common.
+            first = there.came.sha256 if there.came else hashlib.sha256(content).hexdigest()
+            self._claims.withdraw(newcomer.orthanc_id, first, now)
+
+    def keep(self, content: bytes, newcomer: Header, reason: str, sender: str, now: datetime) -> bool:
+        """Hold what the archive doesn't take as it is; whether its bytes and the entry are on disk."""
+        return self._hold(content, newcomer, Verdict("identity", "waiting", reason), True, now, sender)
 
     # -- what the follower tells and asks
 
@@ -305,16 +332,19 @@ def _is_in_flight(claim: Claim, now: datetime) -> bool:
     return abs(now.timestamp() - claim.at) <= IN_FLIGHT_S
 
 
-def _facts(content: bytes, sha256: str, newcomer: Header | None, verdict: Verdict, by_dicom: bool) -> dict[str, Any]:
+def _facts(
+    content: bytes, sha256: str, newcomer: Header | None, verdict: Verdict, by_dicom: bool, sender: str = ""
+) -> dict[str, Any]:
     """Facts of the `held` entry. The same bytes that come again have the same reference."""
     way = "DICOM" if by_dicom else "HTTP"
     told: dict[str, Any] = {
         "sha256": sha256, "size": len(content), "why": verdict.why, "state": verdict.state, "reason": verdict.reason,
-        "other_sha256": verdict.other_sha256, "reference": "arrival", "sender": way,
+        "other_sha256": verdict.other_sha256, "reference": "arrival", "sender": f"{sender} by {way}" if sender else way,
     }  # fmt: skip
     if newcomer is None:
         return told
-    told["sender"] = f"{newcomer.sender} by {way}" if newcomer.sender else way
+    if newcomer.sender and not sender:
+        told["sender"] = f"{newcomer.sender} by {way}"
     told |= {
         "sop_uid": newcomer.sop_uid[:64] or None, "series_uid": newcomer.series_uid[:64] or None,
         "study_uid": newcomer.study_uid[:64] or None, "patient_id": newcomer.patient_id[:64],

@@ -61,6 +61,14 @@ class Claims:
                 return earlier
         return None
 
+    def withdraw(self, orthanc_id: str, sha256: str, now: datetime) -> None:
+        """These bytes were let in, and are stored by nobody after all."""
+        for days in range(-1, 2):
+            file = self._file(orthanc_id, now + timedelta(days=days))
+            found = _read(file)
+            if found and found.sha256 == sha256:
+                file.unlink(missing_ok=True)
+
     def forget_old(self) -> None:
         """Every node's tables know all that was recorded until now: days that are long over may go."""
         if self._monotonic() < self._next:

@@ -25,7 +25,8 @@ _GE = b"1.2.840.113619.5.2"
 _SYNTAX, _SENDER = 0x00020010, 0x00020016
 _CHARACTER_SET, _SOP, _PATIENT, _STUDY, _SERIES = 0x00080005, 0x00080018, 0x00100020, 0x0020000D, 0x0020000E
 _NEEDED = frozenset({_SOP, _PATIENT, _STUDY, _SERIES})
-_WANTED = _NEEDED | {_CHARACTER_SET}
+_CLASS = 0x00080016
+_WANTED = _NEEDED | {_CHARACTER_SET, _CLASS}
 
 #: VRs with a length of four bytes behind two reserved ones (PS3.5 7.1.2).
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -66,6 +67,7 @@ class Header:
     sender: str  # Source Application Entity Title (0002,0016), where the file names one
     #: Whether Orthanc is certain to read these as we do: plain ASCII, no longer than they may be.
     is_certain: bool
+    sop_class: str = ""
     #: The bytes of what else was asked for, as far as it is there.
     also: Mapping[int, bytes] = field(default_factory=dict, compare=False)
 
@@ -111,6 +113,7 @@ def _read(content: bytes, also: frozenset[int]) -> Header:
     return Header(
         sop_uid=_text(found, _SOP), study_uid=_text(found, _STUDY), series_uid=_text(found, _SERIES),
         patient_id=patient.decode(codec, "replace"), sender=_text(meta, _SENDER), is_certain=is_certain,
+        sop_class=_text(found, _CLASS),
         also={tag: found[tag] for tag in also if tag in found},
     )  # fmt: skip
 

@@ -46,7 +46,11 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/jobs/[^/]+/cancel"),
         ("POST", r"/instances"),
     ),
-    "operations": (("POST", r"/tools/find"), ("POST", r"/zambezi/reload")),
+    "operations": (
+        ("POST", r"/tools/find"),
+        ("POST", r"/zambezi/reload"),
+        ("POST", r"/modalities/[^/]+/echo"),
+    ),
     "recovery": (("POST", r"/instances"),),
     #: The one service that corrects and deletes: always instance by instance, each named in its own list beforehand.
     "custody": (

@@ -83,6 +83,11 @@ CREATE TABLE IF NOT EXISTS came (orthanc_id TEXT PRIMARY KEY, sha256 TEXT NOT NU
 CREATE TABLE IF NOT EXISTS routed (
   orthanc_id TEXT NOT NULL, rule TEXT NOT NULL, destination TEXT NOT NULL,
   PRIMARY KEY (orthanc_id, rule, destination)) WITHOUT ROWID;
+
+-- Who calls at the DICOM port (plugins.callers): the last sign of each kind.
+CREATE TABLE IF NOT EXISTS callers (
+  aet TEXT NOT NULL, ip TEXT NOT NULL, sign TEXT NOT NULL, at TEXT NOT NULL, called_aet TEXT NOT NULL,
+  reason TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (aet, ip, sign)) WITHOUT ROWID;
 """
 
 #: Columns that came after the first version, as they stand in the schema.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from plugins import callers
 from plugins.facts import Change, Instance
 from plugins.journal import Journal, Transaction
 from plugins.rules import Rules
@@ -284,11 +285,16 @@ class Recorder:
     def record_seen(self, transaction: Transaction, instances: Iterable[Instance]) -> None:
         """When each sender was seen last: its silence is worth an alert."""
         seen: dict[str, str] = {}
+        images: dict[tuple[str, str], str] = {}
         for one in instances:
             if one.remote_aet:
                 seen[one.remote_aet] = max(seen.get(one.remote_aet, ""), one.received_at)
+                caller = one.remote_aet, one.remote_ip
+                images[caller] = max(images.get(caller, ""), one.received_at)
         for aet, at in seen.items():
             transaction.set_later(f"seen {aet}", at)
+        for (aet, ip), at in images.items():
+            callers.note(transaction, aet, ip, "image", at)
 
     def record_deleted(self, transaction: Transaction, gone: Mapping[str, str], now: datetime) -> None:
         """Instances that are not there any more. A deletion that nobody saw is an incident, too."""

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+#: In place of a path, of an image that the configuration doesn't let in: then `who` is the sender's AE title.
+ADMISSION = "Admission"
+
 EVERY = timedelta(seconds=60)
 KINDS = 200
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
-from plugins import trial
+from plugins import callers, trial
 from plugins.attributes import Reader
 from plugins.completeness import Completeness, Signs
 from plugins.follower import Follower
@@ -98,6 +98,7 @@ class Routes:
             "viewer-door": lambda _: Answer(200),
             "status": self._status,
             "journal": self._entries, "explain": self._explain,
+            "callers": lambda _: Answer(200, {"callers": callers.told(self._journal)}),
         }  # fmt: skip
         writing: dict[str, tuple[str, Callable[[Call], Answer]]] = {
             "reload": ("POST", self._reload),

@@ -25,6 +25,7 @@ from typing import Any
 import orthanc
 
 from plugins import index_id, moved, peers, pushed
+from plugins.admission import Gate
 from plugins.arrivals import Arrivals
 from plugins.attributes import Reader
 from plugins.claims import Claims
@@ -60,6 +61,9 @@ GATHER_S = 0.1
 #: In place of an instance that Orthanc must refuse: no DICOM, which it answers as a failure.
 REFUSED = b"Zambezi could not keep this instance safe; send it again."
 
+#: PS3.7 C.5.
+PROCESSING_FAILURE = 0x0110
+
 # Looked up here: a version that lacked one would stop at its start, and not store while a callback raises.
 _BY_DICOM = orthanc.InstanceOrigin.DICOM_PROTOCOL
 _KEEP_AS_IS, _MODIFY = orthanc.ReceivedInstanceAction.KEEP_AS_IS, orthanc.ReceivedInstanceAction.MODIFY
@@ -83,7 +87,10 @@ class Plugin:
         self.completeness = Completeness(
             self.journal, self.rules, lambda: self.ready.content, lambda: self.announced.content
         )
-        self.noted = Noted(self.journal, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals)
+        self.noted = Noted(
+            self.journal, Spool(home / "queries.log"), Spool(home / "incidents.log"), refusals,
+            Spool(home / "callers.log"),
+        )  # fmt: skip
         places = disk.folders(environment)
         self.room = RoomWatch(self.rules, self.journal, refusals, lambda: disk.measure(places))
         self.room.look(clock.now())
@@ -109,6 +116,7 @@ class Plugin:
             lambda: self.rules.now.zambezi.coercions, self.journal, self.worklist, lambda: self.announced.content,
             self.arrivals.holds,
         )  # fmt: skip
+        self.gate = Gate(self.rules, self.arrivals, refusals)
         self.commits_late = configuration.get("PostgreSQL", {}).get("EnableIndex") is True
         self.follower: Follower | None = None
         self.kept: list[Callable[..., Any]] = []
@@ -235,6 +243,17 @@ class Plugin:
             return _MODIFY, REFUSED
         return (_KEEP_AS_IS, None) if treated.content is content else (_MODIFY, treated.content)
 
+    def on_c_store(self, instance: Any) -> int:
+        """Intervention: the status that a C-STORE is answered with; 0 where Orthanc is to store it.
+
+        Closed when it fails: the sender sends again. Registered where the configuration asks for it alone.
+        """
+        try:
+            return self.gate.answer(instance.GetInstanceData(), instance.GetInstanceRemoteAet(), clock.now())
+        except Exception:  # the request's edge: whatever it was, nothing is told to be stored that isn't
+            log.exception("what came could not be judged: it is refused")
+            return PROCESSING_FAILURE
+
     def on_worklist(self, answers: Any, query: Any, issuer_aet: str, called_aet: str) -> None:
         """Intervention: the worklist. Fails the query when it fails."""
         WorklistAnswer(self.worklist).answer(answers, query, issuer_aet, called_aet)
@@ -284,6 +303,8 @@ def main() -> Plugin:
         raise
     registered = [(getattr(orthanc, register), callback(plugin)) for register, _kind, _failing, callback in CALLBACKS]
     registered.append((partial(orthanc.RegisterRestCallback, "/zambezi/(.*)"), plugin.on_rest))
+    if plugin.rules.admits:
+        registered.append((orthanc.RegisterIncomingCStoreInstanceFilter, plugin.on_c_store))
     for register, callback in registered:
         register(callback)
     # Orthanc's plugin drops its references at the end without holding Python's lock. A bound method that only it

@@ -92,6 +92,8 @@ EVENT = {
     "viewed": _("study opened"),
     "refused": _("access refused"),
     "archive-moved": _("archive moved to another index"),
+    "associated": _("device connected"),
+    "retrieve-asked": _("images asked for by a device"),
     "queried": _("query by a device"),
     "configured": _("rules loaded"),
     "started": _("process started"),

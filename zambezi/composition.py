@@ -24,6 +24,7 @@ PAGE_SETS: tuple[str, ...] = (
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",
+    "operations.modality_pages:pages",
     "operations.certificate_pages:pages",
     "operations.custody.deletion_pages:pages",
 )
@@ -46,6 +47,7 @@ COMMANDS: dict[str, str] = {
     "cert": "operations.certificate_commands:cert",
     "correct": "operations.custody.correction_commands:correct",
     "exceptions": "ris_service.exception_commands:exceptions_group",
+    "modalities": "operations.modality_commands:modalities_group",
     "alerts": "operations.alert_commands:alerts_group",
     "user": "ris_service.commands:user",
     "token": "ris_service.commands:token",

@@ -245,7 +245,7 @@ class Environment:
 
     @property
     def plugin_dir(self) -> Path:
-        """The plugin's own files: journal.db, worklist.json, announced.json, revocations.json, queries.log."""
+        """The plugin's own files: its journal, what is pushed to it, and what others note for it (queries, callers)."""
         return self.node_dir / "plugin"
 
     @property

@@ -23,6 +23,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "viewed": ("110103", "R", "a person opened a study"),
     "refused": ("110113", "E", "a request or an association was refused"),
     "archive-moved": ("110107", "E", "every instance was brought to another index and proven to be the same"),
+    "associated": ("110108", "E", "a DICOM peer was let in, counted over ten minutes"),
+    "retrieve-asked": ("110102", "R", "a DICOM peer asked by C-MOVE or C-GET for images"),
     "queried": ("110112", "E", "a peer asked by C-FIND or for its worklist"),
     "configured": ("110100", "U", "rules were loaded"),
     "disk-changed": ("110100", "E", "the room on a disk fell below a mark or is back above it"),

@@ -363,6 +363,22 @@ KINDS: dict[str, Kind] = {
         ),
         serious=True,
     ),
+    "identity": Kind(
+        Words(
+            "Image with a doubtful identity",
+            "An image came without a Patient ID, or with an identifier that DICOM doesn't allow. It lies in the hold, "
+            "as the rules ask; its sender was warned.",
+            "Compare it with the order in the hold, release it into the archive or discard it; have the device put "
+            "right.",
+        ),
+        Words(
+            "Imagem com identidade duvidosa",
+            "Veio uma imagem sem identificação do paciente, ou com um identificador que o DICOM não permite. Está "
+            "retida, como as regras pedem; o remetente foi avisado.",
+            "Compare-a na retenção com o pedido, liberte-a para o arquivo ou descarte-a; mande corrigir o equipamento.",
+        ),
+        serious=True,
+    ),
     "unreadable": Kind(
         Words(
             "Unreadable object",

@@ -32,6 +32,7 @@ OPEN = "Open in the hold"
 _SUGGESTIONS = {
     "conflict": "Compare both sides, then let the newcomer take the other's place, or discard it.",
     "no-identity": "Find out which device sent it and have it put right there; export the file if it is needed.",
+    "identity": "Compare it with the order, release it into the archive or discard it; have the device put right.",
     "unreadable": "Find out which device sent it; export the file if it is needed, or discard it.",
     "quarantine": "Look at it, then release it into the archive or discard it.",
 }

@@ -6,6 +6,7 @@ again without a change won't help, unless `is_transient`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,16 @@ class OrthancRefused(OrthancError):
     def __init__(self, method: str, path: str, status: int, text: str) -> None:
         super().__init__(f"{method} {path}: HTTP {status}: {text[:300]}")
         self.status = status
+        self._text = text
+
+    @property
+    def detail(self) -> str:
+        """What Orthanc says of it in words, where it says anything."""
+        try:
+            said = json.loads(self._text)
+            return str(said.get("Details") or said.get("Message") or self)[:300]
+        except (ValueError, AttributeError):
+            return str(self)
 
     @property
     def is_transient(self) -> bool:

@@ -59,7 +59,7 @@ class Busy(Exception):
     """The station's own association is in use: try again in a moment."""
 
 
-class Callers:
+class Askers:
     """The associations on which stations asked, as long as they keep them open; for several threads."""
 
     def __init__(self) -> None:

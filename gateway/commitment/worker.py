@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from gateway.commitment import reporting, requests, verdicts
-from gateway.commitment.reporting import Busy, Callers, ReportFailed
+from gateway.commitment.reporting import Askers, Busy, ReportFailed
 from gateway.commitment.requests import ROOM
 from gateway.commitment.verdicts import Copy, Verdict
 from zambezi import clock, exceptions, leases, outbox, retries, windows
@@ -53,7 +53,7 @@ class Worker(threading.Thread):
 
     def __init__(
         self, sessions: Sessions, orthanc: OrthancClient, settings: Zambezi, stations: Mapping[str, Modality],
-        callers: Callers, owner: str, stop: threading.Event, ready: Ready = lambda *_: None,
+        askers: Askers, owner: str, stop: threading.Event, ready: Ready = lambda *_: None,
         now: Callable[[], datetime] = clock.now, draw: Callable[[], float] = random.random,
     ) -> None:  # fmt: skip
         super().__init__(name="commitment")
@@ -62,7 +62,7 @@ class Worker(threading.Thread):
         self._settings = settings.storage_commitment
         self._site = settings.site
         self._stations = {one.aet: one for one in stations.values()}
-        self._callers = callers
+        self._askers = askers
         self._owner = f"{owner}/{self.name}"[:80]
         self._stop_asked = stop
         self._ready = ready
@@ -170,7 +170,7 @@ class Worker(threading.Thread):
     def _told(self, row: CommitmentRequest, held: Lease) -> None:
         event, told = reporting.information(row.transaction_uid, row.instances, row.failed)
         try:
-            with self._callers.waiting(row.aet, row.transaction_uid) as waiting:
+            with self._askers.waiting(row.aet, row.transaction_uid) as waiting:
                 is_told = waiting is not None and reporting.on_its_own(waiting, event, told)
         except Busy:
             self._later(held, self._now() + timedelta(seconds=POLL_S), "the station's association is in use")

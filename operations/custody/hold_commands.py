@@ -39,7 +39,9 @@ def hold() -> None:
 
 
 @hold.command("list")
-@click.option("--why", help="Only these: conflict, no-identity, unreadable, quarantine, corrected, deleted, found.")
+@click.option(
+    "--why", help="Only these: conflict, no-identity, identity, unreadable, quarantine, corrected, deleted, found."
+)
 @click.option(
     "--state", help="Only these: comparing, waiting, kept, same, releasing, released, discard-asked, discarded."
 )

@@ -37,6 +37,7 @@ LONGEST_SIGN_IN = timedelta(hours=24)
 WHY = {
     "conflict": _("conflicts with the archive"),
     "no-identity": _("has no Study or SOP Instance UID"),
+    "identity": _("its identity isn't what the archive takes"),
     "unreadable": _("can't be read"),
     "quarantine": _("is in quarantine"),
     "corrected": _("copy from before a correction"),

@@ -14,15 +14,20 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pynetdicom import AE
 
+from gateway.coercing_admission import Gate
 from gateway.coercing_port import CoercingPort
 from tests.gateway_alone import a_gateway
 from tests.integration.archive_fixture import Archive, free_ports, image, until, written
 from tests.unit.coercion.images import read
-from zambezi import digest
+from zambezi import clock, digest, hold
 from zambezi.config import safety
+from zambezi.config.settings import Admission
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import AuditEntry, Base
+from zambezi.database.tables import AuditEntry, Base, Held
 from zambezi.orthanc_client import OrthancClient
+
+#: Secondary Capture Image Storage.
+SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 
 RULES: list[dict[str, Any]] = [
     {
@@ -61,7 +66,9 @@ def port(archive: Archive, database: Sessions) -> Iterator[int]:
         return OrthancClient(archive.environment, archive.keys, "gateway", 20)
 
     (number,) = free_ports(1)
-    listening = CoercingPort(database, peers, client, "ZAMBEZI", number)
+    asked = Admission.model_validate({"MissingIdentity": "hold", "Peers": {"US1": {"RefusedSopClasses": [SECONDARY]}}})
+    gate = Gate(database, asked, peers, archive.environment.hold_dir, clock.now)
+    listening = CoercingPort(database, peers, client, "ZAMBEZI", number, gate)
     listening.start()
     yield number
     listening.stop()
@@ -206,6 +213,19 @@ def test_the_coercing_port_refuses_strangers_and_who_may_not_store(port: int, da
     with database() as session:
         told = {json.loads(entry.payload)["aet"] for entry in session.query(AuditEntry)}
     assert told == {"NOBODY", "FAR", "MUTE"}
+
+
+def test_the_coercing_port_takes_what_admission_lets_in(archive: Archive, port: int, database: Sessions):
+    nobodys, scan = image(PatientID=""), image(SOPClassUID=SECONDARY)
+    scan.file_meta.MediaStorageSOPClassUID = SECONDARY
+    assert (offer(port, nobodys), offer(port, scan)) == (0xB007, 0x0122)
+    with database() as session:
+        (held,) = session.query(Held)
+        assert (held.why, held.sop_uid, held.sender) == ("identity", nobodys.SOPInstanceUID, "US1")
+        content = hold.get(archive.environment.hold_dir, held.sha256)
+    assert read(content).PixelData == nobodys.PixelData
+    assert b"to be coerced" not in content
+    assert not archive.events("stored", sop_uid=nobodys.SOPInstanceUID)
 
 
 def test_the_gateway_opens_the_port_where_it_is_asked_to(tmp_path: Path):

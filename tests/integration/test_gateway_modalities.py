@@ -144,15 +144,30 @@ def test_an_exam_without_an_order_is_kept_and_waits_for_a_person(gateway: Alone)
     assert gateway.count(ExceptionItem, ExceptionItem.room == "mpps", ExceptionItem.reference == uid) == 1
 
 
-@pytest.mark.parametrize(("caller", "called"), [("STRANGER", "ZAMBEZI"), ("FAR", "ZAMBEZI"), ("CT1", "OTHER")])
-def test_strangers_get_no_association(gateway: Alone, caller: str, called: str):
+def test_who_is_let_in_is_in_the_audit_trail(gateway: Alone):
+    with association(gateway) as made:
+        assert made.is_established
+    eventually(lambda: any(b'"CT1"' in e.payload for e in gateway.all(AuditEntry, AuditEntry.event == "associated")))
+
+
+@pytest.mark.parametrize(
+    ("caller", "called", "reason"),
+    [
+        ("STRANGER", "ZAMBEZI", b"the AE title is unknown"),
+        ("FAR", "ZAMBEZI", b"the AE title belongs to another address"),
+        ("CT1", "OTHER", b"it calls an AE title that is not ours"),
+    ],
+)
+def test_strangers_get_no_association(gateway: Alone, caller: str, called: str, reason: bytes):
     with association(gateway, caller, called) as made:
         assert made.is_rejected or made.is_aborted  # a slow reader finds the connection closed before the reason
         assert not made.is_established
-    if caller != "CT1":
-        eventually(
-            lambda: any(caller.encode() in e.payload for e in gateway.all(AuditEntry, AuditEntry.event == "refused"))
+    eventually(
+        lambda: any(
+            caller.encode() in e.payload and reason in e.payload
+            for e in gateway.all(AuditEntry, AuditEntry.event == "refused")
         )
+    )
 
 
 def test_what_was_answered_survives_a_kill(tmp_path: Path):

@@ -26,9 +26,9 @@ SUITES = ("bookworm", "trixie", "forky")
 TESTS = tuple(
     f"tests/integration/test_{name}.py"
     for name in (
-        "archive_versions", "archive_door", "archive_stores", "archive_rules", "archive_conflicts", "archive_power_cut",
-        "archive_kills", "digest_travels", "deletions", "merge_archive", "gateway_deliveries", "commitment",
-        "coercion",
+        "archive_versions", "archive_callers", "archive_door", "archive_stores", "archive_rules", "archive_conflicts",
+        "archive_power_cut", "archive_kills", "digest_travels", "deletions", "merge_archive", "gateway_deliveries",
+        "commitment", "coercion",
     )
 )  # fmt: skip
 #: Eighty deaths between commits of our own, minutes long: they are the same whatever Orthanc is.

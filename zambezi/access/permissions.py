@@ -37,6 +37,8 @@ PERMISSIONS: dict[str, str] = {
     "migration.run": "plan, start, pause and roll back migrations",
     "audit.read": "read the audit trail",
     "health.read": "see the state of the processes",
+    "modality.read": "see which DICOM devices called, what they may do, and who was refused",
+    "modality.manage": "ask a DICOM device for an echo, and see how a new one is let in",
     "orthanc.explore": "use Orthanc's own pages and REST API, reading only",
     "user.manage": "add, change and disable users and tokens",
 }
@@ -59,11 +61,13 @@ ROLES: dict[str, frozenset[str]] = {
             "correction.write",
             "deletion.decide",
             "health.read",
+            "modality.read",
+            "modality.manage",
             "orthanc.explore",
         }
     ),
     "radiologist": frozenset(_READING | {"report.write", "report.sign", "exception.read", "delivery.read"}),
-    "radiographer": frozenset(_READING | {"order.write", "exception.read", "delivery.read"}),
+    "radiographer": frozenset(_READING | {"order.write", "exception.read", "delivery.read", "modality.read"}),
     "reception": frozenset({"worklist.read", "order.write"}),
     "referrer": frozenset({"images.view-own", "report.read"}),
     "migration-engineer": frozenset(

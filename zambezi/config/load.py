@@ -131,6 +131,7 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
         (f"Zambezi.Migration.Sources.{name}.Peer", source.peer) for name, source in zambezi.migration.sources.items()
     ]
     named += [(f"Zambezi.DicomTls.Certificates.{name}", name) for name in zambezi.dicom_tls.certificates]
+    named += [(f"Zambezi.Admission.Peers.{name}", name) for name in zambezi.admission.peers]
     listed = ", ".join(sorted(known)) or "none"
     return [
         Fault(file, path, f'no modality "{name}" in DicomModalities (known: {listed}){nearest(name, known)}')

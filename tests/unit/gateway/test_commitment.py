@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from gateway.commitment import elsewhere, reporting, requests, verdicts
 from gateway.commitment.commands import commitment
-from gateway.commitment.reporting import Callers, ReportFailed
+from gateway.commitment.reporting import Askers, ReportFailed
 from gateway.commitment.requests import SOP_CLASS, SOP_INSTANCE, Asked, Unacceptable
 from gateway.commitment.verdicts import Copy
 from gateway.commitment.worker import Worker, release_predecessors
@@ -158,7 +158,7 @@ class Bench:
         self.at += timedelta(seconds=after)
         settings = Zambezi(storage_commitment=self.settings)
         worker = Worker(
-            self.sessions, self.archive, settings, {"ct": place}, Callers(), "host:1/run",  # type: ignore[arg-type]
+            self.sessions, self.archive, settings, {"ct": place}, Askers(), "host:1/run",  # type: ignore[arg-type]
             threading.Event(), ready, lambda: self.at, lambda: 0.0,
         )  # fmt: skip
         while worker.work_one():

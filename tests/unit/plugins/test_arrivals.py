@@ -13,6 +13,7 @@ import pytest
 
 from plugins import arrivals, header
 from plugins.arrivals import Arrivals, Copy, judge
+from plugins.claims import Claims
 from plugins.header import Header
 from plugins.journal import Journal
 from plugins.pushed import Announced
@@ -123,6 +124,33 @@ def digest(content: bytes) -> str:
 def two() -> tuple[bytes, bytes]:
     one = image()
     return written(one), written(alike(one))
+
+
+@pytest.mark.parametrize("several_nodes", [False, True])
+def test_what_was_turned_away_is_no_rival_of_what_comes_then_but_another_in_flight_is(
+    bench: Bench, tmp_path: Path, several_nodes: bool
+) -> None:
+    claims = Claims(tmp_path / "claims", lambda: NOW) if several_nodes else None
+    bench.arrivals = Arrivals(bench.journal, bench.folder / "hold", Announced, claims=claims)
+    bench.arrivals.caught_up()
+    one, put_right = two()
+    assert bench.look(one)
+    bench.arrivals.turned_away(header.read(one), one, NOW)
+    assert bench.look(put_right)
+    assert bench.held == []
+    # Of two that came at once one was let in: what comes then is its rival.
+    bench.arrivals.look(put_right, True, NOW)
+    bench.arrivals.turned_away(header.read(put_right), put_right, NOW)
+    bench.look(one)
+    assert ("conflict", digest(one)) in bench.held
+
+
+def test_what_is_kept_for_its_identity_says_who_sent_it_and_is_whole(bench: Bench) -> None:
+    one, _ = two()
+    assert bench.arrivals.keep(one, header.read(one), "it has no Patient ID", "US1", NOW)
+    assert bench.held == [("identity", digest(one))]
+    (entry,) = bench.journal.entries_after(0, "", 10)
+    assert (entry.facts["sender"], entry.facts["reason"]) == ("US1 by DICOM", "it has no Patient ID")
 
 
 def test_the_same_bytes_again_make_nothing_recorded_or_not(bench: Bench) -> None:

@@ -69,6 +69,8 @@ def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
         ("operations", "POST", "/zambezi/reload", True),
         ("operations", "PUT", "/zambezi/revocations", False),
         ("operations", "PUT", "/modalities/NEW", False),
+        ("operations", "POST", "/modalities/CT1/echo", True),
+        ("operations", "POST", "/modalities/CT1/store", False),
         ("gateway", "POST", "/instances", True),
         ("gateway", "DELETE", "/instances/x", False),
         ("ris", "POST", "/instances", True),

@@ -4,6 +4,7 @@ Names in the JSON are CamelCase, as in Orthanc's own configuration; orthanc-conf
 from these classes. Each field's description is the line of the manual.
 """
 
+from zambezi.config.settings.admission import Admission, PeerAdmission
 from zambezi.config.settings.alerts import (
     AlertMail,
     Alerts,
@@ -29,6 +30,7 @@ from zambezi.config.settings.when import Test, When
 from zambezi.config.settings.zambezi import Zambezi
 
 __all__ = [
+    "Admission",
     "AlertMail",
     "AlertWebhook",
     "Alerts",
@@ -56,6 +58,7 @@ __all__ = [
     "MigrationSource",
     "Name",
     "NamesUnknown",
+    "PeerAdmission",
     "Priors",
     "Route",
     "Section",

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from zambezi.attributes import nearest
+from zambezi.config.settings.admission import Admission
 from zambezi.config.settings.alerts import Alerts, Disk
 from zambezi.config.settings.audit import Audit
 from zambezi.config.settings.coercion import Coercion
@@ -49,6 +50,7 @@ class Zambezi(Section):
         StorageCommitment(), description="Answers to modalities that ask whether their images are safe."
     )
     audit: Audit = Field(Audit(), description="The audit trail: copies elsewhere, signatures, retention.")
+    admission: Admission = Field(Admission(), description="Who may send what, besides what DicomModalities allows.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ class Held(Leased, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     size: Mapped[int] = mapped_column(default=0)
-    #: conflict, no-identity, unreadable, quarantine, corrected (old copy), deleted
+    #: conflict, no-identity, identity, unreadable, quarantine, corrected (old copy), deleted
     why: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str] = mapped_column(Text)  # in words, without a patient's name
     reference: Mapped[str] = mapped_column(String(200))  # what put it there: journal/seq, correction 12, deletion 3 ...
