@@ -42,3 +42,6 @@ window.config = {
     },
   ],
 };
+
+// Whoever reads stays signed in.
+document.head.append(Object.assign(document.createElement('script'), { src: '/reading.js', defer: true }));

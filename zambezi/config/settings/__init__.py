@@ -4,6 +4,7 @@ Names in the JSON are CamelCase, as in Orthanc's own configuration; orthanc-conf
 from these classes. Each field's description is the line of the manual.
 """
 
+from zambezi.config.settings.access import Access, AccessSite
 from zambezi.config.settings.alerts import (
     AlertMail,
     Alerts,
@@ -23,6 +24,8 @@ from zambezi.config.settings.site import Session, Site
 from zambezi.config.settings.zambezi import Zambezi
 
 __all__ = [
+    "Access",
+    "AccessSite",
     "AlertMail",
     "AlertWebhook",
     "Alerts",

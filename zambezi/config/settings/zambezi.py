@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from zambezi.config.settings.access import Access
 from zambezi.config.settings.alerts import Alerts, Disk
 from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
@@ -34,6 +35,7 @@ class Zambezi(Section):
     alerts: Alerts = Field(Alerts(), description="Who is told that something waits for a person.")
     disk: Disk = Field(Disk(), description="What is done when a disk gets full.")
     backup: Backup = Field(Backup(), description="Copies of everything, encrypted, on another disk.")
+    access: Access = Field(Access(), description="Who sees a part of the site alone; emergencies; shared studies.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")
