@@ -90,12 +90,17 @@ def of_study(database: Session, study_uid: str) -> list[Exam]:
     return [exam for exam in found if exam.study.instances > 0] or found
 
 
+def is_in_part(exam: Exam) -> bool:
+    """Whether the study lies in the part of the site that this person sees."""
+    return me().sees(opening.part_of_study(parts().settings.access, exam.study, exam.order))
+
+
 def is_visible(database: Session, exam: Exam) -> bool:
     """Whether this person may see the study: within their part, named by their token, or opened in an emergency."""
     person, study = me(), exam.study
     if person.studies and study.study_uid in person.studies:
         return True
-    if person.sees(opening.part_of_study(parts().settings.access, study, exam.order)):
+    if is_in_part(exam):
         return True
     now_s = int(parts().clock().timestamp())
     return person.token is not None and opening.broken_open(database, person.token.session, study.study_uid, now_s)

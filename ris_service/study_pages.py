@@ -107,7 +107,9 @@ def open_images(study_uid: str) -> Any:
             abort(404)
         if not me().opens(study_uid):
             now = found.clock()
-            opening.note(database, token, study_uid, now)
+            # What is seen by an emergency alone stays open as long as that, and no longer.
+            if all(exams.is_in_part(exam) for exam in seen):
+                opening.note(database, token, study_uid, now)
             token = opening.named(database, token, int(now.timestamp()))
     session.put(token)  # type: ignore[attr-defined]  # after its commit
     return redirect(

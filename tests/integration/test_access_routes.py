@@ -33,7 +33,7 @@ def test_every_path_of_the_installed_orthanc_is_listed(tmp_path: Path):
 
 def test_every_path_that_its_program_names_is_listed():
     """Its own list leaves out what is deprecated: here is what the program registers, documented or not."""
-    words = re.findall(rb"/[a-z][a-z0-9/{}_.-]{2,80}", ORTHANC.read_bytes())
+    words = re.findall(rb"(/[a-z][a-z0-9/{}_.-]{2,80})\x00", ORTHANC.read_bytes())
     paths = {word.decode() for word in words if b"{id}" in word or word.startswith(b"/tools/")}
     paths = {path for path in paths if re.fullmatch(r"(/([a-z0-9_.-]{2,}[a-z0-9]|\{[a-z]+\}))+", path)}
     assert {"/tools/execute-script", "/studies/{id}/archive"} <= paths
@@ -42,7 +42,7 @@ def test_every_path_that_its_program_names_is_listed():
 
 def test_every_path_of_the_plugins_is_listed():
     dicomweb = re.findall(
-        rb"(?:studies|servers)/\(\[\^/\]\*\)[a-z/()\[\]^*.]*", (PLUGINS / "libOrthancDicomWeb.so").read_bytes()
+        rb"(?<!/)(?:studies|servers)/\(\[\^/\]\*\)[a-z/()\[\]^*.]*", (PLUGINS / "libOrthancDicomWeb.so").read_bytes()
     )
     paths = {f"/dicom-web/{path.decode()}" for path in dicomweb}
     viewer = re.findall(rb"/web-viewer/[a-z-]+/\(\.\*\)", (PLUGINS / "libOrthancWebViewer.so").read_bytes())

@@ -145,9 +145,16 @@ def test_in_an_emergency_a_study_opens_for_a_while_with_a_reason_that_somebody_r
         400,
     )  # the same, so that nothing is told without a reason
     assert "José António" not in without.text and entries(hospital, "glass-broken") == []
+    before = client.get_cookie(COOKIE).value
     reason = "trauma, sala de emergência, médico de serviço"
     opened = client.post("/emergency", data={"csrf_token": word, "number": "P1001", "reason": reason})
-    assert opened.status_code == 200 and f"/viewer?StudyInstanceUIDs={CHEST}" in opened.text
+    assert opened.status_code == 200 and f"/studies/{CHEST}/images" in opened.text
+    stale = hospital.client()  # a tab whose cookie is of before: what it opens ends with the emergency, too
+    for one in (client, stale):
+        if one is stale:
+            one.set_cookie(COOKIE, before)
+        assert one.get(f"/studies/{CHEST}/images").headers["Location"] == f"/viewer?StudyInstanceUIDs={CHEST}"
+        assert one.get(f"/studies/{KNEE}/images").status_code == 404
     token = carried(hospital, client)
     now_s = int(hospital.clock().timestamp())
     assert dict(token.until) == {CHEST: now_s + 3600, OLD: now_s + 3600}  # both are this patient's
@@ -167,7 +174,7 @@ def test_in_an_emergency_a_study_opens_for_a_while_with_a_reason_that_somebody_r
     for _ in range(3):
         hospital.clock.pass_by(minutes=21)
         client.get("/session/renew")
-    assert carried(hospital, client).until == ()
+    assert (carried(hospital, client).until, carried(hospital, client).studies) == ((), ())
     assert client.get(f"/studies/{CHEST}").status_code == 404
 
 
