@@ -44,4 +44,6 @@ window.config = {
 };
 
 // Whoever reads stays signed in.
-document.head.append(Object.assign(document.createElement('script'), { src: '/reading.js', defer: true }));
+const reading = Object.assign(document.createElement('script'), { src: '/reading.js', defer: true });
+reading.dataset.opened = location.pathname + location.search;
+document.head.append(reading);

@@ -5,6 +5,8 @@
   const EVERY_MS = 45_000;
   let active = true; // the page was opened a moment ago
   let ended = null;
+  // Where OHIF was opened (it writes another address over it). A series by its Orthanc id is no way back.
+  const opened = document.currentScript.dataset.opened || '/';
 
   for (const what of ['pointermove', 'pointerdown', 'wheel', 'keydown', 'touchstart']) {
     addEventListener(what, () => { active = true; }, { capture: true, passive: true });
@@ -19,8 +21,7 @@
       background: '#fff3cd', color: '#222', font: '16px sans-serif', textAlign: 'center',
     });
     const link = document.createElement('a');
-    const here = location.pathname === '/viewer' ? location.pathname + location.search : '/';
-    link.href = '/session?next=' + encodeURIComponent(here);
+    link.href = '/session?next=' + encodeURIComponent(opened);
     link.textContent = 'Entrar de novo · Sign in again';
     link.style.color = '#0b4f8a';
     ended.append('A sua sessão terminou. Your sign-in has ended. ', link);
