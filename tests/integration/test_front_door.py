@@ -322,7 +322,7 @@ def real_path(hospital: Hospital, studies: Studies, route: Route, which: int) ->
         path += (
             f"?requestType=WADO&studyUID={studies.uids[which]}&objectUID={studies.sops[which]}&contentType=image/png"
         )
-    return path if path.startswith(("/dicom-web", "/wado", "/web-viewer")) else f"/orthanc{path}"
+    return path if path.startswith(("/dicom-web/", "/wado", "/web-viewer/")) else f"/orthanc{path}"
 
 
 def test_a_share_link_reaches_its_study_and_no_other_on_every_path_there_is(

@@ -72,6 +72,7 @@ def sent(port: int, raw: bytes) -> tuple[int, bytes]:
             connection.shutdown(socket.SHUT_WR)
             while more := connection.recv(65536):
                 came += more
+                connection.settimeout(0.5)  # nginx lingers for what else would come; a second answer comes at once
         except OSError:  # it hung up on us
             pass
     parts = came.split(b" ", 2)
