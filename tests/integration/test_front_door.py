@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import select
 
 from demo import images
-from demo.hospital import PEOPLE, Hospital, wait_for
+from demo.hospital import PASSWORD, PEOPLE, Hospital, wait_for
 from operations import readiness, supervision
 from ris_service.session import ENTERING, SETTLING, STRANGER, step
 from tests import invariants
@@ -25,7 +25,7 @@ from tests.asking import Answer, Asker
 from zambezi import clock, keys
 from zambezi.access import may, routes, tokens
 from zambezi.access.routes import Route, Shows
-from zambezi.database.tables import AuditEntry, Series
+from zambezi.database.tables import AuditEntry, Series, Study
 
 ROLES = {role: login for login, _, role in PEOPLE}
 #: Nobody who is refused may read any of this.
@@ -357,6 +357,37 @@ def test_a_sample_of_the_table_holds_for_each_role_at_the_front_door(
             status = asking.ask(path).status
             closed = status == 403 or (route.path.startswith("/zambezi") and status == 404)
             assert closed is not (sees and not route.path.startswith("/zambezi")), f"{role}: {status} {path}"
+
+
+def test_who_sees_a_part_opens_study_by_study_and_others_in_an_emergency_alone(hospital: Hospital, studies: Studies):
+    """From the account to the filter inside Orthanc: what a sign-in opens is what its token names."""
+    hospital.zambezi("user", "add", "parcial", "--name", "Dr. Parcial", "--role", "radiologist", "--password-stdin",
+                     said=PASSWORD + "\n")  # fmt: skip
+    assert "parcial sees CR" in hospital.zambezi("user", "scope", "parcial", "--modality", "CR")
+    person = hospital.person("parcial")
+
+    def asks(path: str) -> int:
+        return Asker(hospital.environment.front_url, cookie=person.cookie).ask(path).status
+
+    for path in archive_paths(studies):
+        assert asks(path) == (200 if path.startswith(("/viewer", "/web-viewer/app/")) else 403), path
+    assert (asks("/studies"), asks("/exceptions"), asks(f"/studies/{studies.uids[0]}/images")) == (200, 403, 404)
+    reason = {"number": "DOOROTHER", "reason": "politrauma, bloco operatório"}
+    assert "Macuácua" in person.submit("/emergency", having="number", **reason).text
+    own, other = (f"/dicom-web/studies/{studies.uids[which]}/metadata" for which in (2, 0))
+    assert (asks(own), asks(other), asks("/dicom-web/studies")) == (200, 403, 403)
+    with hospital.database().begin() as session:
+        told = session.scalars(select(AuditEntry).where(AuditEntry.event == "glass-broken")).all()
+        senders = session.scalars(select(Study.sender).where(Study.study_uid.in_(studies.uids))).all()
+    assert [(one.who, one.study_uid) for one in told] == [("parcial", studies.uids[2])]
+    assert senders == ["CT1", "CT1", "CT1"]
+
+    assert "parcial sees CT" in hospital.zambezi("user", "scope", "parcial", "--modality", "CT")
+    invariants.eventually("the sign-in ends", lambda: "" if asks(own) == 403 else "still open", 30)
+    person = hospital.person("parcial")
+    assert asks(other) == 403
+    person.get(f"/studies/{studies.uids[0]}/images")
+    assert (asks(other), asks(own), asks("/dicom-web/studies")) == (200, 403, 403)
 
 
 def test_signing_out_closes_the_archive_too(hospital: Hospital, studies: Studies):
