@@ -27,7 +27,7 @@ TESTS = tuple(
     f"tests/integration/test_{name}.py"
     for name in (
         "archive_versions", "archive_door", "archive_stores", "archive_conflicts", "archive_power_cut", "archive_kills",
-        "digest_travels", "deletions", "merge_archive", "gateway_deliveries",
+        "digest_travels", "deletions", "merge_archive", "gateway_deliveries", "access_routes",
     )
 )  # fmt: skip
 #: Eighty deaths between commits of our own, minutes long: they are the same whatever Orthanc is.
