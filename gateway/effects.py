@@ -65,6 +65,7 @@ class Counted:
     causes: set[str]
     first_at: str
     last_at: str
+    sender: str
     series: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
 
@@ -75,7 +76,8 @@ def counted(entries: Iterable[dict[str, Any]]) -> dict[StudyKey, Counted]:
         if facts["event"] != "stored":
             continue
         key = StudyKey(facts["study_uid"], facts["study_orthanc_id"])
-        one = sums.setdefault(key, Counted(facts["cause"], facts.get("reference", ""), set(), facts["at"], facts["at"]))
+        first = facts["at"], facts["at"], (facts.get("remote_aet") or "")[:16]
+        one = sums.setdefault(key, Counted(facts["cause"], facts.get("reference", ""), set(), *first))
         one.causes.add(facts["cause"])
         one.last_at = max(one.last_at, facts["at"])
         one.series[(facts["series_uid"], facts["series_orthanc_id"], facts.get("modality") or "")] += 1
@@ -164,6 +166,7 @@ class Effects:
         study = self._session.get_one(Study, (key.study_uid, key.orthanc_id), with_for_update=True)
         study.instances += total
         study.last_at = max(study.last_at, sums.last_at)
+        study.sender = study.sender or sums.sender
         for (series_uid, orthanc_id, modality), count in sums.series.items():
             self._insert(
                 Series, series_uid=series_uid, orthanc_id=orthanc_id, study_uid=key.study_uid, modality=modality[:16],

@@ -20,7 +20,7 @@ from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused
 
 #: Keys of the Zambezi section that a dry run may change.
-TRIED = ("Routing", "Destinations", "SenderSites")
+TRIED = ("Routing", "Destinations", "Access")
 #: The plugin may have to read many instances first.
 ANSWER_S = 120
 
@@ -49,7 +49,7 @@ def explain(study: str) -> None:
 def dry_run(file: Path, last: int, everything: bool) -> None:
     """What the rules in FILE would have done to the last studies. Nothing is sent, and nothing is changed.
 
-    FILE is written like 30-zambezi.json: of its Zambezi section Routing, Destinations and SenderSites
+    FILE is written like 30-zambezi.json: of its Zambezi section Routing, Destinations and Access
     take the place of those in force. Each study is judged as it is now, at the time at which it became complete; when a
     study would have been complete isn't tried.
     """

@@ -25,7 +25,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operations import alert_channels, alerting, auditing, status, watching
+from operations import alert_channels, alerting, auditing, self_check, status, watching
 from operations.backup import schedule, standstill
 from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault
@@ -94,6 +94,18 @@ def backup_concern(known: schedule.Last, today: str) -> Concern:
         f"The backup failed: {reason}",
         "Do what the reason names, then: zambezi backup",
         {"reason": reason},
+    )
+
+
+def doors_concern(faults: str) -> Concern:
+    """A door that the self-check found open."""
+    return Concern(
+        "access",
+        "door-open",
+        "doors",
+        f"A door of this installation stands open: {faults}",
+        "Put right what the reason names, and try again: zambezi self-check",
+        {"reason": faults},
     )
 
 
@@ -200,6 +212,21 @@ class Caretaker:
         self._findings.details["hold checked"] = f"{clock.text(now)}: {looked}"
         log.info("the hold: %s", looked)
 
+    def try_doors(self) -> None:
+        """Ask this installation what a stranger would; a door that stands open becomes an item, until it is shut."""
+        now = clock.now()
+        found = self_check.look(self._environment, keys.load(self._environment.keys_file))
+        faults = "; ".join(one.fault for one in found if one.fault)
+        self._findings.details["doors tried"] = clock.text(now)
+        with self._writing.begin() as session:
+            if not faults:
+                exceptions.decide(
+                    session, "access", "doors", who=PROCESS, decision="Each door is shut.", now=now, writer=PROCESS
+                )
+            elif not exceptions.is_waiting(session, "access", "doors"):
+                put_before_a_person(session, doors_concern(faults), now)
+                log.error("a door stands open: %s", faults)
+
     def decide_by_rules(self) -> None:
         """Carry out the rules that persons made for exceptions, batch by batch."""
         with self._writing.begin() as session:
@@ -285,6 +312,8 @@ def main() -> None:
     scheduler.add_job(caretaker.guarded(caretaker.sign_of_life), "interval", seconds=5, next_run_time=clock.now(), **at)
     scheduler.add_job(caretaker.guarded(caretaker.look_at_disk), "interval", minutes=1, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.renew_certificate), "interval", hours=6, next_run_time=soon, **at)
+    doors = clock.now() + timedelta(seconds=40)
+    scheduler.add_job(caretaker.guarded(caretaker.try_doors), "interval", hours=6, next_run_time=doors, **at)
     scheduler.add_job(caretaker.guarded(caretaker.verify_audit), "cron", hour=3, minute=30, **at)
     scheduler.add_job(caretaker.guarded(caretaker.sign_audit), "interval", minutes=1, next_run_time=soon, **at)
     scheduler.add_job(caretaker.guarded(caretaker.check_hold), "cron", hour=2, minute=30, **at)

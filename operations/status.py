@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -359,6 +360,26 @@ def status(as_json: bool) -> None:
     sys.exit(0 if found.is_well else 1)
 
 
+#: Orthanc's open faults by the version that has them no more, and what keeps strangers from them here.
+_FAULTS = (
+    ((1, 12, 11), "CVE-2026-5437 to -5445 (bodies that unpack to gigabytes, reads beyond headers)"),
+    ((1, 13, 0), "CVE-2026-10528 (nested sequences)"),
+)
+
+
+def known_faults(version: str) -> list[str]:
+    """What is known of this version of Orthanc, as a sentence each; nothing of a version that can't be read."""
+    if not re.fullmatch(r"\d+(\.\d+){2}", version):
+        return []
+    number = tuple(int(part) for part in version.split("."))
+    return [
+        f"this version has {fault}, mended in {'.'.join(map(str, mended))}: our own services and known devices alone "
+        "reach it"
+        for mended, fault in _FAULTS
+        if number < mended
+    ]
+
+
 def lines(found: Status) -> list[str]:
     """The status for a terminal."""
     out = [f"Zambezi {found.version} in {found.home}, configuration {found.configuration[:12] or 'with faults'}"]
@@ -377,6 +398,7 @@ def lines(found: Status) -> list[str]:
             f"Archive: Orthanc {archive.get('orthanc', '?')} with Python plugin {archive.get('python_plugin', '?')},"
             f" our plugin {archive.get('plugin', '?')}"
         )
+        out += [f"  {sentence}" for sentence in known_faults(str(archive.get("orthanc", "")))]
         follower = archive.get("follower", {})
         out.append(f"  journal entry {archive.get('seq', '?')}, {follower.get('lag', '?')} changes behind")
         if follower.get("error"):

@@ -1,5 +1,7 @@
 """The second lock on Orthanc's HTTP: which request may pass. Pure; deny by default.
 
+What is not in the table (zambezi.access.routes) is refused to everyone, and so is what the table shows to nobody.
+
 Orthanc's own authentication has been passed when this is asked (the first lock). A service is known by
 its user; user `front` is the front door, behind which a person must show a token. Orthanc hands over the
 path decoded and with `..` and doubled slashes resolved, and query arguments of GET as a dictionary in
@@ -14,7 +16,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from zambezi.access import may, tokens
+from zambezi.access import may, routes, tokens
+from zambezi.access.routes import Route, Shows
 from zambezi.access.tokens import Token, TokenRefused
 
 FRONT = "front"
@@ -24,16 +27,13 @@ VIEWER_DOOR = "/zambezi/viewer-door"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _RESOURCE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 
-#: Refused to everyone. A path ends here or goes on with a slash.
-_NEVER = ("/tools/reset", "/tools/shutdown", "/tools/execute-script")
-
 #: What each service may do beside reading: (method, path pattern). Reading itself: every GET, but for `front`.
 _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
     "gateway": (
         ("POST", r"/instances"),  # its coercing port, on behalf of modalities
         ("POST", r"/modalities/[^/]+/(store|query)"),
         ("POST", r"/tools/(find|bulk-content)"),
-        ("POST", r"/jobs/[^/]+/[^/]+"),
+        ("POST", r"/jobs/[^/]+/(cancel|pause|resume|resubmit)"),
         ("DELETE", r"/queries/[^/]+"),
         ("PUT", r"/zambezi/.+"),
     ),
@@ -151,13 +151,15 @@ def decide(request: Request, key: str, revoked: frozenset[str], now_s: int, stud
     """The whole decision; `key` is the session key in hex."""
     user = request.user
     path = request.path.rstrip("/") or "/"
-    for forbidden in _NEVER:
-        if path == forbidden or path.startswith(forbidden + "/"):
-            return Decision(False, f"{forbidden} is refused to everyone", user)
-    if request.method == "DELETE" and (path == "/changes" or path.startswith("/changes/")):
+    route = routes.find(path)
+    if route is None:
+        return Decision(False, "no path that Zambezi lists", user)
+    if route.shows is Shows.NOBODY:
+        return Decision(False, f"{path} is refused to everyone", user)
+    if request.method == "DELETE" and (path == "/changes"):
         return Decision(False, "DELETE /changes is refused to everyone", user)
     if user == FRONT:
-        return _person(request, path, key, revoked, now_s, study_of)
+        return _person(request, path, route, key, revoked, now_s, study_of)
     if user not in _SERVICES:
         return Decision(False, "no service of ours", user)
     if request.method == "GET":
@@ -168,52 +170,59 @@ def decide(request: Request, key: str, revoked: frozenset[str], now_s: int, stud
     return Decision(False, f"{user} may not {request.method} here", user)
 
 
-def _person(request: Request, path: str, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf) -> Decision:
+def _person(
+    request: Request, path: str, route: Route, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf
+) -> Decision:
     if request.method != "GET":
         return Decision(False, "persons only read here", FRONT)
-    if path == "/zambezi/door":
+    if route.shows is Shows.ANYONE:
         return Decision(True, "whether the door is there may be asked by everyone", FRONT)
-    if path.startswith("/zambezi") and path != VIEWER_DOOR:
-        return Decision(False, "the plugin's own paths are not for persons", FRONT)
+    if route.shows is Shows.SERVICES:
+        return Decision(False, "this path is not for persons", FRONT)
     if not request.token:
         return Decision(False, "no token", FRONT)
     try:
         token = tokens.read(request.token, key, now_s)
     except (TokenRefused, ValueError, KeyError, TypeError) as error:
         return Decision(False, f"token: {error}", FRONT)
-    if token.session in revoked:
+    if token.session in revoked or token.subject in revoked:
         return Decision(False, "the session was revoked", token.subject, token)
-    return _images(request, path, token, study_of)
+    return _images(request, path, route.shows, token, now_s, study_of)
 
 
-def _images(request: Request, path: str, token: Token, study_of: StudyOf) -> Decision:
+def _images(request: Request, path: str, shows: Shows, token: Token, now_s: int, study_of: StudyOf) -> Decision:
     def answer(allowed: bool, reason: str, views: str | None = None) -> Decision:
         return Decision(allowed, reason, token.subject, token, views)
 
     if not (may(token.role, "images.view") or may(token.role, "images.view-own")):
         return answer(False, f"role {token.role} may not view images")
-    if path == VIEWER_DOOR or re.fullmatch(r"/web-viewer/(app|libs)/.*", path):
+    if shows is Shows.VIEWER:
         return answer(True, "the viewer's own files")
     # A token that names studies is narrow whatever its role says: the narrower of both holds.
-    narrow = bool(token.studies) or not may(token.role, "images.view")
-    if narrow and not re.match(r"/dicom-web/studies(/|$)|/wado$|/web-viewer/", path):
+    narrow = token.is_narrow or not may(token.role, "images.view")
+    if narrow and shows not in (Shows.STUDY, Shows.FILES, Shows.LIST):
         return answer(False, "this path does not name a study")
     study, why = _study_named(request, path, study_of)
     if why:
         return answer(False, why)
     if study is not None:
-        if narrow and study not in token.studies:
-            return answer(False, "the token does not name this study")
+        if narrow and not token.opens(study, now_s):
+            return answer(False, "the token does not open this study")
+        if not token.may_download and (shows is Shows.FILES or _asks_for_a_file(request)):
+            return answer(False, "the link shows images, and hands no files over")
         return answer(True, "the study may be viewed", study)
     if narrow:
         return answer(False, "this path does not name a study")
-    if re.fullmatch(r"/dicom-web/(studies|series|instances)", path):
+    if shows in (Shows.LIST, Shows.SITE):
         return answer(True, "studies of the site may be listed")
-    if re.match(r"/patients/[^/]+/(archive|media|attachments)", path):
-        return answer(False, "a patient's images are taken study by study, so that each study's view is recorded")
-    if may(token.role, "orthanc.explore"):
+    if shows is Shows.EXPLORER and may(token.role, "orthanc.explore"):
         return answer(True, "the role explores Orthanc, reading only")
     return answer(False, "no such right")
+
+
+def _asks_for_a_file(request: Request) -> bool:
+    """Whether WADO-URI is asked for the DICOM file instead of a picture (PS3.18, contentType)."""
+    return any(name.lower() == "contenttype" and "dicom" in value.lower() for name, value in request.arguments.items())
 
 
 def _study_named(request: Request, path: str, study_of: StudyOf) -> tuple[str | None, str]:

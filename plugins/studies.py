@@ -46,7 +46,8 @@ class Studies:
         announced = self._announced().studies.get(study_uid)
         recorded = query("SELECT priority FROM studies WHERE study_orthanc_id = ?", (orthanc_id,))
         priority = (announced.priority if announced else "") or (recorded[0][0] if recorded else "")
-        return Circumstances(Moment(now, site.zone, site.holidays), rules.zambezi.sender_sites, priority, study_uid)
+        sites = {name: one.aets for name, one in rules.zambezi.access.sites.items()}
+        return Circumstances(Moment(now, site.zone, site.holidays), sites, priority, study_uid)
 
     def judged(
         self, study_uid: str, rules: Configuration, reader: Reader, now: datetime

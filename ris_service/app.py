@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Flask, Response, abort, current_app, g, redirect, render_template, request, session
 from flask_babel import Babel
@@ -24,7 +24,7 @@ from ris_service.exams import person_name
 from ris_service.languages import gettext
 from ris_service.parts import CHAIN, Parts
 from ris_service.session import TokenSessions
-from zambezi import composition
+from zambezi import composition, opening
 from zambezi.access import PUBLIC, SIGNED_IN, requires
 from zambezi.access.tokens import renewed
 from zambezi.config.settings import Zambezi
@@ -111,6 +111,11 @@ def permission_of(app: Flask, endpoint: str) -> str:
     return str(getattr(app.view_functions[endpoint], "zambezi_requires"))  # noqa: B009  # a function's own tag
 
 
+def is_narrowed(app: Flask, endpoint: str | None) -> bool:
+    """Whether a view shows each person no more than their part of the site (zambezi.access.narrowed)."""
+    return endpoint is not None and bool(getattr(app.view_functions[endpoint], "zambezi_narrowed", False))
+
+
 def _gate() -> AnyResponse | None:
     g.is_secure = request.is_secure
     if request.endpoint is not None:
@@ -125,6 +130,8 @@ def _gate() -> AnyResponse | None:
             return redirect("/session?" + urlencode({"next": where}), 303)
         abort(401)
     if needed != SIGNED_IN and not current_user.may(needed):
+        abort(403)
+    if needed != SIGNED_IN and current_user.is_narrow and not is_narrowed(current_app, request.endpoint):
         abort(403)
     return None
 
@@ -153,6 +160,10 @@ def _renew(parts: Parts) -> None:
     idle_s = int(parts.settings.session.idle_minutes * 60)
     fresh = renewed(token, now_s, idle_s, int(parts.settings.session.absolute_hours * 3600))
     if token.kind == "session" and fresh.expires - token.expires >= min(60, idle_s // 10):
+        if fresh.narrow:
+            # What another tab opened meanwhile is in the database, and maybe not in the cookie that came with this.
+            with parts.reading() as database:
+                fresh = opening.named(database, fresh, now_s)
         session.token = fresh  # type: ignore[attr-defined]  # the same sign-in: forms stay valid
         session.is_written = True  # type: ignore[attr-defined]
 
@@ -200,13 +211,22 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
     badges: dict[str, Callable[[], int]] = {}
     for blueprint in blueprints:
         badges |= getattr(blueprint, "badges", {})
-    navigation = [entry for blueprint in blueprints for entry in getattr(blueprint, "navigation", ())]
+    navigation = [
+        (*entry, getattr(blueprint, "navigation_of_narrow", False))
+        for blueprint in blueprints
+        for entry in getattr(blueprint, "navigation", ())
+    ]
 
     def places() -> list[tuple[str, str, bool, int]]:
         """The navigation of this person: (endpoint, label, whether the page belongs to it, how much waits there)."""
         if not current_user.is_authenticated:
             return []
-        mine = [(where, gettext(label)) for where, label in navigation if current_user.may(permission_of(app, where))]
+        mine = [
+            (where, gettext(label))
+            for where, label, of_narrow in navigation
+            if current_user.may(permission_of(app, where))
+            and (is_narrowed(app, where) if current_user.is_narrow else not of_narrow)
+        ]
         here = _place(request.endpoint or "", [where for where, _label in mine])
         return [(where, label, where == here, _waiting(badges.get(where))) for where, label in mine]
 
@@ -221,7 +241,19 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
         digest=lambda name: digests[name],
         site=app.extensions["zambezi"].settings.site,
         said=lambda: words.said(request.args.get("said", "")),
+        viewer=viewer,
         age=lambda born: languages.age(born, app.extensions["zambezi"].clock().date()),
+    )
+
+
+def viewer(study_uid: str, series: str = "") -> str:
+    """Where this person's browser opens a study's images: who sees a part of the site asks the RIS first."""
+    if not current_user.opens(study_uid):
+        return f"/studies/{quote(study_uid)}/images" + (f"?series={quote(series)}" if series else "")
+    return (
+        f"/web-viewer/app/viewer.html?series={quote(series)}"
+        if series
+        else f"/viewer?StudyInstanceUIDs={quote(study_uid)}"
     )
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 from sqlalchemy import select
 
-from zambezi import audit, clock, config, identifiers, keys, patients, users
+from zambezi import audit, clock, config, identifiers, keys, opening, patients, users
 from zambezi.access import ROLES
 from zambezi.access.tokens import Token, TokenRefused, begin, read, sign
 from zambezi.database.engine import Sessions, connect, sessions
@@ -67,6 +67,38 @@ def list_() -> None:
             click.echo(f"{row.login:<20} {row.role:<20} {state:<18} {factor:<14} {row.name}")
 
 
+@user.command("scope")
+@click.argument("login")
+@click.option("--site", "sites", multiple=True, help="A site of Access.Sites; may be repeated.")
+@click.option("--modality", "modalities", multiple=True, help="Such as CT; may be repeated.")
+@click.option("--referrer", default="", help="Only what this physician asked for; the name as orders write it.")
+@click.option("--all", "everything", is_flag=True, help="The whole site again, as far as the role goes.")
+def scope(login: str, sites: tuple[str, ...], modalities: tuple[str, ...], referrer: str, everything: bool) -> None:
+    """Let an account see a part of the site alone; its sign-ins end. Without an option: show its part."""
+    known = config.load(Environment.read().config_dir, os.environ).zambezi.access.sites
+    if strange := sorted(set(sites) - set(known)):
+        raise click.ClickException(
+            f"--site: found {', '.join(strange)}, allowed: {', '.join(sorted(known)) or 'none, Access.Sites is empty'}"
+        )
+    with _database().begin() as session:
+        found = _found(users.find(session, login), login)
+        if sites or modalities or referrer or everything:
+            if everything and (sites or modalities or referrer):
+                raise click.ClickException("--all goes with no other option")
+            users.set_scope(
+                session, found, sites=sites, modalities=modalities, referrer=referrer, now=clock.now(), writer=CHAIN,
+                by=BY,
+            )  # fmt: skip
+        part = opening.scope_of(found)
+        said = [
+            *sorted(part.sites),
+            *sorted(part.modalities),
+            *([f"orders of {part.referrer}"] if part.referrer else []),
+        ]
+        alone = "the studies of its own orders" if part.own_only else "the whole site"
+        click.echo(f"{found.login} sees {', '.join(said) or alone}")
+
+
 @user.command("disable")
 @click.argument("login")
 def disable(login: str) -> None:
@@ -98,8 +130,9 @@ def token() -> None:
 @click.option("--name", required=True, help="Who gets it; it stands in the audit trail.")
 @click.option("--role", type=click.Choice(list(ROLES)), help="Of a service token; the others have their own.")
 @click.option("--study", "studies", multiple=True, help="Of a share token: a Study Instance UID. May be repeated.")
+@click.option("--download", is_flag=True, help="Of a share token: hand over the files, too, not the images alone.")
 @click.option("--hours", type=click.FloatRange(0, 24 * 366, min_open=True), default=8, show_default=True)
-def issue(kind: str, name: str, role: str | None, studies: tuple[str, ...], hours: float) -> None:
+def issue(kind: str, name: str, role: str | None, studies: tuple[str, ...], download: bool, hours: float) -> None:
     """Print a signed token. It needs no running process: the plugin knows it by its signature."""
     if kind == "emergency" and hours > LONGEST_EMERGENCY_HOURS:
         raise click.ClickException(f"--hours: found {hours:g}, an emergency token lasts one shift: at most 12")
@@ -107,13 +140,15 @@ def issue(kind: str, name: str, role: str | None, studies: tuple[str, ...], hour
         raise click.ClickException("--study: a share token names the studies that it opens")
     if kind != "share" and studies:
         raise click.ClickException("--study: only a share token is limited to studies")
+    if kind != "share" and download:
+        raise click.ClickException("--download: only a share token can lack it")
     if (kind == "service") != (role is not None):
         raise click.ClickException("--role: goes with --kind service, and is needed there")
     environment = Environment.read()
     now = clock.now()
     made = begin(
         f"{kind}:{name}", kind, role or {"emergency": "emergency", "share": "guest"}[kind],
-        int(now.timestamp()), int(timedelta(hours=hours).total_seconds()), studies,
+        int(now.timestamp()), int(timedelta(hours=hours).total_seconds()), studies, download=download,
     )  # fmt: skip
     written = sign(made, keys.load(environment.keys_file).session_key)
     _note(made, now.isoformat(timespec="seconds"))

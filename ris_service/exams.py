@@ -10,8 +10,9 @@ from flask import abort
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ris_service.parts import parts
 from ris_service.people import me
-from zambezi import deletions, identifiers
+from zambezi import deletions, identifiers, opening
 from zambezi.database.tables import Order, Report, Series, Study
 
 
@@ -89,13 +90,33 @@ def of_study(database: Session, study_uid: str) -> list[Exam]:
     return [exam for exam in found if exam.study.instances > 0] or found
 
 
+def is_in_part(exam: Exam) -> bool:
+    """Whether the study lies in the part of the site that this person sees."""
+    return me().sees(opening.part_of_study(parts().settings.access, exam.study, exam.order))
+
+
+def is_visible(database: Session, exam: Exam) -> bool:
+    """Whether this person may see the study: within their part, named by their token, or opened in an emergency."""
+    person, study = me(), exam.study
+    if person.studies and study.study_uid in person.studies:
+        return True
+    if is_in_part(exam):
+        return True
+    now_s = int(parts().clock().timestamp())
+    return person.token is not None and opening.broken_open(database, person.token.session, study.study_uid, now_s)
+
+
+def seen_of_study(database: Session, study_uid: str) -> list[Exam]:
+    """The studies under this UID if this person may see all of them, else none: a viewer would show them together."""
+    found = of_study(database, study_uid)
+    return found if all(is_visible(database, exam) for exam in found) else []
+
+
 def one(database: Session, study_uid: str) -> Exam:
     """The study, for pages where it must be one patient's: 404 if there is none or it is not for this person,
     409 if two patients' images carry this UID.
     """
-    if not me().sees(study_uid):
-        abort(404)
-    found = of_study(database, study_uid)
+    found = seen_of_study(database, study_uid)
     if not found:
         abort(404)
     if len(found) > 1:
@@ -125,6 +146,20 @@ def leaving(database: Session, study_uid: str) -> dict[str, Any]:
     }
 
 
+def others_of_patient(database: Session, exam: Exam) -> list[Exam]:
+    """The same patient's other studies with images that this person may see, the newest first."""
+    if not exam.study.patient_id:
+        return []
+    rows = database.execute(
+        select(Study, Order)
+        .outerjoin(Order, Order.id == Study.order_id)
+        .where(Study.patient_id == exam.study.patient_id, Study.study_uid != exam.study.study_uid, Study.instances > 0)
+        .order_by(Study.study_date.desc())
+        .limit(50)
+    )
+    return [one for one in (Exam(study, order) for study, order in rows) if is_visible(database, one)]
+
+
 def priors(database: Session, exam: Exam) -> list[tuple[Exam, Report]]:
     """The same patient's other studies with their newest signed report, newest study first."""
     if not exam.study.patient_id:
@@ -142,5 +177,6 @@ def priors(database: Session, exam: Exam) -> list[tuple[Exam, Report]]:
     )
     newest: dict[str, tuple[Exam, Report]] = {}
     for study, order, report in rows:
-        newest.setdefault(study.study_uid, (Exam(study, order), report))
+        if is_visible(database, Exam(study, order)):
+            newest.setdefault(study.study_uid, (Exam(study, order), report))
     return list(newest.values())[:20]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import current_app, session
 from flask_login import UserMixin, current_user
 from sqlalchemy.orm import Session
 
 from ris_service.parts import parts
-from zambezi import users
+from zambezi import opening, users
 from zambezi.access import may
+from zambezi.access.scope import Part, Scope
 from zambezi.access.tokens import Token
 
 #: Tokens that a browser may carry. A service's token belongs into a header of a program.
@@ -19,14 +20,17 @@ BROWSER_KINDS = ("session", "emergency", "share")
 
 @dataclass(frozen=True)
 class Person(UserMixin):  # type: ignore[misc]  # Flask-Login publishes no types
-    """Somebody with a valid token. `studies` limits what may be seen where the role sees its own only."""
+    """Somebody with a valid token. `scope` is the part of the site that they see; without an account (a share link, an
+    emergency reader) it is what the token names.
+    """
 
     login: str
     name: str
     role: str
     kind: str
     language: str | None = None
-    studies: tuple[str, ...] = ()
+    token: Token | None = None
+    scope: Scope = field(default_factory=Scope)
 
     def get_id(self) -> str:
         return self.login
@@ -35,9 +39,31 @@ class Person(UserMixin):  # type: ignore[misc]  # Flask-Login publishes no types
         """Whether the role holds the permission."""
         return may(self.role, permission)
 
-    def sees(self, study_uid: str) -> bool:
-        """Whether this study may be shown: the whole site's, or those that the token names."""
-        return self.may("images.view") or (self.may("images.view-own") and study_uid in self.studies)
+    @property
+    def is_narrow(self) -> bool:
+        """Whether there is anything on the site that this person does not see."""
+        return self.scope.narrows or (self.token is not None and self.kind == "share")
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The studies that the token names."""
+        return self.token.studies if self.token else ()
+
+    @property
+    def may_download(self) -> bool:
+        """Whether whole files may be taken of what this person sees."""
+        return self.token is not None and self.token.may_download
+
+    def sees(self, part: Part) -> bool:
+        """Whether it lies in the part of the site that this person sees."""
+        return self.kind != "share" and self.scope.holds(part).yes
+
+    def opens(self, study_uid: str) -> bool:
+        """Whether the viewers open this study for the token as it is now."""
+        if self.token is None or not (self.may("images.view") or self.may("images.view-own")):
+            return False
+        named = self.token.opens(study_uid, int(parts().clock().timestamp()))
+        return named or not (self.is_narrow or self.token.is_narrow)
 
 
 def find(database: Session, token: Token) -> Person | None:
@@ -45,11 +71,14 @@ def find(database: Session, token: Token) -> Person | None:
     if token.kind not in BROWSER_KINDS or users.is_revoked(database, token):
         return None
     if token.kind != "session":
-        return Person(token.subject, token.subject, token.role, token.kind, None, token.studies)
+        return Person(token.subject, token.subject, token.role, token.kind, None, token)
     user = users.find(database, token.subject)
     if user is None or user.disabled_at is not None or user.must_change_password or user.role != token.role:
         return None
-    return Person(user.login, user.name, user.role, token.kind, user.language, token.studies)
+    scope = opening.scope_of(user)
+    if scope.narrows and may(user.role, "images.view") and not token.is_narrow:
+        return None
+    return Person(user.login, user.name, user.role, token.kind, user.language, token, scope)
 
 
 def load() -> Person | None:

@@ -15,7 +15,7 @@ from ris_service.languages import gettext
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from zambezi import audit, reports, users
-from zambezi.access import requires
+from zambezi.access import narrowed, requires
 from zambezi.database.tables import Report
 from zambezi.reports import Conflict, ReportRefused, Text
 
@@ -27,6 +27,7 @@ LONGEST_TEXT = 100_000
 
 @pages.get("/studies/<study_uid>/report")
 @requires("report.read")
+@narrowed
 def show(study_uid: str) -> Any:
     """The signed report for those who read; for those who write, the draft as well."""
     with parts().sessions.begin() as database:
@@ -51,6 +52,7 @@ def show(study_uid: str) -> Any:
 
 @pages.post("/studies/<study_uid>/report")
 @requires("report.write")
+@narrowed
 def begin(study_uid: str) -> Any:
     """Begin the draft, or the next version after a signed one."""
     with parts().sessions.begin() as database:
@@ -63,6 +65,7 @@ def begin(study_uid: str) -> Any:
 
 @pages.post("/studies/<study_uid>/report/draft")
 @requires("report.write")
+@narrowed
 def save(study_uid: str) -> Any:
     """Save the draft: by the button, by Ctrl+S, or by itself every 15 s (then JSON is wanted)."""
     wants_json = request.accept_mimetypes.best == "application/json"
@@ -84,6 +87,7 @@ def save(study_uid: str) -> Any:
 
 @pages.get("/studies/<study_uid>/report/sign")
 @requires("report.sign")
+@narrowed
 def confirm(study_uid: str) -> Any:
     """The report once more as it will stand, before it is signed."""
     with parts().sessions.begin() as database:
@@ -96,6 +100,7 @@ def confirm(study_uid: str) -> Any:
 
 @pages.post("/studies/<study_uid>/report/sign")
 @requires("report.sign")
+@narrowed
 def sign(study_uid: str) -> Any:
     """Sign what the confirmation page showed; nothing else."""
     found = parts()
@@ -116,6 +121,7 @@ def sign(study_uid: str) -> Any:
 
 @pages.get("/studies/<study_uid>/report/<int:version>.pdf")
 @requires("report.read")
+@narrowed
 def pdf(study_uid: str, version: int) -> AnyResponse:
     """A signed version as PDF, byte for byte what was signed."""
     with parts().sessions.begin() as database:

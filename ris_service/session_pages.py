@@ -21,7 +21,7 @@ from ris_service.parts import CHAIN, Parts, parts
 from ris_service.people import BROWSER_KINDS
 from ris_service.people import find as find_person
 from ris_service.session import ENTERING, SETTLING, STRANGER, step
-from zambezi import audit, users
+from zambezi import audit, opening, users
 from zambezi.access import PUBLIC, SIGNED_IN, may, requires
 from zambezi.access.tokens import Token, TokenRefused, begin, read
 from zambezi.database.tables import User
@@ -273,7 +273,10 @@ def _enter(database: Session, found: Parts, user: User, where: str) -> tuple[Tok
     if must_settle(found, user):
         return step(user.login, SETTLING, now_s), _onward("/session/settle", where)
     user.failures, user.locked_until = 0, None
-    token = begin(user.login, "session", user.role, now_s, int(found.settings.session.idle_minutes * 60))
+    token = begin(
+        user.login, "session", user.role, now_s, int(found.settings.session.idle_minutes * 60),
+        narrow=opening.scope_of(user).narrows,
+    )  # fmt: skip
     audit.append(
         database, CHAIN, "signed-in", now, who=user.login, role=user.role, session=token.session, ip=request.remote_addr
     )

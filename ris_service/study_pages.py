@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, abort, redirect, render_template, request
+from flask import Blueprint, abort, redirect, render_template, request, session
 from flask_babel import lazy_gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -13,8 +13,9 @@ from ris_service import exams
 from ris_service.exams import Exam
 from ris_service.parts import parts
 from ris_service.people import me
-from zambezi import identifiers, searching
-from zambezi.access import SIGNED_IN, requires
+from zambezi import identifiers, opening, searching
+from zambezi.access import SIGNED_IN, narrowed, requires
+from zambezi.access.tokens import Token
 from zambezi.database.tables import Delivery, Order, Patient, Report, Study
 
 pages = Blueprint("studies", __name__)
@@ -31,6 +32,7 @@ WITHOUT_PIXELS = ("DOC", "KO", "PR", "SR")
 
 @pages.get("/studies")
 @requires("images.view")
+@narrowed
 def index() -> Any:
     """Studies in the archive, the newest images first."""
     query = request.args.get("q", "")[:100].strip()
@@ -52,10 +54,11 @@ def index() -> Any:
 
 @pages.get("/studies/<study_uid>")
 @requires("images.view")
+@narrowed
 def study(study_uid: str) -> Any:
     """One study: series, viewers, report, and whether proven copies exist elsewhere."""
     with parts().sessions.begin() as database:
-        found = exams.of_study(database, study_uid)
+        found = exams.seen_of_study(database, study_uid)
         if not found:
             abort(404)
         series = exams.series_of(database, found[0].study)
@@ -79,8 +82,7 @@ def images() -> Any:
     """Where the front door sends on to where there is no OHIF: the Orthanc web viewer, a series at a time."""
     study_uid = request.args.get("StudyInstanceUIDs", "")
     with parts().sessions.begin() as database:
-        may_view = me().may("images.view") or study_uid in me().studies
-        found = exams.of_study(database, study_uid) if may_view else []
+        found = exams.seen_of_study(database, study_uid) if me().opens(study_uid) else []
         series = [one for exam in found for one in exams.series_of(database, exam.study)]
     shown = [one for one in series if one.modality not in WITHOUT_PIXELS]
     if not shown:
@@ -90,27 +92,67 @@ def images() -> Any:
     return redirect(f"/web-viewer/app/viewer.html?series={shown[0].orthanc_id}", 303)
 
 
+@pages.get("/studies/<study_uid>/images")
+@requires(SIGNED_IN)
+def open_images(study_uid: str) -> Any:
+    """The way to the viewers for who sees a part of the site: the token names the study from here on."""
+    found = parts()
+    token: Token = session.token  # type: ignore[attr-defined]  # TokenSession
+    series = request.args.get("series", "")
+    with found.sessions.begin() as database:
+        seen = exams.seen_of_study(database, study_uid) if token.kind == "session" else []
+        may_view = me().may("images.view") or me().may("images.view-own")
+        named = {one.orthanc_id for exam in seen for one in exams.series_of(database, exam.study)}
+        if not seen or not may_view or (series and series not in named):
+            abort(404)
+        if not me().opens(study_uid):
+            now = found.clock()
+            # What is seen by an emergency alone stays open as long as that, and no longer.
+            if all(exams.is_in_part(exam) for exam in seen):
+                opening.note(database, token, study_uid, now)
+            token = opening.named(database, token, int(now.timestamp()))
+    session.put(token)  # type: ignore[attr-defined]  # after its commit
+    return redirect(
+        f"/web-viewer/app/viewer.html?series={series}" if series else f"/viewer?StudyInstanceUIDs={study_uid}", 303
+    )
+
+
 @pages.get("/shared")
 @requires("images.view-own")
+@narrowed
 def shared() -> Any:
-    """The studies that the token names, and nothing else."""
+    """What is open to who does not see the whole site: the studies of one's own orders, or those that a link names."""
+    query = request.args.get("q", "")[:100].strip()
     with parts().sessions.begin() as database:
-        found = [exam for uid in me().studies for exam in exams.of_study(database, uid)]
-        reports = {uid: exams.signed_reports(database, uid) for uid in me().studies} if me().may("report.read") else {}
-    return render_template("shared.html", exams=found, reports=reports)
+        if me().kind == "session":
+            keys = _matching(database, query, "")[:ROWS_A_PAGE]
+            found = _exams(database, keys)
+            named = {uid for uid, _orthanc_id in keys}
+            found += [e for uid in me().studies if uid not in named for e in exams.seen_of_study(database, uid)]
+        else:
+            found = [exam for uid in me().studies for exam in exams.of_study(database, uid)]
+        reports = (
+            {exam.study.study_uid: exams.signed_reports(database, exam.study.study_uid) for exam in found}
+            if me().may("report.read")
+            else {}
+        )
+    return render_template("shared.html", exams=found, reports=reports, query=query)
 
 
 def _matching(database: Session, query: str, modality: str) -> list[tuple[str, str]]:
     rows = select(
         Study.study_uid, Study.orthanc_id, Study.modalities, Study.patient_name, Study.patient_id,
         Study.accession_number, Study.description, Patient.family_name, Patient.given_name, Patient.id,
+        Study.sender, Order.station_aet, Order.source, Order.referring_physician,
     ).outerjoin(Order, Order.id == Study.order_id).outerjoin(Patient, Patient.id == Order.patient_key)  # fmt: skip
     rows = rows.order_by(Study.last_at.desc()).limit(SEARCH_DEPTH)
     former = identifiers.former_ids(database) if query else {}
+    access, person = parts().settings.access, me()
     return [
         (row.study_uid, row.orthanc_id)
         for row in database.execute(rows)
         if (not modality or modality in row.modalities.split("\\"))
+        and (not person.is_narrow or person.sees(opening.part_of_row(access, row)))
         and (query == row.study_uid or searching.matches(query, *row[3:9], *former.get(row.id or 0, ())))
     ]
 

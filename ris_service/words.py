@@ -68,6 +68,14 @@ ROOM = {
     "audit": _("Audit"),
     "backup": _("Backups"),
     "commitment": _("Storage commitment"),
+    "access": _("Access"),
+}
+#: State of a link that shares studies.
+SHARE = {
+    "open": _("Opens"),
+    "locked": _("Locked: too many wrong PINs"),
+    "expired": _("Its time is over"),
+    "revoked": _("Revoked"),
 }
 ROLE = {
     "administrator": _("Administrator"),
@@ -102,6 +110,9 @@ EVENT = {
     "sign-in-failed": _("sign-in refused"),
     "signed-out": _("signed out"),
     "user-changed": _("user or token changed"),
+    "glass-broken": _("study opened in an emergency"),
+    "share-changed": _("shared link made or revoked"),
+    "share-opened": _("shared link opened"),
     "patient-changed": _("patient changed"),
     "order-changed": _("order changed"),
     "exam-changed": _("exam changed its state"),
@@ -199,6 +210,8 @@ _SAID = {
     "second-factor": _("The second factor is set up."),
     "second-factor-removed": _("The second factor is removed."),
     "language": _("The language was changed."),
+    "share-revoked": _("The link opens nothing any more."),
+    "scope": _("The part of the site was changed, and the account's sign-ins are ended."),
     "disabled": _("The account is disabled and its sign-ins are ended."),
     "enabled": _("The account may be used again."),
     "addendum": _("This is a new version. The signed one stays as it is."),

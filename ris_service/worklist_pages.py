@@ -16,8 +16,9 @@ from ris_service.exams import shown_name
 from ris_service.languages import gettext
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
-from zambezi import clock, identifiers, orders, searching
-from zambezi.access import requires
+from zambezi import clock, identifiers, opening, orders, searching
+from zambezi.access import narrowed, requires
+from zambezi.access.scope import part_of
 from zambezi.database.tables import Delivery, Order, Patient, Study
 
 pages = Blueprint("worklist", __name__)
@@ -80,6 +81,7 @@ class Filters:
 
 @pages.get("/")
 @requires("worklist.read")
+@narrowed
 def index() -> Any:
     """Orders by urgency, then oldest first."""
     found = parts()
@@ -94,20 +96,21 @@ def index() -> Any:
         hidden = 0
         if filters.narrows or not ids:
             hidden = len(_matching(database, Filters(day="all", query=filters.query), found.clock())) - len(ids)
-        modalities = database.scalars(select(Order.modality).where(Order.modality != "").distinct()).all()
+        present = database.scalars(select(Order.modality).where(Order.modality != "").distinct()).all()
     return render_template(
         "worklist.html", orders=[rows[found_id] for found_id in shown], images=images, filters=filters, hidden=hidden,
-        total=len(ids), page=page, more=len(ids) > (page + 1) * ROWS_A_PAGE, days=DAYS, modalities=sorted(modalities),
+        total=len(ids), page=page, more=len(ids) > (page + 1) * ROWS_A_PAGE, days=DAYS, modalities=sorted(present),
         former=former, states=orders.TRANSITIONS, shown_name=shown_name, may_write=me().may("order.write"),
     )  # fmt: skip
 
 
 @pages.get("/orders/<int:order_id>")
 @requires("worklist.read")
+@narrowed
 def order(order_id: int) -> Any:
     """One order: patient, exam, images, deliveries, and what can be done now."""
     with parts().sessions.begin() as database:
-        found = database.get(Order, order_id) or abort(404)
+        found = _seen(database, order_id)
         studies = database.scalars(select(Study).where(Study.order_id == order_id).order_by(Study.first_at)).all()
         deliveries = database.scalars(
             select(Delivery).where(Delivery.study_uid == found.study_uid).order_by(Delivery.created_at)
@@ -124,6 +127,7 @@ def order(order_id: int) -> Any:
 
 @pages.post("/orders/<int:order_id>/state")
 @requires("order.write")
+@narrowed
 def change_state(order_id: int) -> Any:
     """The exam goes on to its next state, by hand."""
     return _change(order_id, request.form.get("state", ""), "", "state")
@@ -131,6 +135,7 @@ def change_state(order_id: int) -> Any:
 
 @pages.post("/orders/<int:order_id>/cancel")
 @requires("order.write")
+@narrowed
 def cancel(order_id: int) -> Any:
     """Cancel an order whose exam has not begun; a reason is needed."""
     reason = request.form.get("reason", "").strip()[:200]
@@ -154,6 +159,7 @@ class Form:
 
 @pages.get("/orders/new")
 @requires("order.write")
+@narrowed
 def new() -> Any:
     """An order by hand: on paper, by telephone, or with the HIS away. `patient_id` looks a patient up."""
     form = Form(request.args)
@@ -164,6 +170,7 @@ def new() -> Any:
 
 @pages.post("/orders")
 @requires("order.write")
+@narrowed
 def place() -> Any:
     """Place the order; a patient who may be registered already under another ID is asked about first."""
     found = parts()
@@ -218,12 +225,18 @@ def _fault(form: Form, at: datetime | None) -> str:
     born = form.value("birth_date")
     if born and (_date(born) is None or _date(born) > parts().clock().replace(tzinfo=None)):  # type: ignore[operator]
         return gettext("The birth date is no day that has been.")
-    if form.value("modality") not in _modalities():
+    if form.value("modality") not in modalities():
         return gettext("Choose the modality.")
     if not form.value("procedure_text"):
         return gettext("Say which exam is wanted.")
     if at is None:
         return gettext("Say when the exam is to be.")
+    wanted = part_of(
+        opening.sites_of(parts().settings.access), aets=(form.value("station_aet"),), source=None,
+        modalities=form.value("modality"), referrer=form.value("referring_physician"),
+    )  # fmt: skip
+    if not me().sees(wanted):
+        return gettext("This order lies outside of your part of the site. Choose one of your stations and modalities.")
     return ""
 
 
@@ -239,19 +252,20 @@ def _form(form: Form) -> str:
     zone = parts().settings.site.zone
     soon = parts().clock().astimezone(zone).replace(second=0, microsecond=0)
     return render_template(
-        "order_new.html", form=form, modalities=_modalities(), soon=f"{soon:%Y-%m-%dT%H:%M}", shown_name=shown_name,
+        "order_new.html", form=form, modalities=modalities(), soon=f"{soon:%Y-%m-%dT%H:%M}", shown_name=shown_name,
         stations=sorted(parts().settings.worklist.stations),
     )  # fmt: skip
 
 
-def _modalities() -> list[str]:
+def modalities() -> list[str]:
+    """Every modality that an exam may be of: the usual ones, and those of the configured stations."""
     configured = {m for station in parts().settings.worklist.stations.values() for m in station.modality}
     return sorted(configured | set(MODALITIES))
 
 
 def _change(order_id: int, state: str, reason: str, said: str) -> Any:
     with parts().sessions.begin() as database:
-        found = database.get(Order, order_id) or abort(404)
+        found = _seen(database, order_id)
         allowed = {to for to, _label in BUTTONS[found.status]} | ({"cancelled"} if reason else set())
         if state not in allowed:
             abort(409)
@@ -284,16 +298,27 @@ def _matching(database: Session, filters: Filters, now: datetime) -> list[int]:
     query = (
         select(
             Order.id, Order.accession_number, Order.procedure_text, Order.placer_number, Patient.family_name,
-            Patient.given_name, Patient.patient_id, Order.patient_key,
+            Patient.given_name, Patient.patient_id, Order.patient_key, Order.station_aet, Order.source, Order.modality,
+            Order.referring_physician,
         )
         .join(Patient, Patient.id == Order.patient_key).where(*wanted).order_by(*by, Order.id).limit(SEARCH_DEPTH)
     )  # fmt: skip
     former = identifiers.former_ids(database) if filters.query else {}
+    access, person = parts().settings.access, me()
     return [
         row.id
         for row in database.execute(query)
         if searching.matches(filters.query, *row[1:7], *former.get(row.patient_key, ()))
+        and (not person.is_narrow or person.sees(opening.part_of_order(access, row)))
     ]
+
+
+def _seen(database: Session, order_id: int) -> Order:
+    """The order, if it lies in the part of the site that this person sees; else 404."""
+    found = database.get(Order, order_id) or abort(404)
+    if not me().sees(opening.part_of_order(parts().settings.access, found)):
+        abort(404)
+    return found
 
 
 def _span(day: str, now: datetime) -> tuple[datetime, datetime] | None:

@@ -32,6 +32,9 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "stopped": ("110100", "E", "a process stopped"),
     "lease-taken": ("110100", "E", "a node of several began to record what is stored"),
     # other writers
+    "glass-broken": ("110113", "R", "a person opened a study outside of their part of the site, in an emergency"),
+    "share-changed": ("110106", "U", "a link that shares studies was made or revoked"),
+    "share-opened": ("110106", "R", "a link that shares studies was opened"),
     "signed-in": ("110114", "E", "a person signed in"),
     "sign-in-failed": ("110114", "E", "a sign-in was refused"),
     "signed-out": ("110114", "E", "a person signed out"),

@@ -649,6 +649,32 @@ KINDS: dict[str, Kind] = {
         ),
         serious=True,
     ),
+    # --- access
+    "door-open": Kind(
+        Words(
+            "A door stands open",
+            "The self-check got in where nobody may.",
+            "Put right what the reason names, and try again: zambezi self-check",
+        ),
+        Words(
+            "Uma porta está aberta",
+            "A autoverificação entrou onde ninguém pode entrar.",
+            "Corrija o que o motivo indica e volte a tentar: zambezi self-check",
+        ),
+        serious=True,
+    ),
+    "glass-broken": Kind(
+        Words(
+            "Study opened in an emergency",
+            "{source} opened a study outside of their part of the site, as an emergency.",
+            "Ask whether it was needed; if not, talk with the person and their head.",
+        ),
+        Words(
+            "Estudo aberto numa emergência",
+            "{source} abriu um estudo fora da sua parte da instituição, como emergência.",
+            "Pergunte se foi necessário; se não, fale com a pessoa e com a chefia.",
+        ),
+    ),
 }  # fmt: skip
 
 #: The only kinds that a rule may settle: the images, orders or studies they speak of are kept and stay where they are.

@@ -74,7 +74,7 @@ def _row(session: Session, old: Study | None, study_uid: str, orthanc_id: str, n
         return study
     # The journal has not told of it yet. It will count the instances; what else it says goes before what we copy.
     at = clock.text(now)
-    copied = ("patient_name", "birth_date", "sex", "study_date", "study_time", "description", "modalities")
+    copied = ("patient_name", "birth_date", "sex", "study_date", "study_time", "description", "modalities", "sender")
     study = Study(
         study_uid=study_uid, orthanc_id=orthanc_id, cause="correction", instances=0,
         first_at=old.first_at if old else at, last_at=at, completed_at=old.completed_at if old else None,

@@ -86,6 +86,14 @@ def password_is_right(user: User | None, password: str) -> bool:
     return right and user is not None
 
 
+def is_password(password_hash: str, password: str) -> bool:
+    """Whether this is what was hashed."""
+    try:
+        return _hasher.verify(password_hash, password)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
 def password_faults(password: str, login: str) -> list[Literal["short", "login", "simple"]]:
     """Why a new password won't do; empty if it will."""
     faults: list[Literal["short", "login", "simple"]] = []
@@ -184,6 +192,23 @@ def enable(session: Session, user: User, now: datetime, writer: str, by: str) ->
     audit.append(session, writer, "user-changed", now, who=by, user=user.login, change="enabled")
 
 
+def set_scope(
+    session: Session, user: User, *, sites: Iterable[str], modalities: Iterable[str], referrer: str, now: datetime,
+    writer: str, by: str,
+) -> None:  # fmt: skip
+    """The part of the site that the account sees from now on; every sign-in ends, for its token says otherwise."""
+    user.scope_sites = "\\".join(sorted(set(sites)))
+    user.scope_modalities = "\\".join(sorted(set(modalities)))
+    user.scope_referrer = referrer.strip()
+    if len(user.scope_sites) > 400 or len(user.scope_modalities) > 200 or len(user.scope_referrer) > 200:
+        raise UserRefused("too much: at most 400 characters of sites, 200 of modalities, 200 of a name")
+    audit.append(
+        session, writer, "user-changed", now, who=by, user=user.login, change="scope", sites=user.scope_sites,
+        modalities=user.scope_modalities, referrer=user.scope_referrer,
+    )  # fmt: skip
+    end_sign_ins(session, user.login, now)
+
+
 def revoke(session: Session, sign_ins: Iterable[tuple[str, int]]) -> None:
     """End sign-ins, given as (session id, when its last token expires), here and in the plugin."""
     raised = False
@@ -196,8 +221,9 @@ def revoke(session: Session, sign_ins: Iterable[tuple[str, int]]) -> None:
 
 
 def is_revoked(session: Session, token: Token) -> bool:
-    """Whether this sign-in was ended before its token expires."""
-    return session.get(Revocation, token.session) is not None
+    """Whether this sign-in, or all of its subject (a share link), was ended before its token expires."""
+    query = select(Revocation.session).where(Revocation.session.in_((token.session, token.subject[:32])))
+    return session.scalars(query).first() is not None
 
 
 def end_sign_ins(session: Session, login: str, now: datetime, but: str = "") -> None:

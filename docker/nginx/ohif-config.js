@@ -42,3 +42,8 @@ window.config = {
     },
   ],
 };
+
+// Whoever reads stays signed in.
+const reading = Object.assign(document.createElement('script'), { src: '/reading.js', defer: true });
+reading.dataset.opened = location.pathname + location.search;
+document.head.append(reading);

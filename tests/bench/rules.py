@@ -23,7 +23,7 @@ def main() -> None:
     for what, when in (("the series", _of_series), ("each instance", _of_instance)):
         rules = Zambezi.model_validate(
             {
-                "Destinations": {"B": {}}, "SenderSites": {"Beira": ["CT1"]},
+                "Destinations": {"B": {}}, "Access": {"Sites": {"Beira": {"AETs": ["CT1"]}}},
                 "Routing": [{"Name": f"r{n}", "When": when(n), "SendTo": ["B"]} for n in range(RULES)],
             }
         )  # fmt: skip

@@ -17,7 +17,7 @@ from zambezi.environment import REPOSITORY
 RULES = {
     "Completeness": {"QuietSeconds": 600, "By": ["mpps", "count"], "SettleSeconds": 0.5},
     "Destinations": {"PACS2": {"Proof": "found"}},
-    "SenderSites": {"Beira": ["US1"]},
+    "Access": {"Sites": {"Beira": {"AETs": ["US1"]}}},
     "Routing": [
         {
             "Name": "thin-heads",

@@ -14,12 +14,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from demo.hospital import wait_for
 from demo.neighbours import free_port
+from operations import self_check
 from tests.conftest import CHROMIUM
+from zambezi import keys
 from zambezi.environment import PORTS, REPOSITORY, Environment
 
 PAGE = "/session?lang=en"
@@ -114,6 +117,25 @@ def test_only_tls_1_2_and_1_3_are_spoken(door: Door):
     for version in ("1", "1_1"):
         said = door.handshake(f"-tls{version}", "-cipher", "ALL:@SECLEVEL=0")
         assert "alert protocol version" in said, said[-500:]
+
+
+def test_sslscan_finds_nothing_weak_and_the_self_check_no_old_version(door: Door):
+    command = ["sslscan", "--no-colour", "--xml=-", f"127.0.0.1:{door.environment.ports.https}"]
+    said = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    found = ElementTree.fromstring(said)  # noqa: S314  # sslscan wrote it
+    spoken = {(one.get("type"), one.get("version")) for one in found.iter("protocol") if one.get("enabled") == "1"}
+    assert spoken == {("tls", "1.2"), ("tls", "1.3")}
+    ciphers = list(found.iter("cipher"))
+    assert len(ciphers) >= 5
+    weak = [one.attrib for one in ciphers if one.get("strength") not in ("strong", "acceptable")]
+    assert weak == []
+    assert min(int(one.get("bits", 0)) for one in ciphers) >= 128
+    assert [one.attrib for one in found.iter("compression") if one.get("supported") != "0"] == []
+    assert [one.attrib for one in found.iter("heartbleed") if one.get("vulnerable") != "0"] == []
+    renegotiation = [one.attrib for one in found.iter("renegotiation")]
+    assert all(one["supported"] == "0" or one["secure"] == "1" for one in renegotiation), renegotiation
+    tried = {one.tried: one for one in self_check.look(door.environment, keys.load(door.environment.keys_file))}
+    assert tried["TLS 1.1"].is_well and tried["a compressed body"].answered == 415
 
 
 def test_a_browser_is_made_to_trust_it_by_what_the_page_hands_out(door: Door, tmp_path: Path):

@@ -17,14 +17,15 @@ import pytest
 from sqlalchemy import select
 
 from demo import images
-from demo.hospital import PEOPLE, Hospital, wait_for
+from demo.hospital import PASSWORD, PEOPLE, Hospital, wait_for
 from operations import readiness, supervision
 from ris_service.session import ENTERING, SETTLING, STRANGER, step
 from tests import invariants
 from tests.asking import Answer, Asker
 from zambezi import clock, keys
-from zambezi.access import tokens
-from zambezi.database.tables import AuditEntry, Series
+from zambezi.access import may, routes, tokens
+from zambezi.access.routes import Route, Shows
+from zambezi.database.tables import AuditEntry, Series, Study
 
 ROLES = {role: login for login, _, role in PEOPLE}
 #: Nobody who is refused may read any of this.
@@ -304,6 +305,89 @@ def test_a_list_that_names_one_study_holds_that_study_alone(share: Asker, studie
         answer = share.ask(f"/dicom-web/studies?{query}")
         assert answer.status == 403, query
         tells_nothing(answer, query)
+
+
+def real_path(hospital: Hospital, studies: Studies, route: Route, which: int) -> str:
+    """The route's path as the front door has it, with one of the studies in it."""
+    instance = hospital.orthanc().get(f"/series/{studies.orthanc_series[which]}")["Instances"][0]
+    ids = {"studies": studies.orthanc_studies[which], "series": studies.orthanc_series[which], "instances": instance}
+    path = route.path.replace("{study}", studies.uids[which]).replace("{series}", studies.series[which])
+    path = path.replace("{instance}", studies.sops[which]).replace("{*}", "x")
+    path = path.replace("/web-viewer/instances/{frame}", f"/web-viewer/instances/jpeg95-{instance}_0")
+    path = path.replace("/web-viewer/series/{id}", f"/web-viewer/series/{ids['series']}")
+    path = path.replace("/is-stable-series/{id}", f"/is-stable-series/{ids['series']}")
+    path = path.replace("{id}", ids.get(path.split("/")[1], "x")).replace("{frame}", "1")
+    path = path.replace("{", "").replace("}", "")
+    if path == "/wado":
+        path += (
+            f"?requestType=WADO&studyUID={studies.uids[which]}&objectUID={studies.sops[which]}&contentType=image/png"
+        )
+    return path if path.startswith(("/dicom-web/", "/wado", "/web-viewer/")) else f"/orthanc{path}"
+
+
+def test_a_share_link_reaches_its_study_and_no_other_on_every_path_there_is(
+    hospital: Hospital, share: Asker, studies: Studies
+):
+    for which, address in ((0, "127.0.1.1"), (1, "127.0.1.2"), (2, "127.0.1.3")):
+        asker = dataclasses.replace(share, address=address)
+        connection = asker.connection()
+        for route in routes.ROUTES:
+            path = real_path(hospital, studies, route, which)
+            answer = asker.ask_on(connection, path)
+            opens = {Shows.STUDY, Shows.VIEWER} if which == 0 else {Shows.VIEWER}
+            own = route.shows in opens and not route.path.startswith("/zambezi")
+            assert (answer.status not in (403, 404)) is own or (own and answer.status == 404), f"{answer.status} {path}"
+            if not own:
+                tells_nothing(answer, path)
+        connection.close()
+
+
+def test_a_sample_of_the_table_holds_for_each_role_at_the_front_door(
+    hospital: Hospital, people: dict[str, Asker], emergency: Asker, stranger: Asker, studies: Studies
+):
+    askers = {**people, "emergency": emergency, "": stranger}
+    sample = [route for shows in Shows for route in [one for one in routes.ROUTES if one.shows is shows][::9][:5]]
+    for number, (role, asker) in enumerate(askers.items()):
+        asking = dataclasses.replace(asker, address=f"127.0.2.{number + 1}")
+        for route in sample:
+            wide, explores = may(role, "images.view"), may(role, "orthanc.explore")
+            sees = route.shows in (Shows.STUDY, Shows.FILES, Shows.LIST, Shows.BY_ID, Shows.SITE, Shows.VIEWER) and wide
+            sees = sees or (route.shows is Shows.EXPLORER and explores)
+            path = real_path(hospital, studies, route, 0)
+            status = asking.ask(path).status
+            closed = status == 403 or (route.path.startswith("/zambezi") and status == 404)
+            assert closed is not (sees and not route.path.startswith("/zambezi")), f"{role}: {status} {path}"
+
+
+def test_who_sees_a_part_opens_study_by_study_and_others_in_an_emergency_alone(hospital: Hospital, studies: Studies):
+    """From the account to the filter inside Orthanc: what a sign-in opens is what its token names."""
+    hospital.zambezi("user", "add", "parcial", "--name", "Dr. Parcial", "--role", "radiologist", "--password-stdin",
+                     said=PASSWORD + "\n")  # fmt: skip
+    assert "parcial sees CR" in hospital.zambezi("user", "scope", "parcial", "--modality", "CR")
+    person = hospital.person("parcial")
+
+    def asks(path: str) -> int:
+        return Asker(hospital.environment.front_url, cookie=person.cookie).ask(path).status
+
+    for path in archive_paths(studies):
+        assert asks(path) == (200 if path.startswith(("/viewer", "/web-viewer/app/")) else 403), path
+    assert (asks("/studies"), asks("/exceptions"), asks(f"/studies/{studies.uids[0]}/images")) == (200, 403, 404)
+    reason = {"number": "DOOROTHER", "reason": "politrauma, bloco operatório"}
+    assert "Macuácua" in person.submit("/emergency", having="number", **reason).text
+    own, other = (f"/dicom-web/studies/{studies.uids[which]}/metadata" for which in (2, 0))
+    assert (asks(own), asks(other), asks("/dicom-web/studies")) == (200, 403, 403)
+    with hospital.database().begin() as session:
+        told = session.scalars(select(AuditEntry).where(AuditEntry.event == "glass-broken")).all()
+        senders = session.scalars(select(Study.sender).where(Study.study_uid.in_(studies.uids))).all()
+    assert [(one.who, one.study_uid) for one in told] == [("parcial", studies.uids[2])]
+    assert senders == ["CT1", "CT1", "CT1"]
+
+    assert "parcial sees CT" in hospital.zambezi("user", "scope", "parcial", "--modality", "CT")
+    invariants.eventually("the sign-in ends", lambda: "" if asks(own) == 403 else "still open", 30)
+    person = hospital.person("parcial")
+    assert asks(other) == 403
+    person.get(f"/studies/{studies.uids[0]}/images")
+    assert (asks(other), asks(own), asks("/dicom-web/studies")) == (200, 403, 403)
 
 
 def test_signing_out_closes_the_archive_too(hospital: Hospital, studies: Studies):

@@ -28,7 +28,7 @@ TESTS = tuple(
     for name in (
         "archive_versions", "archive_callers", "archive_door", "archive_stores", "archive_rules", "archive_conflicts",
         "archive_power_cut", "archive_kills", "digest_travels", "deletions", "merge_archive", "gateway_deliveries",
-        "commitment", "coercion",
+        "commitment", "coercion", "access_routes",
     )
 )  # fmt: skip
 #: Eighty deaths between commits of our own, minutes long: they are the same whatever Orthanc is.

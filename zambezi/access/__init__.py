@@ -1,5 +1,5 @@
 """Access: permissions and roles, signed tokens. Standard library only: the plugin's filter uses it."""
 
-from zambezi.access.permissions import PERMISSIONS, PUBLIC, ROLES, SIGNED_IN, may, requires
+from zambezi.access.permissions import PERMISSIONS, PUBLIC, ROLES, SIGNED_IN, may, narrowed, requires
 
-__all__ = ["PERMISSIONS", "PUBLIC", "ROLES", "SIGNED_IN", "may", "requires"]
+__all__ = ["PERMISSIONS", "PUBLIC", "ROLES", "SIGNED_IN", "may", "narrowed", "requires"]

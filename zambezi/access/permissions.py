@@ -21,6 +21,8 @@ PERMISSIONS: dict[str, str] = {
     "order.write": "register patients, order, schedule, receive and finish exams",
     "images.view": "open the images of any study of the site",
     "images.view-own": "open the images of the studies that the token names",
+    "images.emergency": "open a study outside of one's part of the site, with a reason, for a while",
+    "share.make": "make and revoke links that share studies",
     "report.read": "read reports",
     "report.write": "write and save reports",
     "report.sign": "sign reports",
@@ -51,6 +53,8 @@ ROLES: dict[str, frozenset[str]] = {
         _READING
         | {
             "order.write",
+            "images.emergency",
+            "share.make",
             "exception.read",
             "exception.decide",
             "delivery.read",
@@ -66,10 +70,14 @@ ROLES: dict[str, frozenset[str]] = {
             "orthanc.explore",
         }
     ),
-    "radiologist": frozenset(_READING | {"report.write", "report.sign", "exception.read", "delivery.read"}),
-    "radiographer": frozenset(_READING | {"order.write", "exception.read", "delivery.read", "modality.read"}),
+    "radiologist": frozenset(
+        _READING | {"report.write", "report.sign", "exception.read", "delivery.read", "images.emergency", "share.make"}
+    ),
+    "radiographer": frozenset(
+        _READING | {"order.write", "exception.read", "delivery.read", "images.emergency", "modality.read"}
+    ),
     "reception": frozenset({"worklist.read", "order.write"}),
-    "referrer": frozenset({"images.view-own", "report.read"}),
+    "referrer": frozenset({"images.view-own", "report.read", "images.emergency"}),
     "migration-engineer": frozenset(
         {"migration.read", "migration.run", "exception.read", "health.read", "images.view"}
     ),
@@ -81,6 +89,12 @@ ROLES: dict[str, frozenset[str]] = {
 def may(role: str, permission: str) -> bool:
     """Whether the role holds the permission; an unknown role holds none."""
     return permission in ROLES.get(role, frozenset())
+
+
+def narrowed(view: View) -> View:
+    """Tag a view that shows no more than the person's part of the site; others are refused to who sees only a part."""
+    view.zambezi_narrowed = True  # type: ignore[attr-defined]  # a function carries its own tag
+    return view
 
 
 def requires(permission: str) -> Callable[[View], View]:

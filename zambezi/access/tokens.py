@@ -31,8 +31,10 @@ class TokenRefused(Exception):
 class Token:
     """Who (`subject`, a login or a name), as what (`kind`, `role`), for which studies, until when.
 
-    `studies` is empty for the whole site, else the Study Instance UIDs that may be opened. `session`
-    identifies the sign-in, so that it can be revoked; `started` is when it began.
+    `studies` is empty for the whole site, else the Study Instance UIDs that may be opened. `narrow` says that only
+    what is named may be opened, even where nothing is: who sees a part of the site opens study by study, and the RIS
+    names each here. `until` names studies that open until a moment (break-glass). `download`: of a share link, whether
+    it hands files over. `session` identifies the sign-in, so that it can be revoked; `started` is when it began.
     """
 
     subject: str
@@ -42,13 +44,33 @@ class Token:
     started: int
     expires: int
     studies: tuple[str, ...] = ()
+    narrow: bool = False
+    until: tuple[tuple[str, int], ...] = ()
+    download: bool = False
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it opens nothing but what it names."""
+        return self.narrow or bool(self.studies) or bool(self.until)
+
+    @property
+    def may_download(self) -> bool:
+        """Whether whole files may be taken of what it opens: people may, a share link only where it says so."""
+        return self.kind != "share" or self.download
+
+    def opens(self, study_uid: str, now_s: int) -> bool:
+        """Whether it names this study, now."""
+        return study_uid in self.studies or any(uid == study_uid and now_s < end for uid, end in self.until)
 
 
-def begin(subject: str, kind: str, role: str, now_s: int, lasts_s: int, studies: tuple[str, ...] = ()) -> Token:
+def begin(
+    subject: str, kind: str, role: str, now_s: int, lasts_s: int, studies: tuple[str, ...] = (), *,
+    narrow: bool = False, download: bool = False,
+) -> Token:  # fmt: skip
     """A new token that begins now."""
     if kind not in KINDS:
         raise ValueError(f"kind: found {kind!r}, allowed: {', '.join(KINDS)}")
-    return Token(subject, kind, role, secrets.token_hex(8), now_s, now_s + lasts_s, studies)
+    return Token(subject, kind, role, secrets.token_hex(8), now_s, now_s + lasts_s, studies, narrow, download=download)
 
 
 def renewed(token: Token, now_s: int, idle_s: int, absolute_s: int) -> Token:
@@ -75,7 +97,8 @@ def read(text: str, key: str, now_s: int) -> Token:
     if not hmac.compare_digest(given, _mac(claims, key)):
         raise TokenRefused("the signature is not ours")
     found: dict[str, Any] = json.loads(_decode(claims))
-    token = Token(**{**found, "studies": tuple(found["studies"])})
+    until = tuple((str(uid), int(end)) for uid, end in found.get("until", ()))
+    token = Token(**{**found, "studies": tuple(found["studies"]), "until": until})
     if now_s >= token.expires:
         raise TokenRefused(f"it expired {now_s - token.expires} s ago")
     return token

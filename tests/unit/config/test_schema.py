@@ -27,7 +27,7 @@ def test_an_editor_takes_what_we_take_as_a_condition():
 
 def test_the_rules_in_the_manual_can_be_used():
     manual = (REPOSITORY / "orthanc-config" / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```json\n(\"SenderSites.*?)```", manual, flags=re.DOTALL)
+    (example,) = re.findall(r"```json\n(\"Access.*?)```", manual, flags=re.DOTALL)
     section = json.loads(f'{{"Destinations": {{"NEURO": {{}}, "MAPUTO": {{}}}}, {example}}}')
     assert [route.late for route in Zambezi.model_validate_json(json.dumps(section), strict=True).routing] == [
         "added only", "all",

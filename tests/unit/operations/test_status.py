@@ -87,3 +87,9 @@ def test_every_process_has_its_program_in_supervisords_configuration(tmp_path: P
     made = supervision.configuration(environment, list(supervision.PROCESSES))
     assert [f"[program:{name}]" in made for name in supervision.PROCESSES] == [True] * len(supervision.PROCESSES)
     assert 'TCP_NODELAY="1"' in made
+
+
+def test_the_open_faults_of_an_orthanc_are_said_until_it_has_them_no_more():
+    assert len(status.known_faults("1.10.1")) == 2 and "CVE-2026-5437" in status.known_faults("1.12.7")[0]
+    assert len(status.known_faults("1.12.11")) == 1
+    assert status.known_faults("1.13.0") == status.known_faults("mainline") == status.known_faults("") == []

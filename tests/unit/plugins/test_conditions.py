@@ -131,7 +131,7 @@ def test_values_as_orthanc_tells_them(found: object, keyword: str, read: tuple[s
         ({"When": {"Time": [{"KilobitsPerSecond": 64}]}}, "a condition has no speed"),
         (
             {"When": {"Any": [{"Site": "Beyra"}]}},
-            'no site "Beyra" in SenderSites (known: Beira); did you mean "Beira"?',
+            'no site "Beyra" in Access.Sites (known: Beira); did you mean "Beira"?',
         ),
         ({"SendTo": ["ARHCIVE"]}, 'no destination "ARHCIVE" (known: ARCHIVE); did you mean "ARCHIVE"?'),
         ({"Completeness": {"By": ["mpps"]}}, "By goes with QuietSeconds"),
@@ -139,7 +139,7 @@ def test_values_as_orthanc_tells_them(found: object, keyword: str, read: tuple[s
 )
 def test_a_wrong_rule_is_refused_by_name_with_the_nearest_right_one(route: dict[str, Any], said: str) -> None:
     section = {
-        "Destinations": {"ARCHIVE": {}}, "SenderSites": {"Beira": ["CT1"]},
+        "Destinations": {"ARCHIVE": {}}, "Access": {"Sites": {"Beira": {"AETs": ["CT1"]}}},
         "Routing": [{"Name": "r", "SendTo": ["ARCHIVE"], **route}],
     }  # fmt: skip
     with pytest.raises(ValidationError) as refused:

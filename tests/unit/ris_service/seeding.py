@@ -27,7 +27,20 @@ from zambezi.retries import ErrorClass, Policy
 #: Our own page sets; migration and operations bring theirs with their own tests.
 OURS = tuple(
     f"ris_service.{name}_pages:pages"
-    for name in ("session", "worklist", "study", "report", "delivery", "exception", "exception_rule", "audit", "user")
+    for name in (
+        "session",
+        "worklist",
+        "study",
+        "report",
+        "delivery",
+        "exception",
+        "exception_rule",
+        "audit",
+        "user",
+        "scope",
+        "share",
+        "emergency",
+    )
 )
 PASSWORD = "quatro palavras bem longas"
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)

@@ -4,6 +4,7 @@ Names in the JSON are CamelCase, as in Orthanc's own configuration; orthanc-conf
 from these classes. Each field's description is the line of the manual.
 """
 
+from zambezi.config.settings.access import Access, AccessSite
 from zambezi.config.settings.admission import Admission, PeerAdmission
 from zambezi.config.settings.alerts import (
     AlertMail,
@@ -30,6 +31,8 @@ from zambezi.config.settings.when import Test, When
 from zambezi.config.settings.zambezi import Zambezi
 
 __all__ = [
+    "Access",
+    "AccessSite",
     "Admission",
     "AlertMail",
     "AlertWebhook",

@@ -118,7 +118,7 @@ class When(Section):
     )  # fmt: skip
     calling_aet: Asked = Field(None, description="The sender's AE title; as Modality.")
     called_aet: Asked = Field(None, description="The AE title the sender called; as Modality.")
-    site: Asked = Field(None, description="A name from SenderSites, by the sender's AE title; as Modality.")
+    site: Asked = Field(None, description="A name from Access.Sites, by the sender's AE title; as Modality.")
     priority: Asked = Field(
         None, description="The order's: STAT, HIGH or ROUTINE; absent where no order announced the study."
     )

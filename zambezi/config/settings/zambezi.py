@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from zambezi.attributes import nearest
+from zambezi.config.settings.access import Access
 from zambezi.config.settings.admission import Admission
 from zambezi.config.settings.alerts import Alerts, Disk
 from zambezi.config.settings.audit import Audit
@@ -30,10 +31,6 @@ class Zambezi(Section):
         default_factory=dict, description="Routing destinations, by their name in DicomModalities."
     )
     routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
-    sender_sites: dict[Name, tuple[str, ...]] = Field(
-        default_factory=dict,
-        description="AE titles of each site's modalities, by a name of ours, for rules.",
-    )
     coercions: tuple[Coercion, ...] = Field(
         (), description="Rules: which attributes of which images are put right as they come; all that fit, in order."
     )
@@ -51,6 +48,7 @@ class Zambezi(Section):
     )
     audit: Audit = Field(Audit(), description="The audit trail: copies elsewhere, signatures, retention.")
     admission: Admission = Field(Admission(), description="Who may send what, besides what DicomModalities allows.")
+    access: Access = Field(Access(), description="Who sees a part of the site alone; emergencies; shared studies.")
     dicom_tls: DicomTls = Field(DicomTls(), description="Peers that send over TLS, known by their certificates.")
 
     @model_validator(mode="after")
@@ -62,9 +60,9 @@ class Zambezi(Section):
                     known = ", ".join(sorted(self.destinations)) or "none"
                     said = f'no destination "{name}" (known: {known}){nearest(name, self.destinations)}'
                     faults.append((f"Routing[{n}].SendTo", said))
-            for name in sorted(route.when.sites - self.sender_sites.keys()):
-                known = ", ".join(sorted(self.sender_sites)) or "none"
-                said = f'no site "{name}" in SenderSites (known: {known}){nearest(name, self.sender_sites)}'
+            for name in sorted(route.when.sites - self.access.sites.keys()):
+                known = ", ".join(sorted(self.access.sites)) or "none"
+                said = f'no site "{name}" in Access.Sites (known: {known}){nearest(name, self.access.sites)}'
                 faults.append((f"Routing[{n}].When", said))
         for n, trigger in enumerate(self.hl7.triggers):
             if trigger.send_to not in self.hl7.peers:

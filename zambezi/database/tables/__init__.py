@@ -4,6 +4,7 @@ Moments are text as `zambezi.clock.text` writes it (UTC, fixed width: text order
 both engines). JSON columns hold plain lists and objects. What a state may be stands beside its column.
 """
 
+from zambezi.database.tables.access import ShareLink, StudyOpening
 from zambezi.database.tables.audit import AuditEntry, ChainHead, FencedEntries, FollowerLease, NodeJournal
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
 from zambezi.database.tables.commitment import CommitmentRequest
@@ -77,7 +78,9 @@ __all__ = [
     "Report",
     "Revocation",
     "Series",
+    "ShareLink",
     "Study",
+    "StudyOpening",
     "TriggerCursor",
     "Uid",
     "User",

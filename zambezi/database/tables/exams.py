@@ -91,6 +91,7 @@ class Study(Base):
     first_at: Mapped[str] = mapped_column(Moment)
     last_at: Mapped[str] = mapped_column(Moment, index=True)
     completed_at: Mapped[str | None] = mapped_column(Moment)
+    sender: Mapped[str] = mapped_column(String(16), default="")  # AE title that the first image came from
 
 
 class Series(Base):

@@ -23,10 +23,17 @@ class User(Base):
     locked_until: Mapped[str | None] = mapped_column(Moment)
     disabled_at: Mapped[str | None] = mapped_column(Moment)
     created_at: Mapped[str] = mapped_column(Moment)
+    #: What narrows the person's view (zambezi.access.scope), joined by backslashes; empty doesn't narrow.
+    scope_sites: Mapped[str] = mapped_column(String(400), default="")
+    scope_modalities: Mapped[str] = mapped_column(String(200), default="")
+    scope_referrer: Mapped[str] = mapped_column(String(200), default="")
 
 
 class Revocation(Base):
-    """A sign-in (session id of the token) that ended before its token did; pushed to the plugin."""
+    """A sign-in (session id of the token), or all of a share link's (its subject), that ended before its token did.
+
+    Pushed to the plugin.
+    """
 
     __tablename__ = "revocation"
     session: Mapped[str] = mapped_column(String(32), primary_key=True)
