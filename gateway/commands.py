@@ -28,17 +28,22 @@ def route() -> None:
 
 @route.command("list")
 @click.option("--state", help="Only these: due, sending, delivered, retrying, parked, cancelled.")
+@click.option("--to", help="Only those to this destination or peer.")
+@click.option("--study", help="Only those of this Study Instance UID.")
 @click.option("--limit", default=50, show_default=True)
-def list_deliveries(state: str | None, limit: int) -> None:
+def list_deliveries(state: str | None, to: str | None, study: str | None, limit: int) -> None:
     """Deliveries, the newest first."""
     query = select(Delivery).order_by(Delivery.created_at.desc()).limit(limit)
-    if state:
-        query = query.where(Delivery.state == state)
+    for column, wanted in ((Delivery.state, state), (Delivery.destination, to), (Delivery.study_uid, study)):
+        if wanted:
+            query = query.where(column == wanted)
     with _session() as session:
         for found in breakers.paused(session):
             click.echo(f"! {found.words}")
         for row in session.scalars(query):
             what = f"{len(row.instances)} instances" if row.kind == "dicom" else "message"
+            what += f", {len(row.acknowledged)} acknowledged" if row.acknowledged else ""
+            what += f", priority {row.priority}" if row.priority else ""
             click.echo(f"{row.id}  {row.state:<9}  {row.destination:<16}  {row.rule:<20}  {what}")
             click.echo(f"    {row.because}" + (f" -> {row.outcome}" if row.outcome else ""))
 

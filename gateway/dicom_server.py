@@ -1,4 +1,7 @@
-"""The RIS node for modalities, on the mpps port: MPPS, worklist and echo, for AE titles from their own addresses."""
+"""The RIS node for modalities, on the mpps port: MPPS, worklist and echo, for AE titles from their own addresses.
+
+Destinations that were asked for storage commitment report here, to whatever AE title they were asked by.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway import modality_worklist, mpps
+from gateway.associations import COMMITMENT
+from gateway.commitments_asked import Commitments
 from gateway.refusals import Refusals
 from zambezi import audit, clock, worklist
 from zambezi.config.safety import Modality
@@ -32,6 +37,8 @@ CANCELLED = 0xFE00
 UNABLE_TO_PROCESS = 0xC001
 #: A-ASSOCIATE-RJ (PS3.8 9.3.4): permanent, by the service user, calling AE title not recognised.
 _CALLER_UNKNOWN = (0x01, 0x01, 0x03)
+#: ... called AE title not recognised.
+_CALLED_UNKNOWN = (0x01, 0x01, 0x07)
 _TIMEOUT_S = 60
 _ASSOCIATIONS = 100
 
@@ -41,7 +48,7 @@ class DicomServer:
 
     def __init__(
         self, sessions: Sessions, settings: Zambezi, modalities: Mapping[str, Modality], port: int,
-        ae_title: str = AE_TITLE, now: Callable[[], datetime] = clock.now,
+        ae_title: str = AE_TITLE, now: Callable[[], datetime] = clock.now, commitments: Commitments | None = None,
     ) -> None:  # fmt: skip
         self._sessions = sessions
         self._settings = settings
@@ -51,11 +58,14 @@ class DicomServer:
         #: When each modality called last, for MPPS, its worklist or an echo; since we started.
         self.seen: dict[str, str] = {}
         self._ae = AE(ae_title=ae_title)
-        self._ae.require_called_aet = True
+        self._called = {ae_title, *(one.aet for one in settings.destinations.values() if one.aet)}
+        self._commitments = commitments
         self._ae.maximum_associations = _ASSOCIATIONS
         self._ae.network_timeout = self._ae.dimse_timeout = self._ae.acse_timeout = _TIMEOUT_S
         for sop_class in OFFERED:
             self._ae.add_supported_context(sop_class)
+        if commitments is not None:
+            self._ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
         self.port = port
         self._server: Any = None
 
@@ -65,6 +75,8 @@ class DicomServer:
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
             (evt.EVT_C_FIND, self._asked),
         ]  # fmt: skip
+        if self._commitments is not None:
+            handlers.append((evt.EVT_N_EVENT_REPORT, self._commitments.reported))
         self._server = self._ae.start_server(("0.0.0.0", self.port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
 
@@ -77,6 +89,9 @@ class DicomServer:
         primitive: Any = event.assoc.requestor.primitive
         caller = str(primitive.calling_ae_title).strip()
         address = str(event.assoc.requestor.address)
+        if str(primitive.called_ae_title).strip() not in self._called:
+            event.assoc.acse.send_reject(*_CALLED_UNKNOWN)
+            return
         if self._hosts.get(caller) == address:
             self.seen[caller] = clock.text(self._now())
             return

@@ -3,10 +3,10 @@
     journal      follows the archive's journal into the central database
     pushes       worklist, announced studies and revocations to the plugin
     nodes        of several nodes: who records, and what the others are brought (journal and pushes are one a node)
-    dicom-out-*  deliveries of images, one thread a destination
+    dicom-out-*  deliveries of images, for each destination as many threads as its Parallel says
     hl7-out-*    messages out, one thread a peer
     hl7-in       the MLLP server
-    modalities   MPPS and worklist
+    modalities   MPPS and worklist; commitments that destinations report
 
 Every thread survives the absence of its neighbours: it says so once in the log and goes on when they are back.
 """
@@ -28,6 +28,8 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from gateway import ways
+from gateway.commitments_asked import Commitments
 from gateway.deliveries import DicomSender, park_strangers
 from gateway.dicom_server import DicomServer
 from gateway.hl7.inbox import Inbox
@@ -37,6 +39,7 @@ from gateway.journal import Follower
 from gateway.nodes import Nodes
 from gateway.pushes import Pushes
 from zambezi import clock, config, keys, outbox
+from zambezi.bandwidth import Line
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.database import engine
 from zambezi.database.engine import Sessions
@@ -116,7 +119,10 @@ class Gateway:
         pushes = {node.name: Pushes(sessions, settings, orthanc(only=node)) for node in several}
         self._nodes = Nodes(sessions, {node.name: orthanc(only=node) for node in several}) if several else None
         self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
-        self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps)
+        commitments = Commitments(sessions, configuration.modalities)
+        self.modalities = DicomServer(
+            sessions, settings, configuration.modalities, environment.ports.mpps, commitments=commitments
+        )
         self._threads: list[Any] = []
         for name, follower in self._followers.items():
             self._threads.append(Repeated(f"journal {name}".strip(), partial(_follow, follower), self.stop_asked))
@@ -124,10 +130,19 @@ class Gateway:
             self._threads.append(Repeated(f"pushes {name}".strip(), partial(_push, pushing), self.stop_asked))
         if self._nodes:
             self._threads.append(Repeated("nodes", self._nodes.round, self.stop_asked))
-        self._threads += [
-            DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, settings.site, owner, self.stop_asked)
-            for name, destination in settings.destinations.items()
-        ]
+        there = ways.Neighbourhood(
+            configuration.modalities, configuration.orthanc_peers, settings.site,
+            str(configuration.orthanc.get("DicomAet", "ORTHANC")), environment.home,
+        )  # fmt: skip
+        for name, to in settings.destinations.items():
+            line = Line()
+            for number in range(1, to.parallel + 1):
+                way = ways.courier(
+                    sessions, orthanc(DELIVERY_TIMEOUT_S), name, to, there, commitments, line, self.stop_asked
+                )
+                self._threads.append(
+                    DicomSender(sessions, way, name, to, settings.site, owner, self.stop_asked, number=number)
+                )
         self._threads += [
             Sender(sessions, name, peer, settings.site, owner, self.stop_asked)
             for name, peer in settings.hl7.peers.items()

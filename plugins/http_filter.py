@@ -31,6 +31,7 @@ _NEVER = ("/tools/reset", "/tools/shutdown", "/tools/execute-script")
 _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
     "gateway": (
         ("POST", r"/modalities/[^/]+/(store|query)"),
+        ("POST", r"/peers/[^/]+/store"),
         ("POST", r"/tools/(find|bulk-content)"),
         ("POST", r"/jobs/[^/]+/[^/]+"),
         ("DELETE", r"/queries/[^/]+"),

@@ -110,7 +110,7 @@ class Plugin:
         )  # fmt: skip
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
-        """Bring a reloaded configuration's DICOM peers to Orthanc."""
+        """Bring a reloaded configuration's peers to Orthanc."""
         rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
         try:
             peers.take(rest, wanted)

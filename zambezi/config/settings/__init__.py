@@ -13,11 +13,12 @@ from zambezi.config.settings.alerts import (
     MailAddress,
     Watermark,
 )
+from zambezi.config.settings.destinations import Destination, DestinationTls
 from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer, Hl7Trigger
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
 from zambezi.config.settings.modalities import DicomTls, Fingerprint, Station, Worklist
-from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, When
+from zambezi.config.settings.routing import Cause, Completeness, Route, When
 from zambezi.config.settings.section import Name, NamesUnknown, Section, Window
 from zambezi.config.settings.site import Session, Site
 from zambezi.config.settings.zambezi import Zambezi
@@ -31,6 +32,7 @@ __all__ = [
     "Completeness",
     "Deletion",
     "Destination",
+    "DestinationTls",
     "DicomTls",
     "Disk",
     "ExpectedModality",

@@ -7,11 +7,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from zambezi.config.settings.alerts import Alerts, Disk
+from zambezi.config.settings.destinations import Destination
 from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration
 from zambezi.config.settings.modalities import DicomTls, Worklist
-from zambezi.config.settings.routing import Completeness, Destination, Route
+from zambezi.config.settings.routing import Completeness, Route
 from zambezi.config.settings.section import Name, NamesUnknown, Section
 from zambezi.config.settings.site import Session, Site
 
@@ -22,7 +23,7 @@ class Zambezi(Section):
     site: Site = Field(Site(), description="The hospital.")
     completeness: Completeness = Field(Completeness(), description="When a study is complete.")
     destinations: dict[Name, Destination] = Field(
-        default_factory=dict, description="Routing destinations, by their name in DicomModalities."
+        default_factory=dict, description="Routing destinations, by their name in DicomModalities or OrthancPeers."
     )
     routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
     hl7: Hl7 = Field(Hl7(), alias="Hl7", description="Messages with the hospital's information systems.")
@@ -44,6 +45,12 @@ class Zambezi(Section):
                 if name not in self.destinations:
                     known = ", ".join(sorted(self.destinations)) or "none"
                     faults.append((f"Routing[{n}].SendTo", f'no destination "{name}" (known: {known})'))
+        for name, destination in self.destinations.items():
+            other = self.destinations.get(destination.alternate)
+            if destination.alternate and (other is None or other.alternate or destination.alternate == name):
+                known = ", ".join(sorted(n for n, d in self.destinations.items() if n != name and not d.alternate))
+                what = f'found "{destination.alternate}", allowed is a destination that has no Alternate itself'
+                faults.append((f"Destinations.{name}.Alternate", f"{what} ({known or 'there is none'})"))
         for n, trigger in enumerate(self.hl7.triggers):
             if trigger.send_to not in self.hl7.peers:
                 known = ", ".join(sorted(self.hl7.peers)) or "none"

@@ -7,6 +7,7 @@ both engines). JSON columns hold plain lists and objects. What a state may be st
 from zambezi.database.tables.audit import AuditEntry, ChainHead, FencedEntries, FollowerLease, NodeJournal
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
 from zambezi.database.tables.custody import Correction, CorrectionItem, Deletion, DeletionItem, Held, LegalHold
+from zambezi.database.tables.deliveries import CommitmentAsked, Pseudonym, PseudonymKey
 from zambezi.database.tables.exams import (
     AnnouncedInstance,
     AnnouncedStudy,
@@ -41,6 +42,7 @@ __all__ = [
     "Breaker",
     "Certificate",
     "ChainHead",
+    "CommitmentAsked",
     "Correction",
     "CorrectionItem",
     "Deletion",
@@ -64,6 +66,8 @@ __all__ = [
     "Patient",
     "PerformedStep",
     "ProcessState",
+    "Pseudonym",
+    "PseudonymKey",
     "Report",
     "Revocation",
     "Series",

@@ -1,0 +1,158 @@
+"""Sending by Orthanc's own jobs: the quickest way, and no byte is changed.
+
+A job is one attempt at one part. It stops at the first instance that is refused, and how far it came is read from its
+progress; the rest of that part then goes by an association of our own, which learns each instance's status.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import requests
+
+from gateway.sending import AttemptFailed, Carrier, CutShort, Instance, Interrupted, Sent, Shipment
+from zambezi import retries
+from zambezi.config.safety import OrthancPeer
+from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable
+from zambezi.retries import ErrorClass
+
+JOB_POLL_S = 0.3
+#: A job of a small study is over before that; it is looked for more often at first.
+FIRST_POLL_S = 0.02
+#: States of Orthanc's jobs that are over.
+_OVER = ("Success", "Failure")
+_ANSWER_S = 60
+
+
+class Jobs:
+    """Jobs of one kind to one place, each waited for until its end."""
+
+    def __init__(self, orthanc: OrthancClient, kind: str, name: str, stop: threading.Event) -> None:
+        """`kind` as Orthanc's paths have it: modalities, peers."""
+        self.orthanc = orthanc
+        self.name = name
+        self._kind = kind
+        self._stop_asked = stop
+
+    def store(self, instances: Sequence[Instance]) -> Sent:
+        """One job with all of them."""
+        try:
+            job_id = self.orthanc.start_store(self.name, [one.orthanc_id for one in instances], self._kind)
+        except OrthancRefused as refused:
+            if refused.status == 404:
+                gone = "the archive no longer has some of the instances"
+                return Sent(fault=AttemptFailed(ErrorClass.OBJECT, gone))
+            return Sent(fault=refusal(refused, "store", f"the archive can't send to {self.name}"))
+        except OrthancUnreachable as away:
+            raise Interrupted(str(away)) from away
+        try:
+            job = self._ended(job_id)
+        except OrthancRefused as refused:
+            if refused.status == 404:  # jobs end with the process
+                raise CutShort("the archive was restarted while it was sending") from refused
+            return Sent(fault=refusal(refused, "store", f"the archive can't send to {self.name}"))
+        if job["State"] == "Success":
+            return Sent(tuple(instances))
+        said = job.get("ErrorDetails") or job.get("ErrorDescription") or "no reason given"
+        kind = retries.of_orthanc(str(said), "store", job.get("ErrorCode"))
+        words = f"sending {len(instances)} instances to {self.name} failed: {said}"
+        return Sent(tuple(instances[: done(job.get("Progress", 0), len(instances))]), AttemptFailed(kind, words))
+
+    def _ended(self, job_id: str) -> dict[str, Any]:
+        wait = FIRST_POLL_S
+        try:
+            while (job := self.orthanc.job(job_id))["State"] not in _OVER:
+                if self._stop_asked.wait(wait):
+                    raise Interrupted("the gateway stops")
+                wait = min(wait * 2, JOB_POLL_S)
+        except OrthancUnreachable as away:
+            raise CutShort(f"the archive went away while it was sending ({away})") from away
+        return job
+
+
+class ModalityJobs:
+    """Carrier: C-STORE and C-FIND by Orthanc, and what it can't tell apart by `careful`."""
+
+    def __init__(self, jobs: Jobs, careful: Carrier) -> None:
+        self._jobs = jobs
+        self._careful = careful
+
+    def store(self, study_uid: str, instances: Sequence[Instance]) -> Sent:
+        sent = self._jobs.store(instances)
+        if sent.fault is None or not sent.fault.is_about_objects:
+            return sent
+        rest = self._careful.store(study_uid, instances[len(sent.acknowledged) :])
+        return Sent(sent.acknowledged + rest.acknowledged, rest.fault, rest.remarks)
+
+    def lacking(self, shipment: Shipment) -> tuple[Instance, ...]:
+        name = self._jobs.name
+        lacking: list[Instance] = []
+        for series_uid, instances in by_series(shipment).items():
+            query = {"StudyInstanceUID": shipment.study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
+            try:
+                answers = self._jobs.orthanc.query(name, "Instance", query)
+            except OrthancRefused as refused:
+                raise refusal(refused, "query", f"{name} does not answer to a query") from refused
+            except OrthancUnreachable as away:
+                raise Interrupted(str(away)) from away
+            there = {answer.get("SOPInstanceUID", "") for answer in answers}
+            lacking += [one for one in instances if one.sop_uid not in there]
+        return tuple(lacking)
+
+
+class PeerJobs:
+    """Carrier to another Orthanc, over HTTP."""
+
+    def __init__(self, jobs: Jobs, peer: OrthancPeer) -> None:
+        self._jobs = jobs
+        self._peer = peer
+
+    def store(self, _study_uid: str, instances: Sequence[Instance]) -> Sent:
+        return self._jobs.store(instances)
+
+    def lacking(self, shipment: Shipment) -> tuple[Instance, ...]:
+        # Orthanc's identifiers derive from the patient's, study's, series' and instance's own: equal ones are the same.
+        body = {"Level": "Instance", "Query": {"StudyInstanceUID": shipment.study_uid}, "Expand": False}
+        peer = self._peer
+        signs_in = (peer.user, peer.password) if peer.user else None
+        try:
+            with requests.Session() as session:
+                session.trust_env = not peer.url.startswith("http://")  # the system's authorities, but no proxy
+                answer = session.post(f"{peer.url}/tools/find", json=body, auth=signs_in, timeout=_ANSWER_S)
+            if not answer.ok:
+                kind = retries.of_http(answer.status_code) or ErrorClass.OBJECT
+                raise AttemptFailed(kind, f"{self._jobs.name} does not answer to a query: HTTP {answer.status_code}")
+            there = set(answer.json())
+        except requests.RequestException as error:
+            words = f"{self._jobs.name} does not answer to a query: {type(error).__name__}"
+            raise AttemptFailed(retries.of_os(error), words) from error
+        return tuple(one for one in shipment.instances if one.orthanc_id not in there)
+
+
+def done(percent: int, count: int) -> int:
+    """How many of at most a hundred instances a job has sent that is so far; never too many.
+
+    Orthanc rounds 100 * sent / count to the nearest; where it rounded down, the answer is one too few at most.
+    """
+    return next((n for n in range(count - 1, 0, -1) if count <= 100 and int(100 * n / count + 0.5) == percent), 0)
+
+
+def by_series(shipment: Shipment) -> dict[str, list[Instance]]:
+    """Its instances, series by series."""
+    found: dict[str, list[Instance]] = defaultdict(list)
+    for one in shipment.instances:
+        found[one.series_uid].append(one)
+    return found
+
+
+def refusal(refused: OrthancRefused, service: retries.Service, what: str) -> AttemptFailed:
+    """What Orthanc's refusal means for an attempt."""
+    return AttemptFailed(retries.of_orthanc(str(refused), service), f"{what}: {_reason(refused)}")
+
+
+def _reason(error: OrthancError) -> str:
+    # Orthanc's answer is JSON with the DICOM error in words; the whole of it is more than a page can show.
+    return str(error).partition("HTTP")[2][:200] or str(error)[:200]
