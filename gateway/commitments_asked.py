@@ -72,7 +72,7 @@ class Commitments:
                 return None
             return Asked(
                 row.transaction_uid, clock.parse(row.until), row.answered_at is not None, frozenset(row.committed),
-                {sop_uid: why for sop_uid, why in row.failures},
+                dict(row.failures),
             )  # fmt: skip
 
     def begin(self, delivery_id: str, aet: str, lasting: timedelta) -> str:

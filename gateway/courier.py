@@ -129,7 +129,8 @@ class Courier:
         why = asked.failures.get(self._there(left[0]), "it doesn't name it")
         raise AttemptFailed(
             ErrorClass.TRANSIENT,
-            f"{self._name} does not commit itself to {len(left)} of {count} instances, such as {left[0].sop_uid}: {why}",
+            f"{self._name} does not commit itself to {len(left)} of {count} instances, "
+            f"such as {left[0].sop_uid}: {why}",
         )
 
     def _ask(self, shipment: Shipment, progress: Progress) -> Asked:

@@ -90,13 +90,13 @@ class DicomServer:
         caller = str(primitive.calling_ae_title).strip()
         address = str(event.assoc.requestor.address)
         if str(primitive.called_ae_title).strip() not in self._called:
-            event.assoc.acse.send_reject(*_CALLED_UNKNOWN)
+            _reject(event, _CALLED_UNKNOWN)
             return
         if self._hosts.get(caller) == address:
             self.seen[caller] = clock.text(self._now())
             return
         reason = "the AE title is unknown" if caller not in self._hosts else "the AE title belongs to another address"
-        event.assoc.acse.send_reject(*_CALLER_UNKNOWN)
+        _reject(event, _CALLER_UNKNOWN)
         log.warning("%s at %s refused: %s", caller, address, reason)
         times = self._refusals.due(f"{caller} {address}", self._now())
         if times:
@@ -158,6 +158,11 @@ class DicomServer:
                 log.warning("not committed, the database is away: %s", type(error.orig).__name__)
                 break
         return mpps.PROCESSING_FAILURE
+
+
+def _reject(event: evt.Event, reason: tuple[int, int, int]) -> None:
+    event.assoc.acse.send_reject(*reason)
+    event.assoc.kill()  # else the connection may be closed before the answer has gone
 
 
 def _caller(event: evt.Event) -> str:

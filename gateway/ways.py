@@ -66,7 +66,7 @@ def _address(name: str, destination: Destination, there: Neighbourhood) -> Addre
 
 
 def tls_context(tls: DestinationTls, home: Path) -> ssl.SSLContext:
-    """TLS 1.2 or 1.3, the receiver's certificate checked (BCP 195 and PS3.15 B.12). OSError for a file that is no use."""
+    """TLS 1.2 or 1.3, the receiver's certificate checked (BCP 195, PS3.15 B.12). OSError for a file that is no use."""
     context = ssl.create_default_context(cafile=str(home / tls.ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = bool(tls.server_name)

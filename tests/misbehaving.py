@@ -76,6 +76,7 @@ class Receiver:
         self.callers.append(str(event.assoc.requestor.primitive.calling_ae_title).strip())
         if self.rejects is not None:
             event.assoc.acse.send_reject(*self.rejects)
+            event.assoc.kill()
 
     def _stored(self, event: Any) -> int:
         sop_uid = str(event.request.AffectedSOPInstanceUID)

@@ -1,6 +1,6 @@
 """De-identification of images: what may stay is listed, everything else goes. Pure but for the data set it is given.
 
-PS3.15 annex E lists what must go (its Basic Application Level Confidentiality Profile, table E.1-1), and every tool that
+PS3.15 annex E lists what must go (Basic Application Level Confidentiality Profile, table E.1-1), and every tool that
 works by such a list leaves what the list forgot, or what a vendor wrote into an attribute of its own. Here only
 numbers and code strings of the modules that describe pixels and their geometry stay; all text, all dates, all
 private attributes, overlays and curves go, at every depth. That is stricter than the profile: protocol names,
@@ -30,7 +30,8 @@ _GROUPS = frozenset((0x0018, 0x0020, 0x0022, 0x0028, 0x0048, 0x0052, 0x0054, 0x5
 _NUMBERS = frozenset(("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OF", "OD"))
 #: Attributes outside of those groups, or of other representations, that stay.
 _KEPT = frozenset((
-    "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ConversionType", "PresentationIntentType", "PixelPresentation",
+    "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "ConversionType", "PresentationIntentType",
+    "PixelPresentation",
     "VolumetricProperties", "VolumeBasedCalculationTechnique", "ComplexImageComponent", "AcquisitionContrast",
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData", "LUTData",
     "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
@@ -38,8 +39,8 @@ _KEPT = frozenset((
 _PIXELS = frozenset(("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 #: Type 2 of the modules that every image has: there, and empty.
 _EMPTIED = (
-    "AccessionNumber", "Manufacturer", "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "StudyDate", "StudyID",
-    "StudyTime",
+    "AccessionNumber", "Manufacturer", "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "StudyDate",
+    "StudyID", "StudyTime",
 )  # fmt: skip
 #: Secondary capture, ultrasound, visible light: often with the patient's name in the picture.
 _WRITTEN_ON = (
@@ -77,8 +78,8 @@ def _check(dataset: Dataset) -> None:
         raise NotDeidentifiable("it says that text is written into its pixels (Burned In Annotation)")
     if written != "NO" and str(dataset.SOPClassUID).startswith(_WRITTEN_ON):
         raise NotDeidentifiable(
-            f"a {dataset.SOPClassUID.name} often has the patient's name in its pixels, and this one doesn't say that it "
-            "has not (Burned In Annotation NO)"
+            f"a {dataset.SOPClassUID.name} often has the patient's name in its pixels, and this one doesn't say "
+            "that it has not (Burned In Annotation NO)"
         )
 
 

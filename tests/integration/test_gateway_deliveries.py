@@ -1,5 +1,7 @@
-"""Images out, with a real Orthanc and its plugin: to dcmtk's dcmqrscp and storescp (TLS, too), to another Orthanc, and to
-receivers that lie or are picky."""
+"""Images out, with a real Orthanc and its plugin.
+
+To dcmtk's dcmqrscp and storescp (TLS, too), to another Orthanc, and to receivers that lie or are picky.
+"""
 
 from __future__ import annotations
 

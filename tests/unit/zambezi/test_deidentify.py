@@ -44,14 +44,15 @@ def told(dataset: Dataset) -> str:
     return "\n".join(f"{element.tag} {element.value!r}" for element in dataset.iterall() if element.VR != "SQ")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")  # so are the marks
 def test_no_mark_in_any_text_attribute_goes_out():
     dataset = marked()
     before = told(dataset)
-    assert sum(before.count(mark) for mark in FORBIDDEN) > 4000
+    assert sum(before.count(mark) for mark in FORBIDDEN) > 3000
     deidentify(dataset, lambda uid: f"2.25.{len(uid)}", "Z1")
     left = [line for line in told(dataset).splitlines() if any(mark in line for mark in FORBIDDEN)]
     assert left == []
-    assert not any(tag.is_private or 0x6000 <= tag.group < 0x6100 for tag in dataset.keys())
+    assert not any(tag.is_private or 0x6000 <= tag.group < 0x6100 for tag in dataset._dict)
 
 
 def test_what_an_image_needs_to_be_seen_stays():

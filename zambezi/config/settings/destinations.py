@@ -100,8 +100,8 @@ class Destination(Section):
     def _goes_together(self) -> Self:
         if self.kind == "peer" and (self.proof == "committed" or self.is_sent_by_us or self.parallel > 1):
             raise ValueError(
-                "Kind peer goes with Proof found or acknowledged, and without Parallel, Aet, Tls, Transcode, Set, Remove, "
-                "Deidentify and KilobitsPerSecond: Orthanc itself sends to it"
+                "Kind peer goes with Proof found or acknowledged, and without Parallel, Aet, Tls, Transcode, Set, "
+                "Remove, Deidentify and KilobitsPerSecond: Orthanc itself sends to it"
             )
         return self
 

@@ -9,7 +9,7 @@ from zambezi.database.tables.base import Base, Moment, Uid
 
 
 class CommitmentAsked(Base):
-    """A storage commitment that a destination was asked for (PS3.4 J), and what it answered: here before it is asked."""
+    """A storage commitment that a destination is asked for (PS3.4 J), and what it answered: here before it is asked."""
 
     __tablename__ = "commitment_asked"
     transaction_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
