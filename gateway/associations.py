@@ -30,7 +30,8 @@ log = logging.getLogger("zambezi.associations")
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2)
 COMMITMENT = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model (PS3.4 J.3)
 _COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # its well-known SOP Instance
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+#: Transfer syntaxes for questions.
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 CONNECT_S = 15.0
 #: So long nothing may go over an association, and so long a peer may take to answer.
 SILENCE_S = 60.0
@@ -69,14 +70,13 @@ class Talk:
         self._number = 0
         self._is_alone = False
 
-    def accepted(self, sop_class: str, syntaxes: Sequence[str]) -> tuple[int, str] | None:
-        """Presentation context and transfer syntax for a SOP class in one of these syntaxes, the first one before."""
-        found = {
+    def accepted(self, sop_class: str) -> dict[str, int]:
+        """The transfer syntaxes in which the peer takes a SOP class, and the presentation context of each."""
+        return {
             str(context.transfer_syntax[0]): context.context_id
             for context in self._association.accepted_contexts
             if context.abstract_syntax == sop_class
         }
-        return next(((found[one], one) for one in syntaxes if one in found), None)
 
     def store(self, context_id: int, sop_class: str, sop_uid: str, body: bytes) -> int:
         """C-STORE of a data set that is encoded as the context asks; the status. AttemptFailed where none came."""

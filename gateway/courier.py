@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gateway import associations
-from gateway.associations import COMMITMENT
+from gateway.associations import COMMITMENT, PLAIN
 from gateway.commitments_asked import Asked, Commitments, question
 from gateway.own_sender import OwnSender
 from gateway.sending import AttemptFailed, Carrier, Instance, Interrupted, Shipment
@@ -142,8 +141,7 @@ class Courier:
         if gone := [one for one in shipment.instances if one.orthanc_id not in stored]:
             raise AttemptFailed(ErrorClass.OBJECT, f"the archive no longer has {len(gone)} of the instances")
         named = [(stored[one.orthanc_id].sop_class, self._there(one)) for one in shipment.instances]
-        syntaxes = (associations.IMPLICIT, associations.EXPLICIT)
-        with own.calling([(COMMITMENT, syntaxes)], self._commitments.reported) as talk:
+        with own.calling([(COMMITMENT, PLAIN)], self._commitments.reported) as talk:
             uid = self._commitments.begin(progress.delivery_id, own.address.aet, self._lasting)
             try:
                 status = talk.ask_commitment(question(uid, named))

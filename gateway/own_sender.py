@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pydicom.dataset import Dataset
 
 from gateway import associations
-from gateway.associations import FIND, Address, Owes, Talk
+from gateway.associations import FIND, PLAIN, Address, Owes, Talk
 from gateway.orthanc_jobs import by_series
 from gateway.outgoing import Deidentify, Packer, Stored
 from gateway.sending import AttemptFailed, CutShort, Instance, Interrupted, Sent, Shipment
@@ -96,7 +96,7 @@ class OwnSender:
 
     def lacking(self, shipment: Shipment) -> tuple[Instance, ...]:
         lacking: list[Instance] = []
-        with self.calling([(FIND, (associations.IMPLICIT, associations.EXPLICIT))]) as talk:
+        with self.calling([(FIND, PLAIN)]) as talk:
             for series_uid, instances in by_series(shipment).items():
                 query = Dataset()
                 query.QueryRetrieveLevel = "IMAGE"
@@ -123,33 +123,31 @@ class OwnSender:
         self, study_uid: str, instances: Sequence[Instance], stored: Mapping[str, Stored], result: _Result
     ) -> AttemptFailed | None:
         """Until the last image, or until a fault that would meet the others, too: that one."""
-        syntaxes = {id: self._packer.syntaxes(one.syntax) for id, one in stored.items()}
-        wanted = sorted({(stored[one.orthanc_id].sop_class, syntaxes[one.orthanc_id]) for one in instances})
+        groups = {id: self._packer.syntaxes(one.syntax) for id, one in stored.items()}
+        wanted = sorted({(one.sop_class, group) for id, one in stored.items() for group in groups[id]})
         deidentify = self.names.deidentify(study_uid)
         try:
             with self.calling(wanted) as talk:
                 for one in instances:
-                    kept = stored[one.orthanc_id]
-                    context = talk.accepted(kept.sop_class, syntaxes[one.orthanc_id])
-                    if context is None:
-                        what = f"it takes no {kept.sop_class} in {' or '.join(syntaxes[one.orthanc_id])}"
-                        result.refused.append((one, ErrorClass.OBJECT, what))
-                        continue
-                    fault = self._store_one(talk, study_uid, one, kept, context, deidentify, result)
-                    if fault is not None:
+                    sop_class = stored[one.orthanc_id].sop_class
+                    accepted = talk.accepted(sop_class)
+                    if not accepted:
+                        result.refused.append((one, ErrorClass.OBJECT, f"it takes no {sop_class}"))
+                    elif fault := self._store_one(talk, one, sop_class, accepted, deidentify, result):
                         return fault
         except AttemptFailed as fault:
             return fault
         return None
 
     def _store_one(
-        self, talk: Talk, study_uid: str, one: Instance, kept: Stored, context: tuple[int, str],
-        deidentify: Deidentify | None, result: _Result,
+        self, talk: Talk, one: Instance, sop_class: str, accepted: Mapping[str, int], deidentify: Deidentify | None,
+        result: _Result,
     ) -> AttemptFailed | None:  # fmt: skip
-        context_id, syntax = context
         try:
-            made = self._packer.pack(study_uid, one, kept.syntax, syntax, deidentify)
+            made = self._packer.pack(one, sop_class, accepted, deidentify)
         except AttemptFailed as ours:
+            if not ours.is_about_objects:
+                return ours
             result.refused.append((one, ours.kind, str(ours)))
             return None
         except OrthancRefused:
@@ -157,7 +155,7 @@ class OwnSender:
             return None
         except OrthancUnreachable as away:
             raise CutShort(f"the archive went away while it was sending ({away})") from away
-        status = talk.store(context_id, kept.sop_class, made.sop_uid, made.body)
+        status = talk.store(made.context_id, sop_class, made.sop_uid, made.body)
         kind = retries.of_dimse("store", status)
         if kind is None:
             result.acknowledged.append(one)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -28,7 +29,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from gateway import ways
+from gateway import transcoding, ways
 from gateway.commitments_asked import Commitments
 from gateway.deliveries import DicomSender, park_strangers
 from gateway.dicom_server import DicomServer
@@ -130,6 +131,7 @@ class Gateway:
             self._threads.append(Repeated(f"pushes {name}".strip(), partial(_push, pushing), self.stop_asked))
         if self._nodes:
             self._threads.append(Repeated("nodes", self._nodes.round, self.stop_asked))
+        shutil.rmtree(environment.home / transcoding.FOLDER, ignore_errors=True)  # what a killed one left half done
         there = ways.Neighbourhood(
             configuration.modalities, configuration.orthanc_peers, settings.site,
             str(configuration.orthanc.get("DicomAet", "ORTHANC")), environment.home,

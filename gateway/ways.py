@@ -51,7 +51,7 @@ def courier(
 
     names = Pseudonyms(sessions, name, now) if destination.deidentify else Same()
     address = _address(name, destination, there)
-    own = OwnSender(address, Packer(orthanc, destination), stop, owes, names)
+    own = OwnSender(address, Packer(orthanc, destination, there.home), stop, owes, names)
     carrier = own if destination.is_sent_by_us else ModalityJobs(Jobs(orthanc, "modalities", name, stop), own)
     return Courier(name, destination, carrier, own, commitments, now)
 

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, JPEGLSLossless, MRImageStorage
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, MRImageStorage
 
 from gateway import commitments_asked
 from gateway.associations import Address, Owes
@@ -26,6 +29,7 @@ from gateway.courier import Courier
 from gateway.deliveries import LEASE, DicomSender
 from gateway.outgoing import Packer
 from gateway.own_sender import OwnSender, Same
+from gateway.transcoding import Transcoder
 from tests.integration.archive_fixture import image, written
 from tests.misbehaving import Receiver, Shelf
 from zambezi import outbox
@@ -56,6 +60,7 @@ class Bench:
     receiver: Receiver
     destination: Destination
     images: list[Dataset]
+    home: Path
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -87,7 +92,9 @@ class Bench:
 
     def a_sender(self, names: Any = None, linger_s: float = 0.5, owes: Owes = lambda size: 0) -> DicomSender:
         address = Address(self.name, self.receiver.aet, "127.0.0.1", self.receiver.port, self.destination.aet or "US")
-        own = OwnSender(address, Packer(self.shelf, self.destination), self.stop, owes, names or Same(), SILENCE_S)  # type: ignore[arg-type]  # the shelf stands in for Orthanc
+        own = OwnSender(
+            address, Packer(self.shelf, self.destination, self.home), self.stop, owes, names or Same(), SILENCE_S
+        )  # type: ignore[arg-type]  # the shelf stands in for Orthanc
         self.commitments = Commitments(self.made, {}, lambda: self.now)
         courier = Courier(self.name, self.destination, own, own, self.commitments, lambda: self.now, linger_s)
         return DicomSender(
@@ -112,11 +119,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(made: Sessions, now: datetime) -> Callable[..., Bench]:
+def bench(made: Sessions, now: datetime, tmp_path: Path) -> Callable[..., Bench]:
     def build(receiver: Receiver, count: int = 4, images: list[Dataset] | None = None, **how: Any) -> Bench:
         study = image().StudyInstanceUID
         destination = Destination(aet="ZAMBEZI_OUT", **{"proof": "found", "attempts": 6, "retry_seconds": 30, **how})
-        return Bench(made, now, receiver, destination, images or [image(study) for _ in range(count)])
+        return Bench(made, now, receiver, destination, images or [image(study) for _ in range(count)], tmp_path)
 
     return build
 
@@ -454,6 +461,34 @@ def test_what_it_doesnt_commit_itself_to_is_sent_again_alone(bench):
 
 
 # --- what is changed on the way out ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("transcode", "syntax"), [("jpeg-ls", JPEGLSLossless), ("jpeg-2000", JPEG2000Lossless)])
+def test_images_go_out_compressed_without_loss_and_what_has_no_pixels_as_it_is(bench, transcode, syntax):
+    study = image().StudyInstanceUID
+    pixels = bytes(range(256)) * 16
+    report = image(study)
+    del report.PixelData
+    images = [image(study, Rows=64, Columns=64, PixelData=pixels), report]
+    one = bench(Receiver(syntaxes=(ExplicitVRLittleEndian, syntax)), images=images, transcode=transcode)
+    with one.receiver.listening():
+        assert one.attempt().state == "delivered"
+    packed, whole = (one.receiver.has[str(image.SOPInstanceUID)] for image in images)
+    assert (packed.file_meta.TransferSyntaxUID, whole.file_meta.TransferSyntaxUID) == (syntax, ExplicitVRLittleEndian)
+    assert len(packed.PixelData) < 2048
+    unpacked = Transcoder("uncompressed", one.home).transcoded(written(packed))
+    assert dcmread(BytesIO(unpacked)).PixelData == pixels
+    assert not list((one.home / "transcoding").iterdir())
+
+
+def test_an_image_that_the_codec_cant_take_waits_for_a_person_and_keeps_no_other_back(bench):
+    study = image().StudyInstanceUID
+    images = [image(study, PixelData=bytes(6)), image(study, Rows=8, Columns=8)]
+    one = bench(Receiver(syntaxes=(ExplicitVRLittleEndian, JPEGLSLossless)), images=images, transcode="jpeg-ls")
+    with one.receiver.listening():
+        row = one.attempt()
+    assert "can't be transcoded" in row.outcome
+    assert set(one.receiver.has) == {str(images[1].SOPInstanceUID)}
 
 
 def test_attributes_are_set_and_removed_on_the_way_out_and_pixels_stay(bench):
