@@ -154,10 +154,11 @@ def calling(
     ]  # fmt: skip
     if report is not None:
         handlers.append((evt.EVT_N_EVENT_REPORT, report))
+    tls: Any = (context, address.server_name or None) if context else None
     association: Any = entity.associate(
         address.host, address.port, ae_title=address.aet, evt_handlers=handlers,
         contexts=[build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in contexts],
-        tls_args=(context, address.server_name or None) if context else None,
+        tls_args=tls,
     )  # fmt: skip
     try:
         if not association.is_established:
@@ -218,8 +219,9 @@ class _Watch(threading.Thread):
             self.join()
 
     def opened(self, event: evt.Event) -> None:
-        self._socket = event.assoc.dul.socket.socket
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection: Any = event.assoc.dul.socket
+        self._socket = made = connection.socket
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._last = time.monotonic()
 
     def sent(self, event: evt.Event) -> None:
