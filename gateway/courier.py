@@ -20,8 +20,6 @@ from zambezi.config.settings import Destination
 from zambezi.orthanc_client import OrthancError
 from zambezi.retries import ErrorClass
 
-#: Instances that are offered at once; between two parts it is written down how far it came, and who must go first goes.
-PART = 100
 #: So long a report is waited for on the association of the question; after that it comes on one of its own.
 LINGER_S = 2.0
 _LOOK_S = 0.05
@@ -37,7 +35,10 @@ class Waits(Exception):
 
 @dataclass
 class Progress:
-    """What the receiver acknowledged so far (SOP Instance UIDs). `save` writes it down, and raises Overtaken."""
+    """What the receiver acknowledged so far (SOP Instance UIDs).
+
+    `save`, between two parts, writes it down; it raises Overtaken where something goes first.
+    """
 
     delivery_id: str
     acknowledged: set[str]
@@ -171,10 +172,11 @@ class Courier:
         """Offer these, part by part; the fault that is about single ones, and remarks. Another fault is raised."""
         fault: AttemptFailed | None = None
         remarks: list[str] = []
-        for begin in range(0, len(instances), PART):
+        part = self._carrier.part
+        for begin in range(0, len(instances), part):
             if begin:
                 progress.save()
-            sent = self._carrier.store(shipment.study_uid, instances[begin : begin + PART])
+            sent = self._carrier.store(shipment.study_uid, instances[begin : begin + part])
             progress.acknowledged.update(one.sop_uid for one in sent.acknowledged)
             remarks += sent.remarks
             if sent.fault is not None and not sent.fault.is_about_objects:

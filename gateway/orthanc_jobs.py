@@ -6,7 +6,9 @@ progress; the rest of that part then goes by an association of our own, which le
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +21,11 @@ from zambezi.config.safety import OrthancPeer
 from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable
 from zambezi.retries import ErrorClass
 
-JOB_POLL_S = 0.3
-#: A job of a small study is over before that; it is looked for more often at first.
-FIRST_POLL_S = 0.02
+#: Instances in one job: more cost less, but what was sent of a job that failed is known to the percent alone.
+PART = 500
+#: How often a job is looked at: at these times at the least and at the most, between them after so much of its age.
+JOB_POLL_S = (0.01, 0.3)
+_SHARE = 0.05
 #: States of Orthanc's jobs that are over.
 _OVER = ("Success", "Failure")
 _ANSWER_S = 60
@@ -62,12 +66,11 @@ class Jobs:
         return Sent(tuple(instances[: done(job.get("Progress", 0), len(instances))]), AttemptFailed(kind, words))
 
     def _ended(self, job_id: str) -> dict[str, Any]:
-        wait = FIRST_POLL_S
+        begun, (least, most) = time.monotonic(), JOB_POLL_S
         try:
             while (job := self.orthanc.job(job_id))["State"] not in _OVER:
-                if self._stop_asked.wait(wait):
+                if self._stop_asked.wait(min(max(least, (time.monotonic() - begun) * _SHARE), most)):
                     raise Interrupted("the gateway stops")
-                wait = min(wait * 2, JOB_POLL_S)
         except OrthancUnreachable as away:
             raise CutShort(f"the archive went away while it was sending ({away})") from away
         return job
@@ -75,6 +78,8 @@ class Jobs:
 
 class ModalityJobs:
     """Carrier: C-STORE and C-FIND by Orthanc, and what it can't tell apart by `careful`."""
+
+    part = PART
 
     def __init__(self, jobs: Jobs, careful: Carrier) -> None:
         self._jobs = jobs
@@ -84,8 +89,16 @@ class ModalityJobs:
         sent = self._jobs.store(instances)
         if sent.fault is None or not sent.fault.is_about_objects:
             return sent
-        rest = self._careful.store(study_uid, instances[len(sent.acknowledged) :])
-        return Sent(sent.acknowledged + rest.acknowledged, rest.fault, rest.remarks)
+        left = instances[len(sent.acknowledged) :]
+        acknowledged, fault, remarks = sent.acknowledged, None, sent.remarks
+        for begin in range(0, len(left), self._careful.part):
+            more = self._careful.store(study_uid, left[begin : begin + self._careful.part])
+            acknowledged += more.acknowledged
+            remarks += more.remarks
+            fault = more.fault or fault
+            if more.fault is not None and not more.fault.is_about_objects:
+                break
+        return Sent(acknowledged, fault, remarks)
 
     def lacking(self, shipment: Shipment) -> tuple[Instance, ...]:
         name = self._jobs.name
@@ -105,6 +118,8 @@ class ModalityJobs:
 
 class PeerJobs:
     """Carrier to another Orthanc, over HTTP."""
+
+    part = PART
 
     def __init__(self, jobs: Jobs, peer: OrthancPeer) -> None:
         self._jobs = jobs
@@ -133,11 +148,11 @@ class PeerJobs:
 
 
 def done(percent: int, count: int) -> int:
-    """How many of at most a hundred instances a job has sent that is so far; never too many.
+    """How many of `count` instances a job that ended early has sent for certain; of at most a hundred it is exact.
 
-    Orthanc rounds 100 * sent / count to the nearest; where it rounded down, the answer is one too few at most.
+    Orthanc rounds 100 * sent / count to the nearest. This is the least that gives the percentage.
     """
-    return next((n for n in range(count - 1, 0, -1) if count <= 100 and int(100 * n / count + 0.5) == percent), 0)
+    return min(max(math.ceil((percent - 0.5) * count / 100), 0), count - 1)
 
 
 def by_series(shipment: Shipment) -> dict[str, list[Instance]]:

@@ -63,6 +63,8 @@ class _Result:
 class OwnSender:
     """Carrier: C-STORE and C-FIND by the gateway itself. Of several threads each has its own."""
 
+    part = 100  # of whatever SOP classes: an association takes 128 presentation contexts
+
     def __init__(
         self, address: Address, packer: Packer, stop: threading.Event, owes: Owes, names: Names,
         silence_s: float = associations.SILENCE_S,
@@ -75,7 +77,7 @@ class OwnSender:
         self._silence_s = silence_s
 
     def store(self, study_uid: str, instances: Sequence[Instance]) -> Sent:
-        """One association for all of them: at most a hundred, so that their presentation contexts fit into it."""
+        """One association for all of them, `part` at the most."""
         try:
             stored = self._packer.stored(instances)
         except (OrthancRefused, OrthancUnreachable) as away:

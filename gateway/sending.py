@@ -65,6 +65,8 @@ class Sent:
 class Carrier(Protocol):
     """A way to a destination. Both methods raise Interrupted and CutShort; a fault of the receiver is in the result."""
 
+    part: int  # so many instances are offered at once
+
     def store(self, study_uid: str, instances: Sequence[Instance]) -> Sent:
         """Offer these instances to the receiver."""
 

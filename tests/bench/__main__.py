@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import engines, ingest, memory, starts
+from tests.bench import engines, ingest, memory, routing, starts
 from tests.running import a_hospital
 
 
@@ -15,7 +15,7 @@ def _sizes() -> None:
         starts.measure(hospital)
 
 
-PARTS = {"ingest": ingest.main, "memory": _sizes, "engines": engines.measure}
+PARTS = {"ingest": ingest.main, "memory": _sizes, "engines": engines.measure, "routing": routing.measure}
 
 if __name__ == "__main__":
     if not Path("/usr/sbin/Orthanc").exists():

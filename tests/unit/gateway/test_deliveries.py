@@ -215,7 +215,8 @@ def test_outside_its_windows_nothing_is_sent_and_then_it_goes(made, orthanc, wat
 
 
 @pytest.mark.parametrize(
-    ("percent", "of", "sent"), [(0, 4, 0), (25, 4, 1), (33, 3, 1), (67, 3, 2), (29, 7, 2), (50, 200, 0)]
+    ("percent", "of", "sent"),
+    [(0, 4, 0), (25, 4, 1), (33, 3, 1), (67, 3, 2), (29, 7, 2), (50, 200, 99), (1, 500, 3), (100, 4, 3)],
 )
 def test_how_far_a_job_came_is_read_from_its_progress_and_never_too_far(percent: int, of: int, sent: int):
     assert done(percent, of) == sent

@@ -387,7 +387,7 @@ def test_a_stop_ends_an_association_with_a_receiver_that_hangs(bench):
 
 
 def test_an_emergency_overtakes_a_night_of_backlog_and_what_was_sent_isnt_sent_again(bench, monkeypatch):
-    monkeypatch.setattr("gateway.courier.PART", 2)
+    monkeypatch.setattr(OwnSender, "part", 2)
     one = bench(Receiver(), count=6)
     first = one.id
     urgent = image()

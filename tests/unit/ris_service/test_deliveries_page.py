@@ -12,9 +12,9 @@ from sqlalchemy import select
 from gateway import commands
 from operations import status
 from tests.unit.ris_service.seeding import HTML, Hospital, csrf, seeded
-from zambezi import breakers
+from zambezi import breakers, clock, outbox
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import AuditEntry, Breaker
+from zambezi.database.tables import AuditEntry, Breaker, CommitmentAsked, Delivery
 from zambezi.retries import ErrorClass, Policy
 
 RULE = breakers.Rule(1, Policy(timedelta(minutes=5), jitter=0))
@@ -53,6 +53,29 @@ def test_a_delivery_that_waits_for_its_destinations_hours_says_from_when_on(tmp_
     )
     page = seeded(tmp_path / "home", settings).signed_in("administrator").get("/deliveries", headers=HTML).text
     assert "fora do horário, até 25/12/" in page
+
+
+def test_a_delivery_says_how_far_it_has_come(hospital: Hospital):
+    with hospital.sessions.begin() as session:
+        now = hospital.clock()
+        for id, proof in (("half", ""), ("sent", "asked")):
+            outbox.add(
+                session, id=id, kind="dicom", rule="r", destination="MAPUTO", because="it must", now=now, writer="test",
+                study_uid="1.2.3", instances=[[f"{id}{n}", "1.2", f"1.2.{n}"] for n in range(4)],
+            )  # fmt: skip
+            row = session.get_one(Delivery, id)
+            row.acknowledged, row.priority = ["1.2.0", "1.2.1", "1.2.2"], 5
+            if proof:
+                row.next_at = clock.text(now + timedelta(hours=1))
+                session.add(
+                    CommitmentAsked(
+                        transaction_uid="2.25.1", delivery_id=id, aet="M", asked_at=clock.text(now), until=row.next_at
+                    )
+                )
+    page = hospital.signed_in("administrator").get("/deliveries", headers=HTML).text
+    assert "3 de 4 confirmadas até agora" in page
+    assert "tudo foi enviado; espera-se o compromisso do destino, até" in page
+    assert page.count("passa à frente") == 2
 
 
 def test_a_person_who_may_goes_on_at_once_and_that_is_audited(paused: Hospital):
