@@ -413,6 +413,29 @@ def test_an_emergency_overtakes_a_night_of_backlog_and_what_was_sent_isnt_sent_a
         assert session.get_one(Delivery, first).attempts == 1
 
 
+def test_two_studies_go_to_one_receiver_at_once(bench):
+    one = bench(Receiver(), count=1, parallel=2)
+    first = one.id
+    other = image()
+    one.shelf.files["other"], one.shelf.metadata["other"] = written(other), one.shelf.metadata["id0"]
+    one.study = str(other.StudyInstanceUID)
+    one.add("other" + first[-10:], [["other", str(other.SeriesInstanceUID), str(other.SOPInstanceUID)]])
+    both = threading.Barrier(2)
+
+    def waits_for_the_other(_event: Any, _number: int) -> None:
+        both.wait(5)
+
+    one.receiver.does = waits_for_the_other
+    with one.receiver.listening():
+        threads = [threading.Thread(target=one.a_sender().deliver_one) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    with one.made.begin() as session:
+        assert {session.get_one(Delivery, id).state for id in (first, one.id)} == {"delivered"}
+
+
 # --- commitment -----------------------------------------------------------------------------------
 
 
