@@ -121,6 +121,12 @@ class DicomSender(threading.Thread):
             return isinstance(why, Overtaken)
         except Fenced as why:
             log.warning("%s", why)
+        except DBAPIError:
+            raise
+        except Exception as odd:  # edge of the attempt: it must count, else it would be made again for ever
+            log.exception("%s: delivery %s", self._destination_name, held.id)
+            words = f"{type(odd).__name__} while delivering; the gateway's log says more"
+            self._settle(held, progress, partial(self._failed, held, entry, ErrorClass.OBJECT, words))
         else:
             self.error = ""
             progress.acknowledged.clear()

@@ -48,7 +48,7 @@ class DicomServer:
 
     def __init__(
         self, sessions: Sessions, settings: Zambezi, modalities: Mapping[str, Modality], port: int,
-        ae_title: str = AE_TITLE, now: Callable[[], datetime] = clock.now, commitments: Commitments | None = None,
+        commitments: Commitments, ae_title: str = AE_TITLE, now: Callable[[], datetime] = clock.now,
     ) -> None:  # fmt: skip
         self._sessions = sessions
         self._settings = settings
@@ -64,8 +64,7 @@ class DicomServer:
         self._ae.network_timeout = self._ae.dimse_timeout = self._ae.acse_timeout = _TIMEOUT_S
         for sop_class in OFFERED:
             self._ae.add_supported_context(sop_class)
-        if commitments is not None:
-            self._ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
+        self._ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
         self.port = port
         self._server: Any = None
 
@@ -73,10 +72,8 @@ class DicomServer:
         """Listen; OSError where the port is taken."""
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
-            (evt.EVT_C_FIND, self._asked),
+            (evt.EVT_C_FIND, self._asked), (evt.EVT_N_EVENT_REPORT, self._commitments.reported),
         ]  # fmt: skip
-        if self._commitments is not None:
-            handlers.append((evt.EVT_N_EVENT_REPORT, self._commitments.reported))
         self._server = self._ae.start_server(("0.0.0.0", self.port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from struct import error
 from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
@@ -29,6 +30,10 @@ _NAMES = {
     0x0122: "it doesn't take this SOP class",
     0x0124: "we may not send there",
 }
+
+
+#: What pydicom raises of a data set that it can't read or write; its words may tell what stands in it.
+_MALFORMED = (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, TypeError, ValueError, error)
 
 
 class Names(Protocol):
@@ -157,6 +162,9 @@ class OwnSender:
             return None
         except OrthancUnreachable as away:
             raise CutShort(f"the archive went away while it was sending ({away})") from away
+        except _MALFORMED as odd:
+            result.refused.append((one, ErrorClass.OBJECT, f"it is malformed ({type(odd).__name__})"))
+            return None
         status = talk.store(made.context_id, sop_class, made.sop_uid, made.body)
         kind = retries.of_dimse("store", status)
         if kind is None:

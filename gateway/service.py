@@ -21,6 +21,7 @@ import socket
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -121,9 +122,7 @@ class Gateway:
         self._nodes = Nodes(sessions, {node.name: orthanc(only=node) for node in several}) if several else None
         self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
         commitments = Commitments(sessions, configuration.modalities)
-        self.modalities = DicomServer(
-            sessions, settings, configuration.modalities, environment.ports.mpps, commitments=commitments
-        )
+        self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps, commitments)
         self._threads: list[Any] = []
         for name, follower in self._followers.items():
             self._threads.append(Repeated(f"journal {name}".strip(), partial(_follow, follower), self.stop_asked))
@@ -225,6 +224,10 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # pynetdicom tells every association, with names in it, at INFO.
     logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    # These two say what stands in an image that they find odd.
+    for telling in ("pynetdicom.dsutils", "pydicom"):
+        logging.getLogger(telling).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
     try:
         environment = Environment.read()
         configuration = config.load(environment.config_dir, os.environ)

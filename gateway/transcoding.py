@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
@@ -28,6 +29,7 @@ _KINDS = {
 }
 #: With big endian and deflated: what isn't compressed.
 _UNCOMPRESSED = (EXPLICIT, IMPLICIT, "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+_UNDEFINED = 0xFFFFFFFF  # length of an element that ends with an item of its own (PS3.5 7.1)
 _LONGEST_S = 300
 FOLDER = "transcoding"
 
@@ -91,11 +93,15 @@ def _native(dataset: Dataset) -> bytes:
 
 
 def read(file: bytes) -> Dataset:
-    """A Part 10 file; AttemptFailed where it isn't one."""
+    """A Part 10 file; AttemptFailed where it isn't one, or is cut off: pydicom would go on with what there is."""
     try:
-        return dcmread(BytesIO(file))
+        dataset = dcmread(BytesIO(file))
     except InvalidDicomError as error:
         raise AttemptFailed(ErrorClass.OBJECT, "it can't be read as DICOM") from error
+    last = dataset.get_item(list(dataset.keys())[-1]) if dataset else None
+    if isinstance(last, RawDataElement) and last.length != _UNDEFINED and last.length != len(last.value or b""):
+        raise AttemptFailed(ErrorClass.OBJECT, "it is cut off")
+    return dataset
 
 
 def _failed(dataset: Dataset, why: str) -> AttemptFailed:

@@ -191,6 +191,7 @@ CT = {"DicomModalities": {"CT": ["CT", "127.0.0.1", 104]}}
     [
         ({"CT": {"Set": {"Institution": "X"}}}, 'no DICOM attribute has the keyword "Institution"'),
         ({"CT": {"Set": {"StudyInstanceUID": "1.2"}}}, "StudyInstanceUID goes out as it is"),
+        ({"CT": {"Set": {"StudyDate": "today"}}}, "Invalid value for VR DA: 'today'"),
         ({"CT": {"Remove": ["PixelData"]}}, "PixelData goes out as it is"),
         ({"CT": {"Set": {"Rows": "8"}}}, "Rows holds no text"),
         ({"CT": {"Tls": {"CertificateFile": "us.pem"}}}, "CertificateFile goes with KeyFile"),

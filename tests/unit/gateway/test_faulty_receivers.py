@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, MRImageStorage
 
 from gateway import commitments_asked
@@ -294,12 +295,7 @@ def test_a_receiver_that_takes_implicit_vr_alone_gets_it(bench):
 def test_what_is_compressed_isnt_unpacked_without_being_asked(bench):
     study = image().StudyInstanceUID
     images = [image(study) for _ in range(2)]
-    images[0].file_meta.TransferSyntaxUID = JPEGLSLossless
-    images[
-        0
-    ].PixelData = (
-        b"\xfe\xff\x00\xe0\x00\x00\x00\x00\xfe\xff\x00\xe0\x04\x00\x00\x00abcd\xfe\xff\xdd\xe0\x00\x00\x00\x00"
-    )
+    images[0].PixelData = encapsulate([b"abcd"])
     images[0]["PixelData"].is_undefined_length = True
     one = bench(Receiver(), images=images)
     with one.receiver.listening():
@@ -512,6 +508,18 @@ def test_an_image_that_the_codec_cant_take_waits_for_a_person_and_keeps_no_other
         row = one.attempt()
     assert "can't be transcoded" in row.outcome
     assert set(one.receiver.has) == {str(images[1].SOPInstanceUID)}
+
+
+def test_an_image_that_is_malformed_waits_for_a_person_and_keeps_no_other_back(bench):
+    one = bench(Receiver(), count=2, set_={"InstitutionName": "X"})
+    file = one.shelf.files["id0"]
+    at = file.find(b"LO", file.find(b"DICM") + 200)  # a length that reaches beyond the end
+    one.shelf.files["id0"] = file[: at + 2] + b"\xfe\xff" + file[at + 4 :]
+    with one.receiver.listening():
+        row = one.attempt()
+    assert (row.state, len(one.receiver.has)) == ("retrying", 1)
+    assert "1 of 2 instances don't go" in row.outcome
+    assert "it is cut off" in row.outcome
 
 
 def test_attributes_are_set_and_removed_on_the_way_out_and_pixels_stay(bench):

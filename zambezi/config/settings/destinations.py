@@ -84,7 +84,9 @@ class Destination(Section):
     @field_validator("remove", "set_")
     @classmethod
     def _keywords_are_known(cls, value: dict[str, str] | tuple[str, ...]) -> dict[str, str] | tuple[str, ...]:
-        from pydicom import datadict  # asked for by those alone who name keywords: Orthanc's plugin reads this, too
+        # Asked for by those alone who name keywords: Orthanc's plugin reads this, too.
+        from pydicom import config, datadict
+        from pydicom.dataelem import DataElement
 
         for keyword in value:
             tag = datadict.tag_for_keyword(keyword)
@@ -94,6 +96,8 @@ class Destination(Section):
                 raise ValueError(f"{keyword} goes out as it is: the proof of delivery, or the image, rests on it")
             if isinstance(value, dict) and datadict.dictionary_VR(tag) not in _TEXT:
                 raise ValueError(f"{keyword} holds no text; allowed in Set are attributes that do")
+            if isinstance(value, dict):
+                DataElement(tag, datadict.dictionary_VR(tag), value[keyword], validation_mode=config.RAISE)
         return value
 
     @model_validator(mode="after")
