@@ -295,6 +295,7 @@ def test_a_receiver_that_takes_implicit_vr_alone_gets_it(bench):
 def test_what_is_compressed_isnt_unpacked_without_being_asked(bench):
     study = image().StudyInstanceUID
     images = [image(study) for _ in range(2)]
+    images[0].file_meta.TransferSyntaxUID = JPEGLSLossless
     images[0].PixelData = encapsulate([b"abcd"])
     images[0]["PixelData"].is_undefined_length = True
     one = bench(Receiver(), images=images)
