@@ -13,9 +13,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.hl7 import inbox
-from zambezi import breakers, clock, config, outbox
+from zambezi import audit, breakers, clock, config, outbox
 from zambezi.database import engine
-from zambezi.database.tables import Delivery, Message
+from zambezi.database.tables import Delivery, Message, Pseudonym
 from zambezi.environment import Environment
 
 WRITER = "gateway"
@@ -74,6 +74,22 @@ def resume(name: str) -> None:
         closed, retried = outbox.resume(session, name, now=clock.now(), writer=WRITER, who=_who())
     well = f"{', '.join(closed) or name} is asked again; {retried} parked deliveries are due"
     _said(bool(closed or retried), well, f"{name} is not paused: nothing was changed")
+
+
+@route.command()
+@click.argument("pseudonym")
+def whose(pseudonym: str) -> None:
+    """Which patient or study a pseudonym stands for that was sent to a destination. The question is audited."""
+    with _session() as session:
+        rows = session.scalars(select(Pseudonym).where(Pseudonym.pseudonym == pseudonym)).all()
+        for row in rows:
+            click.echo(f"{row.destination}: {row.kind} {row.original}, first sent {row.made_at[:19]}Z")
+        audit.append(
+            session, WRITER, "pseudonym-read", clock.now(), pseudonym=pseudonym, who=_who(), found=len(rows),
+            destination=", ".join(row.destination for row in rows),
+        )  # fmt: skip
+    if not rows:
+        _said(False, "", f"nothing was sent under the name {pseudonym}")
 
 
 @click.group()

@@ -48,12 +48,14 @@ class Receiver:
         self.folder.mkdir(exist_ok=True)
         path = "/usr/bin"
         if self.kind == "dcmqrscp":
-            config = self.folder.with_suffix(".cfg")
+            config, second = self.folder.with_suffix(".cfg"), self.folder.with_suffix(".2")
+            second.mkdir(exist_ok=True)
             config.write_text(
                 f"NetworkTCPPort = {self.port}\nMaxPDUSize = 65536\nMaxAssociations = 16\n"
                 f"HostTable BEGIN\nus = (ZAMBEZI, 127.0.0.1, {self.sender_port})\nHostTable END\n"
                 "VendorTable BEGIN\nVendorTable END\n"
-                f"AETable BEGIN\nQR {self.folder} RW (500, 1024mb) ANY\nAETable END\n"
+                f"AETable BEGIN\nQR {self.folder} RW (500, 1024mb) ANY\n"
+                f"QR2 {second} RW (500, 1024mb) ANY\nAETable END\n"
             )
             command = [shutil.which("dcmqrscp", path=path), "-c", config]
         else:
@@ -175,6 +177,7 @@ def settings(tls_port: int) -> dict[str, Any]:
                 "Proof": "acknowledged", **patient, "Transcode": "jpeg-ls",
                 "Tls": {"CaFile": "ca.pem", "CertificateFile": "us.pem", "KeyFile": "us.key", "Port": tls_port},
             },
+            "capped": {"Proof": "found", **patient, "Windows": [{"KilobitsPerSecond": 100_000}]},
             "picky": {"Proof": "acknowledged", **patient, "Attempts": 3},
             "keeper": {"Proof": "committed", **patient, "Aet": "ZAMBEZI_SC"},
             "other": {"Kind": "peer", **patient},
@@ -184,6 +187,7 @@ def settings(tls_port: int) -> dict[str, Any]:
             {"Name": "mr", "When": {"Modality": ["MR"]}, "SendTo": ["sto"]},
             {"Name": "us", "When": {"Modality": ["US"]}, "SendTo": ["liar"]},
             {"Name": "cr", "When": {"Modality": ["CR"]}, "SendTo": ["tls"]},
+            {"Name": "pt", "When": {"Modality": ["PT"]}, "SendTo": ["capped"]},
             {"Name": "nm", "When": {"Modality": ["NM"]}, "SendTo": ["picky"]},
             {"Name": "mg", "When": {"Modality": ["MG"]}, "SendTo": ["keeper"]},
             {"Name": "xa", "When": {"Modality": ["XA"]}, "SendTo": ["other"]},
@@ -218,7 +222,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     other = OtherOrthanc(folder / "other")
     peers = {
         **PEERS, "qr": ["QR", "127.0.0.1", qr.port], "sto": ["STO", "127.0.0.1", sto.port],
-        "liar": ["LIAR", "127.0.0.1", liar.port], "tls": ["TLS", "127.0.0.1", 1],
+        "liar": ["LIAR", "127.0.0.1", liar.port], "tls": ["TLS", "127.0.0.1", 1], "capped": ["QR2", "127.0.0.1", qr.port],
         "picky": ["PACS", "127.0.0.1", picky.port], "keeper": ["KEEPER", "127.0.0.1", picky.port],
     }  # fmt: skip
     named = {"DicomModalities": peers, "OrthancPeers": {"other": [other.url, "us", "secret"]}}
@@ -304,6 +308,14 @@ def test_over_tls_with_our_certificate_images_go_out_compressed_without_loss(hou
     unpacked = house.tls.folder.with_suffix(".dcm")
     subprocess.run(["dcmdjpls", next(house.tls.folder.iterdir()), unpacked], check=True)
     assert dcmread(unpacked).PixelData == bytes(range(256)) * 16
+
+
+def test_our_own_store_and_query_are_understood_by_dcmqrscp(house: House):
+    study, images = house.send(3, "PT")
+    (delivery,) = eventually(lambda: house.deliveries(study, "delivered"))
+    assert delivery.outcome == "capped answers to a query for each of 3 instances (3 sent)"
+    second = house.qr.folder.with_suffix(".2")
+    assert sorted(dcmread(file).SOPInstanceUID for file in second.glob("CT_*")) == images
 
 
 def test_where_orthancs_job_stopped_an_association_of_ours_goes_on_image_by_image(house: House):

@@ -7,12 +7,15 @@ or a person knows what it hasn't, and why.
 from __future__ import annotations
 
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, MRImageStorage
 
-from gateway import commitments_asked
+from gateway import commitments_asked, ways
 from gateway.associations import Address, Owes
 from gateway.commitments_asked import Commitments
 from gateway.courier import Courier
@@ -35,7 +38,7 @@ from tests.integration.archive_fixture import image, written
 from tests.misbehaving import Receiver, Shelf
 from zambezi import outbox
 from zambezi.bandwidth import Line
-from zambezi.config.settings import Destination, Site
+from zambezi.config.settings import Destination, DestinationTls, Site
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import CommitmentAsked, Delivery, ExceptionItem, Pseudonym
 from zambezi.database.upgrade import upgrade
@@ -91,8 +94,13 @@ class Bench:
             )  # fmt: skip
             session.get_one(Delivery, id).priority = priority
 
-    def a_sender(self, names: Any = None, linger_s: float = 0.5, owes: Owes = lambda size: 0) -> DicomSender:
-        address = Address(self.name, self.receiver.aet, "127.0.0.1", self.receiver.port, self.destination.aet or "US")
+    def a_sender(
+        self, names: Any = None, linger_s: float = 0.5, owes: Owes = lambda size: 0, tls: DestinationTls | None = None
+    ) -> DicomSender:
+        address = Address(
+            self.name, self.receiver.aet, "127.0.0.1", self.receiver.port, self.destination.aet or "US",
+            partial(ways.tls_context, tls, self.home) if tls else None, tls.server_name if tls else "",
+        )  # fmt: skip
         own = OwnSender(
             address, Packer(self.shelf, self.destination, self.home), self.stop, owes, names or Same(), SILENCE_S
         )  # type: ignore[arg-type]  # the shelf stands in for Orthanc
@@ -246,6 +254,38 @@ def test_a_refused_association_is_for_now_or_for_a_person(bench, rejects, state,
         row = one.attempt()
     assert (row.state, said in row.outcome) == (state, True), row.outcome
     assert not one.receiver.offered
+
+
+def a_certificate(folder: Path, name: str) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+         "-keyout", f"{name}.key", "-out", f"{name}.pem"], check=True, cwd=folder, capture_output=True,
+    )  # fmt: skip
+
+
+def test_a_receiver_that_shows_another_certificate_gets_nothing_and_a_person_is_told(bench, tmp_path):
+    for name in ("theirs", "other"):
+        a_certificate(tmp_path, name)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(tmp_path / "theirs.pem", tmp_path / "theirs.key")
+    one = bench(Receiver(tls=theirs))
+
+    def trusts(**tls: str) -> Delivery:
+        one.sender = one.a_sender(tls=DestinationTls(**tls))
+        row = one.attempt()
+        with one.made.begin() as session:
+            outbox.resume(session, one.name, now=one.now, writer="test", who="maria")
+        return row
+
+    with one.receiver.listening():
+        row = trusts(ca_file="other.pem")
+        assert (row.state, "self-signed certificate" in row.outcome) == ("parked", True), row.outcome
+        row = trusts(ca_file="missing.pem")
+        assert (row.state, "the files of Tls can't be used" in row.outcome) == ("parked", True), row.outcome
+        assert not one.receiver.offered
+        assert trusts(ca_file="theirs.pem", server_name="somebody").state == "parked"
+        assert trusts(ca_file="theirs.pem").state == "delivered"
+    one.arrived_once()
 
 
 def test_a_receiver_that_drops_each_association_is_tried_again(bench):

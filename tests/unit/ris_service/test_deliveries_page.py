@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from operations import status
 from tests.unit.ris_service.seeding import HTML, Hospital, csrf, seeded
 from zambezi import breakers, clock, outbox
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import AuditEntry, Breaker, CommitmentAsked, Delivery
+from zambezi.database.tables import AuditEntry, Breaker, CommitmentAsked, Delivery, Pseudonym
 from zambezi.retries import ErrorClass, Policy
 
 RULE = breakers.Rule(1, Policy(timedelta(minutes=5), jitter=0))
@@ -110,6 +111,22 @@ def test_at_the_console_the_list_says_it_and_resume_ends_it(paused: Hospital, mo
     assert (resumed.exit_code, resumed.output) == (0, "dicom:HARARE is asked again; 0 parked deliveries are due\n")
     assert state(paused) == "closed"
     assert CliRunner().invoke(commands.route, ["resume", "HARARE"]).exit_code == 1
+
+
+def test_at_the_console_a_pseudonym_says_whom_it_stands_for_and_the_question_is_audited(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in hospital.environment.variables().items():
+        monkeypatch.setenv(name, value)
+    with hospital.sessions.begin() as session:
+        at = clock.text(hospital.clock())
+        session.add(Pseudonym(destination="UEM", pseudonym="ZABC", kind="patient", original="NID-1", made_at=at))
+    told = CliRunner().invoke(commands.route, ["whose", "ZABC"])
+    assert told.output == f"UEM: patient NID-1, first sent {at[:19]}Z\n"
+    assert CliRunner().invoke(commands.route, ["whose", "Z"]).exit_code == 1
+    with hospital.sessions.begin() as session:
+        said = session.scalars(select(AuditEntry).where(AuditEntry.event == "pseudonym-read")).all()
+    assert [json.loads(entry.payload)["found"] for entry in said] == [1, 0]
 
 
 def test_status_says_it_too_and_counts_what_dead_workers_left(paused: Hospital):
