@@ -49,7 +49,7 @@ check: ## Lint, formatting and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: ## Measure ingest against bare Orthanc, memory, starts, engines, nodes (ARGS="ingest" for some of it)
+bench: ## Measure ingest against bare Orthanc, memory, starts, engines, nodes, routing (ARGS="ingest" for some of it)
 	@tools/install --tests
 	@$(PYTHON) -m tests.bench $(ARGS)
 

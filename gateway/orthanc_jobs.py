@@ -121,9 +121,11 @@ class PeerJobs:
 
     part = PART
 
-    def __init__(self, jobs: Jobs, peer: OrthancPeer) -> None:
+    def __init__(self, jobs: Jobs, peer: OrthancPeer, authorities: str = "") -> None:
+        """`authorities`: a file of certificates to trust, as Orthanc's HttpsCACertificates; else those of requests."""
         self._jobs = jobs
         self._peer = peer
+        self._authorities = authorities
 
     def store(self, _study_uid: str, instances: Sequence[Instance]) -> Sent:
         return self._jobs.store(instances)
@@ -135,8 +137,11 @@ class PeerJobs:
         signs_in = (peer.user, peer.password) if peer.user else None
         try:
             with requests.Session() as session:
-                session.trust_env = not peer.url.startswith("http://")  # the system's authorities, but no proxy
-                answer = session.post(f"{peer.url}/tools/find", json=body, auth=signs_in, timeout=_ANSWER_S)
+                session.trust_env = False  # no password from .netrc
+                answer = session.post(
+                    f"{peer.url}/tools/find", json=body, auth=signs_in, timeout=_ANSWER_S,
+                    verify=self._authorities or True,
+                )  # fmt: skip
             if not answer.ok:
                 kind = retries.of_http(answer.status_code) or ErrorClass.OBJECT
                 raise AttemptFailed(kind, f"{self._jobs.name} does not answer to a query: HTTP {answer.status_code}")

@@ -134,6 +134,7 @@ class Gateway:
         there = ways.Neighbourhood(
             configuration.modalities, configuration.orthanc_peers, settings.site,
             str(configuration.orthanc.get("DicomAet", "ORTHANC")), environment.home,
+            str(configuration.orthanc.get("HttpsCACertificates", "")),
         )  # fmt: skip
         for name, to in settings.destinations.items():
             line = Line()

@@ -34,6 +34,7 @@ class Neighbourhood:
     site: Site
     our_aet: str
     home: Path
+    authorities: str = ""  # Orthanc's HttpsCACertificates
 
 
 def courier(
@@ -43,7 +44,7 @@ def courier(
     """The way that the destination's settings ask for. `line` is shared by all couriers to it."""
     if destination.kind == "peer":
         jobs = Jobs(orthanc, "peers", name, stop)
-        return Courier(name, destination, PeerJobs(jobs, there.peers[name]), None, commitments, now)
+        return Courier(name, destination, PeerJobs(jobs, there.peers[name], there.authorities), None, commitments, now)
 
     def owes(size: int) -> float:
         cap = windows.cap_at(destination.windows, now(), there.site.zone, there.site.holidays)

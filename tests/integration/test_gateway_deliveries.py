@@ -222,7 +222,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     other = OtherOrthanc(folder / "other")
     peers = {
         **PEERS, "qr": ["QR", "127.0.0.1", qr.port], "sto": ["STO", "127.0.0.1", sto.port],
-        "liar": ["LIAR", "127.0.0.1", liar.port], "tls": ["TLS", "127.0.0.1", 1], "capped": ["QR2", "127.0.0.1", qr.port],
+        "liar": ["LIAR", "127.0.0.1", liar.port], "tls": ["TLS", "127.0.0.1", 1],
+        "capped": ["QR2", "127.0.0.1", qr.port],
         "picky": ["PACS", "127.0.0.1", picky.port], "keeper": ["KEEPER", "127.0.0.1", picky.port],
     }  # fmt: skip
     named = {"DicomModalities": peers, "OrthancPeers": {"other": [other.url, "us", "secret"]}}
