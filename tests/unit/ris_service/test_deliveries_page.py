@@ -77,6 +77,11 @@ def test_a_delivery_says_how_far_it_has_come(hospital: Hospital):
     assert "3 de 4 confirmadas até agora" in page
     assert "tudo foi enviado; espera-se o compromisso do destino, até" in page
     assert page.count("passa à frente") == 2
+    with hospital.sessions.begin() as session:
+        row = session.get_one(Delivery, "half")
+        row.state, row.proof = "delivered", "acknowledged"
+    delivered = hospital.signed_in("administrator").get("/deliveries?state=delivered", headers=HTML).text
+    assert "só a sua palavra" in delivered
 
 
 def test_a_person_who_may_goes_on_at_once_and_that_is_audited(paused: Hospital):
