@@ -103,7 +103,7 @@ class DicomSender(threading.Thread):
         row, held = claimed
         self.taken_over += bool(held.taken_from)
         shipment = Shipment(row.study_uid or "", tuple(Instance(*one) for one in row.instances))
-        progress = Progress(row.id, set(row.acknowledged), lambda: self._save(held, row.priority, progress))
+        progress = Progress(row.id, set(row.acknowledged), lambda: self._save(held, row, progress))
         again = row.attempts > 1 or bool(row.acknowledged)
         try:
             with Keeper(self._sessions, held, self._now, LEASE, partial(self._hold, entry)):
@@ -134,15 +134,13 @@ class DicomSender(threading.Thread):
             log.info("%s: delivery %s: %s", self._destination_name, held.id, outcome)
         return True
 
-    def _save(self, held: Lease, priority: int, progress: Progress) -> None:
+    def _save(self, held: Lease, row: Delivery, progress: Progress) -> None:
         """Between two parts: how far it came, and whether something goes first."""
         if self._stop_asked.is_set():
             raise Interrupted("the gateway stops")
         with self._sessions.begin() as session:
             self._remember(session, held, progress)
-            overtaken = outbox.goes_first(
-                session, "dicom", self._destination_name, priority=priority, now=self._now()
-            )  # fmt: skip
+            overtaken = outbox.goes_first(session, row, now=self._now())
         if overtaken:
             raise Overtaken("a delivery of higher priority goes first")
 

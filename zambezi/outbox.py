@@ -83,6 +83,8 @@ def claim(
                 earlier.study_uid == Delivery.study_uid,
                 earlier.created_at < Delivery.created_at,
                 earlier.state.not_in(AT_REST),
+                # ... but what was sent, and only waits for the receiver's commitment, keeps nothing back.
+                ~exists().where(CommitmentAsked.delivery_id == earlier.id, CommitmentAsked.closed_at.is_(None)),
             )
         )
     found: tuple[Delivery, Lease] | None = leases.claim(
@@ -152,11 +154,11 @@ def awaited(session: Session, ids: Sequence[str]) -> set[str]:
     return set(session.scalars(open_ones)) if ids else set()
 
 
-def goes_first(session: Session, kind: str, destination: str, *, priority: int, now: datetime) -> bool:
-    """Whether a delivery to this destination is due that has a higher priority than this one."""
+def goes_first(session: Session, row: Delivery, *, now: datetime) -> bool:
+    """Whether a delivery of higher priority is due for the same destination, and doesn't have to wait for this one."""
     query = select(Delivery.id).where(
-        Delivery.kind == kind, Delivery.destination == destination, Delivery.state.in_(("due", "retrying")),
-        Delivery.priority > priority, Delivery.next_at <= clock.text(now),
+        Delivery.kind == row.kind, Delivery.destination == row.destination, Delivery.study_uid != row.study_uid,
+        Delivery.state.in_(("due", "retrying")), Delivery.priority > row.priority, Delivery.next_at <= clock.text(now),
     )  # fmt: skip
     return session.scalars(query.limit(1)).first() is not None
 

@@ -290,19 +290,38 @@ def test_the_higher_priority_goes_first_whatever_has_waited_longer(made, now):
     assert order == ["stat", "later", "urgent", "night"]
 
 
-def test_what_goes_first_is_of_the_same_destination_due_and_of_higher_priority(made, now):
-    def goes_first(**how):
-        return outbox.goes_first(session, "dicom", "PACS", **{"priority": 0, "now": now, **how})
-
+@pytest.mark.parametrize(
+    ("other", "goes_first"),
+    [
+        ({}, True), ({"priority": 5}, False), ({"destination": "OTHER"}, False), ({"study_uid": "1.2"}, False),
+        ({"state": "parked"}, False), ({"minutes": 1}, False),
+    ],
+)  # fmt: skip
+def test_what_goes_first_is_due_at_the_same_destination_and_of_higher_priority(made, now, other, goes_first):
+    facts = {"priority": 9, "destination": "PACS", "study_uid": "1.3", "state": "due", "minutes": 0, **other}
     with made.begin() as session:
-        a_delivery(session, now, destination="OTHER")
-        session.get_one(Delivery, "d1").priority = 9
-        assert not goes_first()
-        a_delivery(session, now, id="d2")
-        session.get_one(Delivery, "d2").priority = 5
-        assert goes_first()
-        assert not goes_first(priority=5)
-        assert not goes_first(now=now - timedelta(seconds=1))
+        a_delivery(session, now, study_uid="1.2")
+        a_delivery(session, now + timedelta(minutes=facts.pop("minutes")), id="d2")
+        for name, value in facts.items():
+            setattr(session.get_one(Delivery, "d2"), name, value)
+        row = session.get_one(Delivery, "d1")
+        row.priority = 5
+        session.flush()
+        assert outbox.goes_first(session, row, now=now) is goes_first
+
+
+def test_late_images_go_while_a_commitment_for_the_first_ones_is_awaited(made, now):
+    with made.begin() as session:
+        a_delivery(session, now, study_uid="1.2")
+        a_delivery(session, now + timedelta(minutes=1), id="late", study_uid="1.2")
+        held = claimed(session, now, destination="PACS")
+    later = now + timedelta(minutes=2)
+    with made.begin() as session:
+        assert claimed(session, later - timedelta(seconds=90), destination="PACS") is None
+    Commitments(made, {}, lambda: now).begin("d1", "PACS", timedelta(hours=6))
+    with made.begin() as session:
+        outbox.wait(session, held, until=now + timedelta(hours=6), outcome="", now=now)
+        assert claimed(session, later, destination="PACS").id == "late"
 
 
 @pytest.mark.parametrize("when", ["while it is put down", "hours later"])
