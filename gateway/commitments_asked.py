@@ -8,6 +8,7 @@ the gateway's DICOM port.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -58,6 +59,18 @@ class Commitments:
         self._sessions = sessions
         self._hosts = {peer.aet: peer.host for peer in modalities.values()}
         self._now = now
+        self._told = threading.Condition()
+        self._reports = 0
+
+    @property
+    def reports(self) -> int:
+        """How many came to this process."""
+        return self._reports
+
+    def wait(self, reports: int, seconds: float) -> None:
+        """Until more than `reports` have come, or so long."""
+        with self._told:
+            self._told.wait_for(lambda: self._reports > reports, seconds)
 
     def open(self, delivery_id: str) -> Asked | None:
         """The question about a delivery that was not closed yet."""
@@ -105,6 +118,9 @@ class Commitments:
             log.warning("%s reported a commitment; the database is away (%s)", aet, type(error.orig).__name__)
             status = _PROCESSING_FAILURE
         log.info("%s reported a commitment: 0x%04x", aet, status)
+        with self._told:
+            self._reports += 1
+            self._told.notify_all()
         return status, None
 
 

@@ -22,7 +22,6 @@ from zambezi.retries import ErrorClass
 
 #: So long a report is waited for on the association of the question; after that it comes on one of its own.
 LINGER_S = 2.0
-_LOOK_S = 0.05
 
 
 class Waits(Exception):
@@ -159,12 +158,14 @@ class Courier:
         """The question as it is after a moment, in which many answer."""
         end = time.monotonic() + self._linger_s
         while True:
+            reports = self._commitments.reports
             asked = self._commitments.open(delivery_id)
             if asked is None:
                 raise Interrupted("the question was closed by another")
-            if asked.is_answered or time.monotonic() >= end:
+            left = end - time.monotonic()
+            if asked.is_answered or left <= 0:
                 return asked
-            time.sleep(_LOOK_S)
+            self._commitments.wait(reports, left)
 
     def _send(
         self, shipment: Shipment, instances: tuple[Instance, ...], progress: Progress

@@ -24,8 +24,8 @@ from zambezi.retries import ErrorClass
 #: Instances in one job: more cost less, but what was sent of a job that failed is known to the percent alone.
 PART = 500
 #: How often a job is looked at: at these times at the least and at the most, between them after so much of its age.
-JOB_POLL_S = (0.01, 0.3)
-_SHARE = 0.05
+JOB_POLL_S = (0.005, 0.3)
+_SHARE = 0.03
 #: States of Orthanc's jobs that are over.
 _OVER = ("Success", "Failure")
 _ANSWER_S = 60
