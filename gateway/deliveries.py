@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
@@ -90,16 +92,16 @@ class DicomSender(threading.Thread):
             return False
         with self._sessions.begin() as session:
             entry = self._neighbour.enter(session, now, LEASE)
-            if entry is None:
-                alternates.divert(session, self._destination_name, self._destination, now=now, writer=WRITER)
-                return False
-            claimed = outbox.claim(
-                session, "dicom", now=now, owner=self._owner, lease=LEASE, writer=WRITER,
-                destination=self._destination_name,
-            )  # fmt: skip
+            claimed = None
+            if entry is not None:
+                claimed = outbox.claim(
+                    session, "dicom", now=now, owner=self._owner, lease=LEASE, writer=WRITER,
+                    destination=self._destination_name,
+                )  # fmt: skip
             if claimed is None:
                 session.rollback()  # nothing to do: a probe isn't taken for it
-                return False
+        if entry is None or claimed is None:
+            return self._divert(now) if entry is None else False
         row, held = claimed
         self.taken_over += bool(held.taken_from)
         shipment = Shipment(row.study_uid or "", tuple(Instance(*one) for one in row.instances))
@@ -123,9 +125,10 @@ class DicomSender(threading.Thread):
             log.warning("%s", why)
         except DBAPIError:
             raise
-        except Exception as odd:  # edge of the attempt: it must count, else it would be made again for ever
-            log.exception("%s: delivery %s", self._destination_name, held.id)
-            words = f"{type(odd).__name__} while delivering; the gateway's log says more"
+        except Exception as odd:  # noqa: BLE001  edge of the attempt: it must count, or it is made again for ever
+            # Its own words stay out of the log: they may tell what stands in an image.
+            place = traceback.extract_tb(odd.__traceback__)[-1]
+            words = f"{type(odd).__name__} in {place.name} ({Path(place.filename).name}:{place.lineno})"
             self._settle(held, progress, partial(self._failed, held, entry, ErrorClass.OBJECT, words))
         else:
             self.error = ""
@@ -134,18 +137,22 @@ class DicomSender(threading.Thread):
             log.info("%s: delivery %s: %s", self._destination_name, held.id, outcome)
         return True
 
+    def _divert(self, now: datetime) -> bool:
+        """The destination is paused: what waits may go to another one; always False, for nothing was carried out."""
+        if self._destination.alternate:
+            with self._sessions.begin() as session:
+                alternates.divert(session, self._destination_name, self._destination, now=now, writer=WRITER)
+        return False
+
     def _save(self, held: Lease, row: Delivery, progress: Progress) -> None:
         """Between two parts: how far it came, and whether something goes first."""
         if self._stop_asked.is_set():
             raise Interrupted("the gateway stops")
         with self._sessions.begin() as session:
-            self._remember(session, held, progress)
+            leases.write(session, held, {"acknowledged": sorted(progress.acknowledged)})
             overtaken = outbox.goes_first(session, row, now=self._now())
         if overtaken:
             raise Overtaken("a delivery of higher priority goes first")
-
-    def _remember(self, session: Session, held: Lease, progress: Progress) -> None:
-        leases.write(session, held, {"acknowledged": sorted(progress.acknowledged)})
 
     def _hold(self, entry: Pass, session: Session) -> None:
         breakers.hold(session, entry, now=self._now(), lasting=LEASE)

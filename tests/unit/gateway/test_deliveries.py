@@ -235,6 +235,16 @@ def test_what_a_job_had_sent_when_it_failed_isnt_sent_again(made, sender, orthan
     assert row(made).state == "delivered"
 
 
+def test_what_nobody_foresaw_counts_and_ends_before_a_person(made, sender, orthanc, watch, now):
+    orthanc.fate = KeyError("a patient's name")
+    for hour in range(3):
+        watch.at = now + timedelta(hours=hour)
+        sender.deliver_one()
+    assert row(made).state == "parked"
+    assert row(made).outcome.startswith("KeyError in job (test_deliveries.py:")
+    assert "name" not in row(made).outcome
+
+
 def test_where_nothing_is_due_no_probe_is_taken(made, sender, orthanc, watch, now):
     more(made, now, BREAK_AFTER)
     orthanc.fate = "Failure"
