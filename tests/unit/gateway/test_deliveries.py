@@ -8,9 +8,11 @@ from gateway.commitments_asked import Commitments
 from gateway.courier import Courier
 from gateway.deliveries import PARDONED, DicomSender
 from gateway.orthanc_jobs import Jobs, ModalityJobs, done
+from gateway.pseudonyms import Pseudonyms
+from tests.integration.archive_fixture import image
 from zambezi import breakers, outbox
 from zambezi.config.settings import Destination, Site, Window
-from zambezi.database.tables import Delivery, ExceptionItem
+from zambezi.database.tables import Delivery, ExceptionItem, Pseudonym
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 
 BREAK_AFTER = 5
@@ -243,6 +245,41 @@ def test_what_nobody_foresaw_counts_and_ends_before_a_person(made, sender, ortha
     assert row(made).state == "parked"
     assert row(made).outcome.startswith("KeyError in job (test_deliveries.py:")
     assert "name" not in row(made).outcome
+
+
+def test_a_backlog_goes_to_the_alternate_once_and_the_destination_is_still_asked(made, orthanc, watch, now):
+    away = Destination(proof="acknowledged", break_after=2, alternate="SECOND", alternate_after=3, attempts=9)
+    sender = a_sender(made, orthanc, away, watch)
+    more(made, now, 61)
+    orthanc.fate = "Failure"
+    for minute in range(10):
+        watch.at = now + timedelta(minutes=minute)
+        while sender.deliver_one():
+            pass
+    with made.begin() as session:
+        to = {(row.destination, row.state) for row in session.query(Delivery).all()}
+        assert to == {("PACS", "cancelled"), ("SECOND", "due")}
+        assert session.query(Delivery).filter_by(destination="SECOND").count() == 60
+        # A person wants it there after all: it goes there, and the probe finds it well.
+        assert outbox.retry(session, "d60", now=watch.at, writer="ris", who="maria")
+    orthanc.fate = "Success"
+    watch.at += timedelta(minutes=30)
+    assert sender.deliver_one()
+    with made.begin() as session:
+        assert session.get_one(Delivery, "d60").state == "delivered"
+        assert breakers.paused(session) == []
+
+
+def test_pseudonyms_are_the_same_each_time_and_others_for_each_destination(made, now):
+    first, again, other = (Pseudonyms(made, name, lambda: now) for name in ("UEM", "UEM", "UZ"))
+    assert first.uid("1.2.3") == again.uid("1.2.3") != other.uid("1.2.3")
+    assert first.patient("NID-1") == again.patient("NID-1") != first.patient("NID-2")
+    assert len(first.uid("1.2.3")) <= 64
+    for names in (first, again):
+        change = names.deidentify("1.2")
+        change(image("1.2", PatientID="NID-1"))
+    with made.begin() as session:
+        assert {row.original for row in session.query(Pseudonym).all()} == {"NID-1", "1.2"}
 
 
 def test_where_nothing_is_due_no_probe_is_taken(made, sender, orthanc, watch, now):
