@@ -30,7 +30,7 @@ from zambezi.database.tables import Delivery
 from zambezi.database.upgrade import upgrade
 
 #: Edge of a CT slice in pixels: what it is called, how many a study has.
-SIZES = {512: ("512 KB", 200), 128: ("32 KB", 600)}
+SIZES = {512: ("512 KB", 400), 128: ("32 KB", 1600)}
 ROUNDS = 5
 NAME = "STO"
 WAYS = {

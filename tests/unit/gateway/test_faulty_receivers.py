@@ -65,6 +65,7 @@ class Bench:
     destination: Destination
     images: list[Dataset]
     home: Path
+    silence_s: float = 20.0
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -102,7 +103,7 @@ class Bench:
             partial(ways.tls_context, tls, self.home) if tls else None, tls.server_name if tls else "",
         )  # fmt: skip
         own = OwnSender(
-            address, Packer(self.shelf, self.destination, self.home), self.stop, owes, names or Same(), SILENCE_S
+            address, Packer(self.shelf, self.destination, self.home), self.stop, owes, names or Same(), self.silence_s
         )  # type: ignore[arg-type]  # the shelf stands in for Orthanc
         self.commitments = Commitments(self.made, {}, lambda: self.now)
         courier = Courier(self.name, self.destination, own, own, self.commitments, lambda: self.now, linger_s)
@@ -129,10 +130,14 @@ class Bench:
 
 @pytest.fixture
 def bench(made: Sessions, now: datetime, tmp_path: Path) -> Callable[..., Bench]:
-    def build(receiver: Receiver, count: int = 4, images: list[Dataset] | None = None, **how: Any) -> Bench:
+    def build(
+        receiver: Receiver, count: int = 4, images: list[Dataset] | None = None, silence_s: float = 20.0, **how: Any
+    ) -> Bench:
         study = image().StudyInstanceUID
         destination = Destination(aet="ZAMBEZI_OUT", **{"proof": "found", "attempts": 6, "retry_seconds": 30, **how})
-        return Bench(made, now, receiver, destination, images or [image(study) for _ in range(count)], tmp_path)
+        return Bench(
+            made, now, receiver, destination, images or [image(study) for _ in range(count)], tmp_path, silence_s
+        )
 
     return build
 
@@ -170,11 +175,12 @@ def is_full_at_the_third(_event: Any, number: int) -> int | None:
     ],
 )
 def test_what_broke_in_mid_study_goes_on_where_it_was(bench, proof, fault, said):
-    one = bench(Receiver(fault), proof=proof)
+    one = bench(Receiver(fault), proof=proof, silence_s=SILENCE_S if fault is hangs_at_the_third else 20)
     with one.receiver.listening():
         failed = one.attempt()
         assert failed.state == "retrying"
         assert said in failed.outcome
+        one.sender._courier._own._silence_s = 20
         kept = set(one.receiver.has)
         done = one.attempt()
     assert (done.state, done.proof) == ("delivered", proof)
@@ -414,12 +420,18 @@ def test_an_archive_that_goes_away_in_mid_study_costs_nothing_that_arrived(bench
 
 
 def test_a_stop_ends_an_association_with_a_receiver_that_hangs(bench):
-    one = bench(Receiver(lambda event, number: time.sleep(SILENCE_S)), count=1)
+    goes_on = threading.Event()
+
+    def hangs(_event: Any, _number: int) -> None:
+        threading.Timer(0.1, one.stop.set).start()
+        goes_on.wait(20)
+
+    one = bench(Receiver(hangs), count=1)
     with one.receiver.listening():
-        threading.Timer(0.15, one.stop.set).start()
         begun = time.monotonic()
         assert not one.sender.deliver_one()
-        assert time.monotonic() - begun < SILENCE_S
+        assert time.monotonic() - begun < 10
+        goes_on.set()
     assert (one.row().state, one.row().attempts) == ("due", 0)
 
 
