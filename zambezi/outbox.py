@@ -303,6 +303,12 @@ def _decide(
     ).first()
     if found is None:
         return False
+    # Who tries it again wants the receiver to be asked again, too; what was sent stays sent.
+    session.execute(
+        update(CommitmentAsked)
+        .where(CommitmentAsked.delivery_id == id, CommitmentAsked.closed_at.is_(None))
+        .values(closed_at=at)
+    )
     row = session.get_one(Delivery, id, populate_existing=True)
     decision = "try again" if state == "due" else state
     exceptions.decide(session, "delivery", id, who=who, decision=decision, now=now, writer=writer)

@@ -506,6 +506,19 @@ def test_a_commitment_that_comes_hours_later_ends_the_delivery_and_nobody_stood_
     one.arrived_once()
 
 
+def test_a_person_who_tries_again_has_the_receiver_asked_again_and_nothing_sent(bench):
+    one = bench(Receiver(reports=False), proof="committed", commitment_minutes=600)
+    one.sender = one.a_sender(linger_s=0.05)
+    with one.receiver.listening():
+        assert one.attempt().state == "due"
+        one.receiver.reports = True
+        one.sender = one.a_sender()
+        with one.made.begin() as session:
+            assert outbox.retry(session, one.id, now=one.now, writer="ris", who="maria")
+        assert one.attempt(timedelta()).state == "delivered"
+    one.arrived_once()
+
+
 def test_a_receiver_that_never_commits_itself_is_asked_again_and_in_the_end_a_person_is_told(bench):
     one = bench(Receiver(reports=False), proof="committed", attempts=2, commitment_minutes=60)
     one.sender = one.a_sender(linger_s=0.05)
