@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from gateway import rule_commands
 from gateway.hl7 import inbox
-from zambezi import breakers, clock, config, outbox
+from zambezi import audit, breakers, clock, config, outbox
 from zambezi.database import engine
-from zambezi.database.tables import Delivery, Message
+from zambezi.database.tables import Delivery, Message, Pseudonym
 from zambezi.environment import Environment
 
 WRITER = "gateway"
@@ -33,17 +33,22 @@ route.add_command(rule_commands.dry_run)
 
 @route.command("list")
 @click.option("--state", help="Only these: due, sending, delivered, retrying, parked, cancelled.")
+@click.option("--to", help="Only those to this destination or peer.")
+@click.option("--study", help="Only those of this Study Instance UID.")
 @click.option("--limit", default=50, show_default=True)
-def list_deliveries(state: str | None, limit: int) -> None:
+def list_deliveries(state: str | None, to: str | None, study: str | None, limit: int) -> None:
     """Deliveries, the newest first."""
     query = select(Delivery).order_by(Delivery.created_at.desc()).limit(limit)
-    if state:
-        query = query.where(Delivery.state == state)
+    for column, wanted in ((Delivery.state, state), (Delivery.destination, to), (Delivery.study_uid, study)):
+        if wanted:
+            query = query.where(column == wanted)
     with console_session() as session:
         for found in breakers.paused(session):
             click.echo(f"! {found.words}")
         for row in session.scalars(query):
             what = f"{len(row.instances)} instances" if row.kind == "dicom" else "message"
+            what += f", {len(row.acknowledged)} acknowledged" if row.acknowledged else ""
+            what += f", priority {row.priority}" if row.priority else ""
             click.echo(f"{row.id}  {row.state:<9}  {row.destination:<16}  {row.rule:<20}  {what}")
             click.echo(f"    {row.because}" + (f" -> {row.outcome}" if row.outcome else ""))
 
@@ -74,6 +79,22 @@ def resume(name: str) -> None:
         closed, retried = outbox.resume(session, name, now=clock.now(), writer=WRITER, who=who())
     well = f"{', '.join(closed) or name} is asked again; {retried} parked deliveries are due"
     said(bool(closed or retried), well, f"{name} is not paused: nothing was changed")
+
+
+@route.command()
+@click.argument("pseudonym")
+def whose(pseudonym: str) -> None:
+    """Which patient or study a pseudonym stands for that was sent to a destination. The question is audited."""
+    with console_session() as session:
+        rows = session.scalars(select(Pseudonym).where(Pseudonym.pseudonym == pseudonym)).all()
+        for row in rows:
+            click.echo(f"{row.destination}: {row.kind} {row.original}, first sent {row.made_at[:19]}Z")
+        audit.append(
+            session, WRITER, "pseudonym-read", clock.now(), pseudonym=pseudonym, who=who(), found=len(rows),
+            destination=", ".join(row.destination for row in rows),
+        )  # fmt: skip
+    if not rows:
+        said(False, "", f"nothing was sent under the name {pseudonym}")
 
 
 @click.group()

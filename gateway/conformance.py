@@ -62,13 +62,16 @@ GATEWAY = {
     "1.2.840.10008.1.1": "C-ECHO",
     "1.2.840.10008.3.1.2.3.3": "N-CREATE, N-SET",
     "1.2.840.10008.5.1.4.31": "C-FIND",
-    "1.2.840.10008.1.20.1": "N-ACTION",
+    "1.2.840.10008.1.20.1": "N-ACTION; N-EVENT-REPORT of destinations that were asked",
 }
 #: Calls by us: who calls, SOP class, role, what for.
 OUT = (
     ("orthanc", "Storage, every SOP class", "SCU", "deliveries, C-MOVE of others"),
     ("orthanc", _QUERY.format(2), "SCU", "proof *found*, inventory of a migration"),
     ("orthanc", _MOVE.format(2), "SCU", "migration"),
+    ("gateway", "Storage, every SOP class", "SCU", "deliveries that Orthanc's sender can't do"),
+    ("gateway", _QUERY.format(2), "SCU", "proof *found* of such a delivery"),
+    ("gateway", "1.2.840.10008.1.20.1", "SCU", "N-ACTION, proof *committed*"),
     ("gateway", "1.2.840.10008.1.20.1", "SCP", "N-EVENT-REPORT, where the peer left its association"),
     ("migration", _GET.format(2), "SCU", "the second, independent retrieve"),
 )

@@ -1,6 +1,7 @@
 """The RIS node for modalities, on the mpps port, for AE titles from their own addresses.
 
-MPPS, worklist, storage commitment and echo.
+MPPS, worklist, storage commitment and echo. Destinations that were asked for storage commitment report here, to
+whatever AE title they were asked by.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway import modality_worklist, mpps
+from gateway.associations import COMMITMENT
 from gateway.callers import Callers
 from gateway.commitment import requests
 from gateway.commitment.reporting import Askers
+from gateway.commitments_asked import Commitments
 from gateway.refusals import Refusals
 from zambezi import audit, clock, worklist
 from zambezi.config.safety import Modality
@@ -53,7 +56,7 @@ class DicomServer:
 
     def __init__(
         self, sessions: Sessions, settings: Zambezi, modalities: Mapping[str, Modality], port: int,
-        ae_title: str = AE_TITLE, now: Callable[[], datetime] = clock.now,
+        commitments: Commitments, ae_title: str = AE_TITLE, now: Callable[[], datetime] = clock.now,
     ) -> None:  # fmt: skip
         self._sessions = sessions
         self._settings = settings
@@ -66,11 +69,13 @@ class DicomServer:
         self.seen: dict[str, str] = {}
         self.callers = Callers()
         self._ae = AE(ae_title=ae_title)
-        self._ae.require_called_aet = True
+        self._called = {ae_title, *(one.aet for one in settings.destinations.values() if one.aet)}
+        self._commitments = commitments
         self._ae.maximum_associations = _ASSOCIATIONS
         self._ae.network_timeout = self._ae.dimse_timeout = self._ae.acse_timeout = _TIMEOUT_S
         for sop_class in OFFERED:
-            self._ae.add_supported_context(sop_class, list(SYNTAXES))
+            roles = {"scu_role": True, "scp_role": True} if sop_class == COMMITMENT else {}
+            self._ae.add_supported_context(sop_class, list(SYNTAXES), **roles)
         self.port = port
         self._server: Any = None
 
@@ -79,6 +84,7 @@ class DicomServer:
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_N_CREATE, self._created), (evt.EVT_N_SET, self._changed),
             (evt.EVT_C_FIND, self._asked), (evt.EVT_C_ECHO, self._echoed), (evt.EVT_N_ACTION, self._commitment_asked),
+            (evt.EVT_N_EVENT_REPORT, self._commitments.reported),
         ]  # fmt: skip
         self._server = self._ae.start_server(("0.0.0.0", self.port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
@@ -93,7 +99,7 @@ class DicomServer:
         caller, called = (str(one).strip() for one in (primitive.calling_ae_title, primitive.called_ae_title))
         address = str(event.assoc.requestor.address)
         at = clock.text(self._now())
-        if self._hosts.get(caller) == address and called == self._ae.ae_title:
+        if self._hosts.get(caller) == address and called in self._called:
             self.seen[caller] = at
             self.callers.note(caller, address, "associated", at, called_aet=called)
             return
@@ -102,7 +108,7 @@ class DicomServer:
             reason = "the AE title is unknown"
         elif self._hosts[caller] == address:
             rejection, reason = _CALLED_UNKNOWN, "it calls an AE title that is not ours"
-        event.assoc.acse.send_reject(*rejection)
+        _reject(event, rejection)
         self.callers.note(caller, address, "refused", at, called_aet=called, reason=reason)
         log.warning("%s at %s refused: %s", caller, address, reason)
         times = self._refusals.due(f"{caller} {address}", self._now())
@@ -195,6 +201,11 @@ class DicomServer:
                 log.warning("not committed, the database is away: %s", type(error.orig).__name__)
                 break
         return mpps.PROCESSING_FAILURE
+
+
+def _reject(event: evt.Event, reason: tuple[int, int, int]) -> None:
+    event.assoc.acse.send_reject(*reason)
+    event.assoc.kill()  # else the connection may be closed before the answer has gone
 
 
 def _caller(event: evt.Event) -> str:

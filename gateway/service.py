@@ -3,11 +3,11 @@
     journal      follows the archive's journal into the central database
     pushes       worklist, announced studies and revocations to the plugin
     nodes        of several nodes: who records, and what the others are brought (journal and pushes are one a node)
-    dicom-out-*  deliveries of images, one thread a destination
+    dicom-out-*  deliveries of images, for each destination as many threads as its Parallel says
     hl7-out-*    messages out, one thread a peer
     triggers     HL7 messages about exams, deliveries and rejections
     hl7-in       the MLLP server
-    modalities   MPPS, worklist, storage commitment
+    modalities   MPPS, worklist, storage commitment; and what destinations report that were asked for it
     commitment   looks whether images are safe and tells the stations that asked; and whether Orthanc's port was asked
 
 Every thread survives the absence of its neighbours: it says so once in the log and goes on when they are back.
@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,12 +32,13 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from gateway import ready
+from gateway import ready, transcoding, ways
 from gateway.callers import Callers
 from gateway.coercing_admission import Gate
 from gateway.coercing_port import CoercingPort
 from gateway.commitment import elsewhere
 from gateway.commitment.worker import Worker, release_predecessors
+from gateway.commitments_asked import Commitments
 from gateway.deliveries import DicomSender, park_strangers
 from gateway.dicom_server import DicomServer
 from gateway.hl7.inbox import Inbox
@@ -46,6 +49,7 @@ from gateway.nodes import Nodes
 from gateway.pushes import Pushes
 from gateway.triggers import Watcher
 from zambezi import audit, clock, config, keys, outbox
+from zambezi.bandwidth import Line
 from zambezi.config import Configuration, ConfigurationFaults
 from zambezi.database import engine
 from zambezi.database.engine import Sessions
@@ -130,7 +134,8 @@ class Gateway:
         pushes = {node.name: Pushes(sessions, settings, orthanc(only=node)) for node in several}
         self._nodes = Nodes(sessions, {node.name: orthanc(only=node) for node in several}) if several else None
         self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
-        self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps)
+        commitments = Commitments(sessions, configuration.modalities)
+        self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps, commitments)
         self.coercing: CoercingPort | None = None
         if environment.coercing_port is not None:
             self.coercing = CoercingPort(
@@ -146,10 +151,21 @@ class Gateway:
         if self._nodes:
             self._threads.append(Repeated("nodes", self._nodes.round, self.stop_asked))
         self._threads.append(Repeated("triggers", Watcher(sessions, configuration).round, self.stop_asked))
-        self._threads += [
-            DicomSender(sessions, orthanc(DELIVERY_TIMEOUT_S), name, destination, settings.site, owner, self.stop_asked)
-            for name, destination in settings.destinations.items()
-        ]
+        shutil.rmtree(environment.home / transcoding.FOLDER, ignore_errors=True)  # what a killed one left half done
+        there = ways.Neighbourhood(
+            configuration.modalities, configuration.orthanc_peers, settings.site,
+            str(configuration.orthanc.get("DicomAet", "ORTHANC")), environment.home,
+            str(configuration.orthanc.get("HttpsCACertificates", "")),
+        )  # fmt: skip
+        for name, to in settings.destinations.items():
+            line = Line()
+            for number in range(1, to.parallel + 1):
+                way = ways.courier(
+                    sessions, orthanc(DELIVERY_TIMEOUT_S), name, to, there, commitments, line, self.stop_asked
+                )
+                self._threads.append(
+                    DicomSender(sessions, way, name, to, settings.site, owner, self.stop_asked, number=number)
+                )
         stations, askers = configuration.modalities, self.modalities.askers
         self._threads += [
             Worker(sessions, orthanc(), settings, stations, askers, owner, self.stop_asked, ready=ready.signal)
@@ -261,6 +277,10 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # pynetdicom tells every association, with names in it, at INFO.
     logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    # These two say what stands in an image that they find odd.
+    for telling in ("pynetdicom.dsutils", "pydicom"):
+        logging.getLogger(telling).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
     try:
         environment = Environment.read()
         configuration = config.load(environment.config_dir, os.environ)

@@ -32,6 +32,7 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
     "gateway": (
         ("POST", r"/instances"),  # its coercing port, on behalf of modalities
         ("POST", r"/modalities/[^/]+/(store|query)"),
+        ("POST", r"/peers/[^/]+/store"),
         ("POST", r"/tools/(find|bulk-content)"),
         ("POST", r"/jobs/[^/]+/(cancel|pause|resume|resubmit)"),
         ("DELETE", r"/queries/[^/]+"),

@@ -1,4 +1,4 @@
-"""The DICOM peers that Orthanc knows while it runs: made to be those of the configuration that was just taken."""
+"""The peers that Orthanc knows while it runs: made to be those of the configuration that was just taken."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from urllib.parse import quote
 
 from plugins.orthanc_rest import OrthancRest
 
+#: Orthanc's paths, and the section of its configuration that each is of.
+SECTIONS = {"modalities": "DicomModalities", "peers": "OrthancPeers"}
 
-def take(rest: OrthancRest, wanted: Mapping[str, Any]) -> None:
+
+def take(rest: OrthancRest, orthanc: Mapping[str, Any]) -> None:
     """Peers that are gone lose their rights first; then each is what the configuration says, in Orthanc's own form."""
-    for name in rest.get("/modalities"):
-        if name not in wanted:
-            rest.delete(f"/modalities/{quote(name, safe='')}")
-    for name, peer in wanted.items():
-        rest.put(f"/modalities/{quote(name, safe='')}", peer)
+    for kind, section in SECTIONS.items():
+        wanted = orthanc.get(section, {})
+        for name in rest.get(f"/{kind}"):
+            if name not in wanted:
+                rest.delete(f"/{kind}/{quote(name, safe='')}")
+        for name, peer in wanted.items():
+            rest.put(f"/{kind}/{quote(name, safe='')}", peer)

@@ -201,7 +201,7 @@ class Routes:
     def _reload(self, _: Call) -> Answer:
         try:
             taken = self._rules.read()
-            self._take_peers(taken.orthanc.get("DicomModalities", {}))
+            self._take_peers(taken.orthanc)
         except ConfigurationFaults as faults:
             return Answer(409, {"faults": [str(fault) for fault in faults.faults]})
         except (OSError, HTTPException, RestRefused) as error:

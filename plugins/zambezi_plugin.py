@@ -146,7 +146,7 @@ class Plugin:
             rest.close()
 
     def take_peers(self, wanted: Mapping[str, Any]) -> None:
-        """Bring a reloaded configuration's DICOM peers to Orthanc."""
+        """Bring a reloaded configuration's peers to Orthanc."""
         rest = self.rest()
         try:
             peers.take(rest, wanted)

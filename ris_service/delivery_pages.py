@@ -45,6 +45,7 @@ def index() -> Any:
         rows = database.scalars(query.offset(page * ROWS).limit(ROWS + 1)).all()
         total = database.scalar(select(func.count()).select_from(Delivery).where(Delivery.state.in_(states))) or 0
         paused = breakers.paused(database)
+        awaited = outbox.awaited(database, [one.id for one in rows if one.state == "due"])
         hidden = (database.scalar(select(func.count()).select_from(Delivery)) or 0) - total
     waiting = {(one.kind, one.destination) for one in rows if one.state in ("due", "retrying")}
     opening = {place: _opening(*place) for place in waiting}
@@ -52,7 +53,7 @@ def index() -> Any:
         "deliveries.html", deliveries=rows[:ROWS], more=len(rows) > ROWS, page=page, state=state, total=total,
         hidden=hidden, retried=RETRIED, cancelled=CANCELLED, may_manage=me().may("delivery.manage"),
         may_see=me().may("images.view"), paused=[one for one in paused if not one.name.startswith("source:")],
-        queues=QUEUES, opening=opening,
+        queues=QUEUES, opening=opening, awaited=awaited,
     )  # fmt: skip
 
 

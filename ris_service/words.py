@@ -119,6 +119,7 @@ EVENT = {
     "message-received": _("HL7 message received"),
     "delivery-changed": _("delivery changed its state"),
     "commitment-changed": _("storage commitment changed its state"),
+    "pseudonym-read": _("asked whom a pseudonym stands for"),
     "neighbour-changed": _("neighbour paused or asked again"),
     "report-saved": _("report saved"),
     "report-signed": _("report signed"),

@@ -187,6 +187,12 @@ def strike(
     return after
 
 
+def failures(session: Session, name: str) -> int:
+    """How often in a row a neighbour that is paused has failed; 0 while it isn't."""
+    row = session.get(Breaker, name)
+    return row.failures + row.opened - 1 if row is not None and row.state != "closed" else 0
+
+
 def ask_now(session: Session, name: str, *, now: datetime) -> None:
     """A person wants to see whether it is well: where it is paused, the next probe may begin at once."""
     waits = update(Breaker).where(Breaker.name == name, Breaker.state == "open").values(probe_at=clock.text(now))

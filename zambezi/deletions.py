@@ -312,13 +312,14 @@ def gone_counts(session: Session, numbers: Collection[int]) -> dict[int, int]:
 
 def receivers(session: Session, study_uid: str, orthanc_ids: Collection[str]) -> list[str]:
     """The destinations that were sent one of these instances, or were just being sent it: they may hold copies."""
-    rows = session.scalars(
-        select(Delivery).where(
-            Delivery.study_uid == study_uid, Delivery.kind == "dicom", Delivery.state.in_(("delivered", "sending"))
-        )
-    ).all()
-    wanted = set(orthanc_ids)
-    return sorted({row.destination for row in rows if wanted & {one[0] for one in row.instances}})
+    query = select(Delivery).where(Delivery.study_uid == study_uid, Delivery.kind == "dicom")
+    wanted, found = set(orthanc_ids), set()
+    for row in session.scalars(query):
+        all_of_it = row.state in ("delivered", "sending")
+        sent = {id for id, _, sop_uid in row.instances if all_of_it or sop_uid in row.acknowledged}
+        if wanted & sent:
+            found.add(row.destination)
+    return sorted(found)
 
 
 def ordered(session: Session, orthanc_ids: Collection[str], at: datetime) -> set[str]:

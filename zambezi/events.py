@@ -45,6 +45,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "message-received": ("110107", "C", "an HL7 message was committed"),
     "delivery-changed": ("110104", "U", "a delivery changed its state"),
     "commitment-changed": ("110104", "E", "a storage commitment was asked for, looked into, answered or given up"),
+    "pseudonym-read": ("110113", "R", "a person asked whom a pseudonym stands for"),
     "neighbour-changed": ("110100", "E", "a neighbour that failed was paused, or is asked again"),
     "report-saved": ("110111", "U", "a report was saved"),
     "report-signed": ("110111", "U", "a report was signed"),

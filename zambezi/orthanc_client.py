@@ -154,10 +154,20 @@ class OrthancClient:
         found: list[Any] = self.post("/tools/find", {"Level": level, "Query": query, "Expand": expand})
         return found
 
-    def start_store(self, modality: str, orthanc_ids: Iterable[str]) -> str:
-        """Begin sending instances by C-STORE (asynchronous job, all or nothing); the job's id."""
+    def contents(self, orthanc_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """What the index knows of these instances, with `Metadata`; those that are gone are left out."""
+        found: list[dict[str, Any]] = self.post(
+            "/tools/bulk-content", {"Resources": list(orthanc_ids), "Metadata": True}
+        )
+        return found
+
+    def start_store(self, name: str, orthanc_ids: Iterable[str], kind: str = "modalities") -> str:
+        """Begin sending instances (asynchronous job, which ends at the first refusal); the job's id.
+
+        By C-STORE to one of `modalities`, over HTTP to one of `peers`.
+        """
         body = {"Resources": list(orthanc_ids), "Synchronous": False, "Permissive": False}
-        return str(self.post(f"/modalities/{modality}/store", body)["ID"])
+        return str(self.post(f"/{kind}/{name}/store", body)["ID"])
 
     def job(self, job_id: str) -> dict[str, Any]:
         """State and content of a job; OrthancRefused with status 404 once it is forgotten (Orthanc was restarted)."""

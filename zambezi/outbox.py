@@ -7,6 +7,7 @@ with a lease and a fence (zambezi.leases). What a failure means is decided by it
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session, aliased
 
 from zambezi import audit, breakers, causes, clock, exceptions, leases, retries, telling, triggers
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import Delivery, ExceptionItem, Order, Report, Study
+from zambezi.database.tables import CommitmentAsked, Delivery, ExceptionItem, Order, Report, Study
 from zambezi.leases import Lease
 from zambezi.retries import Decision, ErrorClass, Policy
 
@@ -57,7 +58,9 @@ def add(
 def claim(
     session: Session, kind: str, *, now: datetime, owner: str, lease: timedelta, writer: str, destination: str = ""
 ) -> tuple[Delivery, Lease] | None:
-    """Claim the delivery that has waited longest: due, retrying whose time has come, or sending with a dead lease.
+    """Claim the delivery of the highest priority, of those the one that has waited longest.
+
+    Claimable is what is due, retrying and its time has come, or sending with a dead lease.
 
     With a `destination`, a message waits for earlier ones about the same study: a correction never overtakes what
     it corrects, while other patients' messages go on. A lease that ran out is said in the audit.
@@ -73,11 +76,13 @@ def claim(
                 earlier.study_uid == Delivery.study_uid,
                 earlier.created_at < Delivery.created_at,
                 earlier.state.not_in(AT_REST),
+                # ... but what was sent, and only waits for the receiver's commitment, keeps nothing back.
+                ~exists().where(CommitmentAsked.delivery_id == earlier.id, CommitmentAsked.closed_at.is_(None)),
             )
         )
     found: tuple[Delivery, Lease] | None = leases.claim(
         session, Delivery, ready=("due", "retrying"), working="sending", now=now, owner=owner, lease=lease,
-        where=wanted, order_by=(Delivery.next_at, Delivery.created_at),
+        where=wanted, order_by=(Delivery.priority.desc(), Delivery.next_at, Delivery.created_at),
     )  # fmt: skip
     if found is not None and found[1].taken_from:
         row, held = found
@@ -119,6 +124,36 @@ def let_go(session: Session, held: Lease, *, now: datetime) -> None:
     """Give an unfinished delivery back, as when the process stops: it is due at once and no attempt is counted."""
     at = clock.text(now)
     leases.finish(session, held, "due", attempts=Delivery.attempts - 1, next_at=at, updated_at=at)
+
+
+def wait(session: Session, held: Lease, *, until: datetime, outcome: str, now: datetime) -> None:
+    """Everything was done for now, and the receiver's word is waited for: no attempt is counted."""
+    leases.finish(
+        session, held, "due", attempts=Delivery.attempts - 1, next_at=clock.text(until), outcome=outcome,
+        updated_at=clock.text(now),
+    )  # fmt: skip
+
+
+def due_now(session: Session, id: str, *, now: datetime) -> None:
+    """What it waits for has come."""
+    session.execute(update(Delivery).where(Delivery.id == id, Delivery.state == "due").values(next_at=clock.text(now)))
+
+
+def awaited(session: Session, ids: Sequence[str]) -> set[str]:
+    """Those of these deliveries whose receiver was asked for its commitment and has yet to answer."""
+    open_ones = select(CommitmentAsked.delivery_id).where(
+        CommitmentAsked.delivery_id.in_(ids), CommitmentAsked.closed_at.is_(None)
+    )
+    return set(session.scalars(open_ones)) if ids else set()
+
+
+def goes_first(session: Session, row: Delivery, *, now: datetime) -> bool:
+    """Whether a delivery of higher priority is due for the same destination, and doesn't have to wait for this one."""
+    query = select(Delivery.id).where(
+        Delivery.kind == row.kind, Delivery.destination == row.destination, Delivery.study_uid != row.study_uid,
+        Delivery.state.in_(("due", "retrying")), Delivery.priority > row.priority, Delivery.next_at <= clock.text(now),
+    )  # fmt: skip
+    return session.scalars(query.limit(1)).first() is not None
 
 
 def release_predecessors(session: Session, place: str, run: str, *, now: datetime) -> int:
@@ -212,6 +247,7 @@ def _decide(
         breakers.ask_now(session, f"{known.kind}:{known.destination}", now=now)
     values: dict[str, Any] = {"state": state, "fence": Delivery.fence + 1, "lease_owner": None, "lease_until": None}
     values |= {"attempts": 0, "next_at": at} if state == "due" else {}
+    values |= {"acknowledged": []} if "delivered" in states else {}
     found = session.execute(
         update(Delivery)
         .where(Delivery.id == id, Delivery.state.in_(states))
@@ -220,6 +256,12 @@ def _decide(
     ).first()
     if found is None:
         return False
+    # Who tries it again wants the receiver to be asked again, too; what was sent stays sent.
+    session.execute(
+        update(CommitmentAsked)
+        .where(CommitmentAsked.delivery_id == id, CommitmentAsked.closed_at.is_(None))
+        .values(closed_at=at)
+    )
     row = session.get_one(Delivery, id, populate_existing=True)
     decision = "try again" if state == "due" else state
     exceptions.decide(session, "delivery", id, who=who, decision=decision, now=now, writer=writer)

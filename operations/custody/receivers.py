@@ -43,7 +43,7 @@ def send_corrected(
             _take_out(session, row, gone, correction_id, now, writer)
         for one in concerned:
             # Of what was only due, nothing has been sent yet: it goes out as it is now.
-            if row.state != "due" or one.old_orthanc_id in gone:
+            if row.state != "due" or row.acknowledged or one.old_orthanc_id in gone:
                 place = to_send[row.destination, one.new_study_uid]
                 place[one.sop_uid] = [one.new_orthanc_id or "", one.new_series_uid, one.sop_uid]
     for (destination, study_uid), instances in to_send.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import engines, ingest, memory, starts, trail, viewing
+from tests.bench import engines, ingest, memory, routing, starts, trail, viewing
 from tests.running import a_hospital
 
 
@@ -16,7 +16,8 @@ def _sizes() -> None:
 
 
 PARTS = {
-    "ingest": ingest.main, "memory": _sizes, "engines": engines.measure, "audit": trail.main, "viewing": viewing.main,
+    "ingest": ingest.main, "memory": _sizes, "engines": engines.measure, "routing": routing.measure,
+    "audit": trail.main, "viewing": viewing.main,
 }  # fmt: skip
 
 if __name__ == "__main__":

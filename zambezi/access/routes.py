@@ -43,6 +43,7 @@ _WRITES: tuple[tuple[str, str, str], ...] = (
     ("POST", "/studies/{id}/reconstruct", "custody"),
     ("POST", "/modalities/{id}/store", "gateway"),
     ("POST", "/modalities/{id}/echo", "operations"),
+    ("POST", "/peers/{id}/store", "gateway"),
     ("POST", "/modalities/{id}/query", "gateway migration"),
     ("POST", "/modalities/{id}/move", "migration"),
     ("POST", "/queries/{id}/retrieve", "migration"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,11 @@ class Configuration:
         """Orthanc's DicomModalities, read: AE title, host, port and what each may do."""
         return safety.modalities(self.orthanc)
 
+    @property
+    def orthanc_peers(self) -> dict[str, safety.OrthancPeer]:
+        """Orthanc's OrthancPeers, read: where each is and how one signs in there."""
+        return {name: safety.orthanc_peer(entry) for name, entry in self.orthanc.get("OrthancPeers", {}).items()}
+
 
 def load(folder: Path, environ: Mapping[str, str], instead: Mapping[str, Any] | None = None) -> Configuration:
     """Read and check the folder; raises ConfigurationFaults with every fault that was found.
@@ -126,18 +131,30 @@ def read_part(file: Path, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[Fault]:
     known = merged.get("DicomModalities", {})
-    named = [(f"Zambezi.Destinations.{name}", name) for name in zambezi.destinations]
+    others = sorted(merged.get("OrthancPeers", {}))
+    faults = [
+        Fault(file, f"Zambezi.Destinations.{name}", f'no Orthanc "{name}" in OrthancPeers (known: {_listed(others)})')
+        for name, one in zambezi.destinations.items()
+        if one.kind == "peer" and name not in others
+    ]
+    named = [
+        (f"Zambezi.Destinations.{name}", name) for name, one in zambezi.destinations.items() if one.kind == "dicom"
+    ]
     named += [
         (f"Zambezi.Migration.Sources.{name}.Peer", source.peer) for name, source in zambezi.migration.sources.items()
     ]
     named += [(f"Zambezi.DicomTls.Certificates.{name}", name) for name in zambezi.dicom_tls.certificates]
     named += [(f"Zambezi.Admission.Peers.{name}", name) for name in zambezi.admission.peers]
-    listed = ", ".join(sorted(known)) or "none"
-    return [
+    listed = _listed(known)
+    return faults + [
         Fault(file, path, f'no modality "{name}" in DicomModalities (known: {listed}){nearest(name, known)}')
         for path, name in named
         if name not in known
     ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _tls_faults(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[Fault]:

@@ -20,6 +20,15 @@ class Modality:
     may_store: bool = True
 
 
+@dataclass(frozen=True)
+class OrthancPeer:
+    """Another Orthanc as OrthancPeers names it; without a user nobody signs in there."""
+
+    url: str  # without a slash at its end
+    user: str = ""
+    password: str = ""
+
+
 #: Path (a dot leads into an object), the one value that is allowed, and why.
 REQUIRED: tuple[tuple[str, Any, str], ...] = (
     (
@@ -82,6 +91,12 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
             modality(name, peer)
         except ValueError as error:
             found.append((f"DicomModalities.{name}", str(error)))
+    others = orthanc.get("OrthancPeers", {})
+    for name, entry in others.items() if isinstance(others, dict) else ():
+        try:
+            orthanc_peer(entry)
+        except ValueError as error:
+            found.append((f"OrthancPeers.{name}", str(error)))
     aets: dict[str, str] = {}
     for name, peer in peers.items():
         aet = peer[0] if isinstance(peer, list) and peer else peer.get("AET") if isinstance(peer, dict) else None
@@ -146,3 +161,16 @@ def modality(name: str, peer: Any) -> Modality:
 def modalities(orthanc: dict[str, Any]) -> dict[str, Modality]:
     """All peers by name; the configuration has been checked."""
     return {name: modality(name, peer) for name, peer in orthanc.get("DicomModalities", {}).items()}
+
+
+def orthanc_peer(entry: Any) -> OrthancPeer:
+    """Read one OrthancPeers entry, in Orthanc's short form [url, user, password] or its long one."""
+    if isinstance(entry, dict):
+        words = [entry.get("Url"), entry.get("Username", ""), entry.get("Password", "")]
+    elif isinstance(entry, list) and len(entry) in (1, 3):
+        words = [*entry, "", ""][:3]
+    else:
+        raise ValueError('found neither ["URL", "user", "password"] nor {"Url": ..., "Username": ..., "Password": ...}')
+    if not all(isinstance(word, str) for word in words) or not words[0].startswith(("http://", "https://")):
+        raise ValueError("Url: allowed is http://HOST:PORT/ or https://HOST/")
+    return OrthancPeer(words[0].rstrip("/"), words[1], words[2])

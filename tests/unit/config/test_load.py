@@ -206,3 +206,52 @@ def test_a_certificates_address_is_nobody_elses(folder: Path, host: str):
     (folder / "40-peers.json").write_text(json.dumps({"DicomModalities": peers}))
     zambezi(folder, {"DicomTls": {"Certificates": {"A": "AB" * 20}}})
     assert "Zambezi.DicomTls.Certificates.A" in faults(folder)[0]
+
+
+CT = {"DicomModalities": {"CT": ["CT", "127.0.0.1", 104]}}
+
+
+@pytest.mark.parametrize(
+    ("destinations", "said"),
+    [
+        ({"CT": {"Set": {"Institution": "X"}}}, 'no DICOM attribute has the keyword "Institution"'),
+        ({"CT": {"Set": {"StudyInstanceUID": "1.2"}}}, "StudyInstanceUID goes out as it is"),
+        ({"CT": {"Set": {"StudyDate": "today"}}}, "Invalid value for VR DA: 'today'"),
+        ({"CT": {"Remove": ["PixelData"]}}, "PixelData goes out as it is"),
+        ({"CT": {"Set": {"Rows": "8"}}}, "Rows holds no text"),
+        ({"CT": {"Tls": {"CertificateFile": "us.pem"}}}, "CertificateFile goes with KeyFile"),
+        ({"CT": {"Transcode": "jpeg-lossy"}}, "Zambezi.Destinations.CT.Transcode"),
+        (
+            {"CT": {"Alternate": "FAR"}},
+            'found "FAR", allowed is a destination that has no Alternate itself (there is none)',
+        ),
+        ({"CT": {"Alternate": "CT"}}, 'found "CT", allowed is a destination that has no Alternate itself'),
+        ({"HARARE": {"Kind": "peer", "Proof": "committed"}}, "Kind peer goes with Proof found or acknowledged"),
+        ({"FAR": {"Kind": "peer"}}, 'no Orthanc "FAR" in OrthancPeers (known: HARARE)'),
+        ({"HARARE": {}}, 'no modality "HARARE" in DicomModalities (known: CT)'),
+    ],
+)
+def test_a_destination_that_cant_be_is_refused_by_name(folder: Path, destinations: object, said: str):
+    peers = {**CT, "OrthancPeers": {"HARARE": ["https://pacs.harare.example/", "us", "secret"]}}
+    (folder / "40-peers.json").write_text(json.dumps(peers))
+    zambezi(folder, {"Destinations": destinations})
+    (fault,) = faults(folder)
+    assert said in fault
+
+
+def test_another_orthanc_is_read_in_both_of_orthancs_forms(folder: Path):
+    long = {"Url": "http://10.0.0.7:8042/", "Username": "us", "Password": "secret"}
+    peers = {**CT, "OrthancPeers": {"A": ["https://a.example", "us", "secret"], "B": long, "C": ["http://c:8042"]}}
+    (folder / "40-peers.json").write_text(json.dumps(peers))
+    zambezi(folder, {"Destinations": {"A": {"Kind": "peer"}}})
+    found = load(folder, {}).orthanc_peers
+    assert [(one.url, one.user) for one in found.values()] == [
+        ("https://a.example", "us"), ("http://10.0.0.7:8042", "us"), ("http://c:8042", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ["http://a", ["ftp://a"], ["http://a", "us"], {"Username": "us"}, {"Url": 7}])
+def test_another_orthanc_that_cant_be_read_is_a_fault(folder: Path, entry: object):
+    (folder / "40-peers.json").write_text(json.dumps({**CT, "OrthancPeers": {"A": entry}}))
+    (fault,) = faults(folder)
+    assert fault.startswith("40-peers.json: OrthancPeers.A: ")

@@ -4,10 +4,15 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
+from gateway.commitments_asked import Commitments
+from gateway.courier import Courier
 from gateway.deliveries import PARDONED, DicomSender
+from gateway.orthanc_jobs import Jobs, ModalityJobs, done
+from gateway.pseudonyms import Pseudonyms
+from tests.integration.archive_fixture import image
 from zambezi import breakers, outbox
 from zambezi.config.settings import Destination, Site, Window
-from zambezi.database.tables import Delivery, ExceptionItem
+from zambezi.database.tables import Delivery, ExceptionItem, Pseudonym
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 
 BREAK_AFTER = 5
@@ -20,9 +25,10 @@ class Orthanc:
         self.fate: str | Exception = "Success"
         self.away = False
         self.refuses = ""
+        self.progress = 0
         self.sent: list[list[str]] = []
 
-    def start_store(self, _modality: str, orthanc_ids: list[str]) -> str:
+    def start_store(self, _modality: str, orthanc_ids: list[str], _kind: str) -> str:
         if self.away:
             raise OrthancUnreachable("POST /modalities/PACS/store: ConnectionError")
         if self.refuses:
@@ -30,13 +36,11 @@ class Orthanc:
         self.sent.append(orthanc_ids)
         return "job"
 
-    def size(self, _orthanc_id: str) -> int:
-        return 250_000
-
-    def job(self, _job_id: str) -> dict[str, str]:
+    def job(self, _job_id: str) -> dict[str, str | int]:
         if isinstance(self.fate, Exception):
             raise self.fate
-        return {"State": self.fate, "ErrorDetails": "TCP Initialization Error: Connection refused"}
+        refused = "TCP Initialization Error: Connection refused"
+        return {"State": self.fate, "ErrorDetails": refused, "Progress": self.progress}
 
 
 @dataclass
@@ -56,6 +60,15 @@ def orthanc() -> Orthanc:
     return Orthanc()
 
 
+def a_sender(made, orthanc: Orthanc, destination: Destination, watch: Watch) -> DicomSender:
+    stop = threading.Event()
+    jobs = ModalityJobs(Jobs(orthanc, "modalities", "PACS", stop), None)
+    courier = Courier("PACS", destination, jobs, None, Commitments(made, {}), lambda: watch.at)
+    return DicomSender(
+        made, courier, "PACS", destination, Site(), "host:1/run", stop, lambda: watch.at, lambda: 0.0
+    )  # fmt: skip
+
+
 @pytest.fixture
 def sender(made, orthanc, watch, now) -> DicomSender:
     with made.begin() as session:
@@ -64,9 +77,7 @@ def sender(made, orthanc, watch, now) -> DicomSender:
             study_uid="1.2", instances=[["a", "1.2.3", "1.2.3.4"]],
         )  # fmt: skip
     destination = Destination(proof="acknowledged", retry_seconds=30, attempts=6, break_after=BREAK_AFTER)
-    return DicomSender(
-        made, orthanc, "PACS", destination, Site(), "host:1/run", threading.Event(), lambda: watch.at, lambda: 0.0
-    )
+    return a_sender(made, orthanc, destination, watch)
 
 
 def row(made) -> Delivery:
@@ -190,7 +201,7 @@ def test_a_full_disk_of_ours_pauses_the_queue_and_costs_no_attempt(made, sender,
 
 def test_outside_its_windows_nothing_is_sent_and_then_it_goes(made, orthanc, watch, now):
     nights = Destination(proof="acknowledged", windows=(Window(from_=time(20), to=time(6)),))
-    sender = DicomSender(made, orthanc, "PACS", nights, Site(), "host:1/run", threading.Event(), lambda: watch.at)
+    sender = a_sender(made, orthanc, nights, watch)
     more(made, now, 1)
     with made.begin() as session:
         outbox.add(
@@ -205,26 +216,70 @@ def test_outside_its_windows_nothing_is_sent_and_then_it_goes(made, orthanc, wat
     assert row(made).state == "delivered"
 
 
-def test_on_a_line_with_a_cap_each_image_goes_alone_and_its_bytes_are_waited_for(made, orthanc, now):
-    waits: list[float] = []
+@pytest.mark.parametrize(
+    ("percent", "of", "sent"),
+    [(0, 4, 0), (25, 4, 1), (33, 3, 1), (67, 3, 2), (29, 7, 2), (50, 200, 99), (1, 500, 3), (100, 4, 3)],
+)
+def test_how_far_a_job_came_is_read_from_its_progress_and_never_too_far(percent: int, of: int, sent: int):
+    assert done(percent, of) == sent
 
-    class Stop(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0)
-            return False
 
-    slow = Destination(proof="acknowledged", windows=(Window(kilobits_per_second=800),))
-    sender = DicomSender(made, orthanc, "PACS", slow, Site(), "host:1/run", Stop(), lambda: now)
+def test_what_a_job_had_sent_when_it_failed_isnt_sent_again(made, sender, orthanc, watch, now):
+    four = [[id, "1.2.3", f"1.2.3.{id}"] for id in "abcd"]
     with made.begin() as session:
-        outbox.add(
-            session, id="d1", kind="dicom", rule="r", destination="PACS", because="it must", now=now, writer="gateway",
-            study_uid="1.2", instances=[[name, "1.2.3", f"1.2.3.{name}"] for name in "abc"],
-        )  # fmt: skip
-    assert sender.deliver_one()
-    assert orthanc.sent == [["a"], ["b"], ["c"]]
-    # 100,000 bytes a second, and as much at once: the debt grows by each image of 250,000, for no time passes here.
-    assert waits == [1.5, 4.0, 6.5]
+        session.get_one(Delivery, "d1").instances = four
+    orthanc.fate, orthanc.progress = "Failure", 50
+    sender.deliver_one()
+    watch.at = now + timedelta(seconds=30)
+    orthanc.fate = "Success"
+    sender.deliver_one()
+    assert orthanc.sent == [["a", "b", "c", "d"], ["c", "d"]]
     assert row(made).state == "delivered"
+
+
+def test_what_nobody_foresaw_counts_and_ends_before_a_person(made, sender, orthanc, watch, now):
+    orthanc.fate = KeyError("a patient's name")
+    for hour in range(3):
+        watch.at = now + timedelta(hours=hour)
+        sender.deliver_one()
+    assert row(made).state == "parked"
+    assert row(made).outcome.startswith("KeyError in job (test_deliveries.py:")
+    assert "name" not in row(made).outcome
+
+
+def test_a_backlog_goes_to_the_alternate_once_and_the_destination_is_still_asked(made, orthanc, watch, now):
+    away = Destination(proof="acknowledged", break_after=2, alternate="SECOND", alternate_after=3, attempts=9)
+    sender = a_sender(made, orthanc, away, watch)
+    more(made, now, 61)
+    orthanc.fate = "Failure"
+    for minute in range(10):
+        watch.at = now + timedelta(minutes=minute)
+        while sender.deliver_one():
+            pass
+    with made.begin() as session:
+        to = {(row.destination, row.state) for row in session.query(Delivery).all()}
+        assert to == {("PACS", "cancelled"), ("SECOND", "due")}
+        assert session.query(Delivery).filter_by(destination="SECOND").count() == 60
+        # A person wants it there after all: it goes there, and the probe finds it well.
+        assert outbox.retry(session, "d60", now=watch.at, writer="ris", who="maria")
+    orthanc.fate = "Success"
+    watch.at += timedelta(minutes=30)
+    assert sender.deliver_one()
+    with made.begin() as session:
+        assert session.get_one(Delivery, "d60").state == "delivered"
+        assert breakers.paused(session) == []
+
+
+def test_pseudonyms_are_the_same_each_time_and_others_for_each_destination(made, now):
+    first, again, other = (Pseudonyms(made, name, lambda: now) for name in ("UEM", "UEM", "UZ"))
+    assert first.uid("1.2.3") == again.uid("1.2.3") != other.uid("1.2.3")
+    assert first.patient("NID-1") == again.patient("NID-1") != first.patient("NID-2")
+    assert len(first.uid("1.2.3")) <= 64
+    for names in (first, again):
+        change = names.deidentify("1.2")
+        change(image("1.2", PatientID="NID-1"))
+    with made.begin() as session:
+        assert {row.original for row in session.query(Pseudonym).all()} == {"NID-1", "1.2"}
 
 
 def test_where_nothing_is_due_no_probe_is_taken(made, sender, orthanc, watch, now):

@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from gateway.commitments_asked import Commitments, is_answered, question, take
 from zambezi import clock, leases, outbox
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Report, Study
@@ -270,3 +271,99 @@ def test_an_addendum_is_sent_as_a_correction(made, now):
 def test_a_report_on_a_migrated_study_tells_nobody_unless_a_trigger_names_that_cause(made, now):
     with made.begin() as session:
         assert outbox.report_signed(session, a_report(session, now, cause="migration"), now, SETTINGS) == []
+
+
+def test_the_higher_priority_goes_first_whatever_has_waited_longer(made, now):
+    with made.begin() as session:
+        for n, (id, priority) in enumerate((("night", 0), ("urgent", 5), ("stat", 9), ("later", 9))):
+            at = now + timedelta(hours=n)
+            a_delivery(session, at, id=id, study_uid=f"1.2.{n}")
+            session.get_one(Delivery, id).priority = priority
+    order = []
+    for _ in range(4):
+        with made.begin() as session:
+            found = outbox.claim(
+                session, "dicom", now=now + timedelta(hours=9), owner="w", lease=LEASE, writer="gateway",
+                destination="PACS",
+            )  # fmt: skip
+            order.append(found[0].id)
+    assert order == ["stat", "later", "urgent", "night"]
+
+
+@pytest.mark.parametrize(
+    ("other", "goes_first"),
+    [
+        ({}, True), ({"priority": 5}, False), ({"destination": "OTHER"}, False), ({"study_uid": "1.2"}, False),
+        ({"state": "parked"}, False), ({"minutes": 1}, False),
+    ],
+)  # fmt: skip
+def test_what_goes_first_is_due_at_the_same_destination_and_of_higher_priority(made, now, other, goes_first):
+    facts = {"priority": 9, "destination": "PACS", "study_uid": "1.3", "state": "due", "minutes": 0, **other}
+    with made.begin() as session:
+        a_delivery(session, now, study_uid="1.2")
+        a_delivery(session, now + timedelta(minutes=facts.pop("minutes")), id="d2")
+        for name, value in facts.items():
+            setattr(session.get_one(Delivery, "d2"), name, value)
+        row = session.get_one(Delivery, "d1")
+        row.priority = 5
+        session.flush()
+        assert outbox.goes_first(session, row, now=now) is goes_first
+
+
+def test_late_images_go_while_a_commitment_for_the_first_ones_is_awaited(made, now):
+    with made.begin() as session:
+        a_delivery(session, now, study_uid="1.2")
+        a_delivery(session, now + timedelta(minutes=1), id="late", study_uid="1.2")
+        held = claimed(session, now, destination="PACS")
+    later = now + timedelta(minutes=2)
+    with made.begin() as session:
+        assert claimed(session, later - timedelta(seconds=90), destination="PACS") is None
+    Commitments(made, {}, lambda: now).begin("d1", "PACS", timedelta(hours=6))
+    with made.begin() as session:
+        outbox.wait(session, held, until=now + timedelta(hours=6), outcome="", now=now)
+        assert claimed(session, later, destination="PACS").id == "late"
+
+
+@pytest.mark.parametrize("when", ["while it is put down", "hours later"])
+def test_a_delivery_that_waits_for_a_commitment_goes_on_when_it_comes(made, now, when):
+    commitments = Commitments(made, {}, lambda: now)
+    until, later = now + timedelta(hours=6), now + timedelta(hours=3)
+    with made.begin() as session:
+        a_delivery(session, now)
+        held = claimed(session, now)
+    uid = commitments.begin("d1", "PACS", timedelta(hours=6))
+    report = question(uid, [("1.2", "1.2.3")])
+
+    def told(at):
+        with made.begin() as session:
+            assert take(session, "PACS", report, {}, at) == 0
+
+    if when == "while it is put down":
+        told(now)
+    with made.begin() as session:
+        outbox.wait(session, held, until=until, outcome="all was sent", now=now)
+        if is_answered(session, "d1"):
+            outbox.due_now(session, "d1", now=now)
+    with made.begin() as session:
+        assert outbox.awaited(session, ["d1", "d2"]) == {"d1"}
+        assert (claimed(session, later) is not None) == (when == "while it is put down")
+    if when == "hours later":
+        told(later)
+        with made.begin() as session:
+            assert claimed(session, later)
+    assert commitments.open("d1").committed == {"1.2.3"}
+    with made.begin() as session:
+        assert session.get_one(Delivery, "d1").attempts == 1
+
+
+def test_a_person_who_sends_a_delivered_one_again_sends_all_of_it(made, now):
+    with made.begin() as session:
+        a_delivery(session, now)
+        row = session.get_one(Delivery, "d1")
+        row.state, row.acknowledged = "parked", ["1.2.3"]
+        assert outbox.retry(session, "d1", now=now, writer="ris", who="maria")
+        assert session.get_one(Delivery, "d1").acknowledged == ["1.2.3"]
+        row.state = "delivered"
+        session.flush()
+        assert outbox.resend(session, "d1", now=now, writer="ris", who="maria")
+        assert session.get_one(Delivery, "d1").acknowledged == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from sqlalchemy import select
 from gateway import commands
 from operations import status
 from tests.unit.ris_service.seeding import HTML, Hospital, csrf, seeded
-from zambezi import breakers
+from zambezi import breakers, clock, outbox
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import AuditEntry, Breaker
+from zambezi.database.tables import AuditEntry, Breaker, CommitmentAsked, Delivery, Pseudonym
 from zambezi.retries import ErrorClass, Policy
 
 RULE = breakers.Rule(1, Policy(timedelta(minutes=5), jitter=0))
@@ -55,6 +56,34 @@ def test_a_delivery_that_waits_for_its_destinations_hours_says_from_when_on(tmp_
     assert "fora do horário, até 25/12/" in page
 
 
+def test_a_delivery_says_how_far_it_has_come(hospital: Hospital):
+    with hospital.sessions.begin() as session:
+        now = hospital.clock()
+        for id, proof in (("half", ""), ("sent", "asked")):
+            outbox.add(
+                session, id=id, kind="dicom", rule="r", destination="MAPUTO", because="it must", now=now, writer="test",
+                study_uid="1.2.3", instances=[[f"{id}{n}", "1.2", f"1.2.{n}"] for n in range(4)],
+            )  # fmt: skip
+            row = session.get_one(Delivery, id)
+            row.acknowledged, row.priority = ["1.2.0", "1.2.1", "1.2.2"], 5
+            if proof:
+                row.next_at = clock.text(now + timedelta(hours=1))
+                session.add(
+                    CommitmentAsked(
+                        transaction_uid="2.25.1", delivery_id=id, aet="M", asked_at=clock.text(now), until=row.next_at
+                    )
+                )
+    page = hospital.signed_in("administrator").get("/deliveries", headers=HTML).text
+    assert "3 de 4 confirmadas até agora" in page
+    assert "tudo foi enviado; espera-se o compromisso do destino, até" in page
+    assert page.count("passa à frente") == 2
+    with hospital.sessions.begin() as session:
+        row = session.get_one(Delivery, "half")
+        row.state, row.proof = "delivered", "acknowledged"
+    delivered = hospital.signed_in("administrator").get("/deliveries?state=delivered", headers=HTML).text
+    assert "só a sua palavra" in delivered
+
+
 def test_a_person_who_may_goes_on_at_once_and_that_is_audited(paused: Hospital):
     client = paused.signed_in("administrator")
     page = client.get("/deliveries", headers=HTML).text
@@ -87,6 +116,22 @@ def test_at_the_console_the_list_says_it_and_resume_ends_it(paused: Hospital, mo
     assert (resumed.exit_code, resumed.output) == (0, "dicom:HARARE is asked again; 0 parked deliveries are due\n")
     assert state(paused) == "closed"
     assert CliRunner().invoke(commands.route, ["resume", "HARARE"]).exit_code == 1
+
+
+def test_at_the_console_a_pseudonym_says_whom_it_stands_for_and_the_question_is_audited(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in hospital.environment.variables().items():
+        monkeypatch.setenv(name, value)
+    with hospital.sessions.begin() as session:
+        at = clock.text(hospital.clock())
+        session.add(Pseudonym(destination="UEM", pseudonym="ZABC", kind="patient", original="NID-1", made_at=at))
+    told = CliRunner().invoke(commands.route, ["whose", "ZABC"])
+    assert told.output == f"UEM: patient NID-1, first sent {at[:19]}Z\n"
+    assert CliRunner().invoke(commands.route, ["whose", "Z"]).exit_code == 1
+    with hospital.sessions.begin() as session:
+        said = session.scalars(select(AuditEntry).where(AuditEntry.event == "pseudonym-read")).all()
+    assert [json.loads(entry.payload)["found"] for entry in said] == [1, 0]
 
 
 def test_status_says_it_too_and_counts_what_dead_workers_left(paused: Hospital):

@@ -18,12 +18,13 @@ from zambezi.config.settings.alerts import (
 from zambezi.config.settings.audit import Audit, AuditCollector
 from zambezi.config.settings.coercion import Coercion, FromWorklist, Wanted
 from zambezi.config.settings.commitment import StorageCommitment
+from zambezi.config.settings.destinations import Destination, DestinationTls
 from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
 from zambezi.config.settings.modalities import DicomTls, Fingerprint, Station, Worklist
 from zambezi.config.settings.priors import Priors
-from zambezi.config.settings.routing import Cause, Completeness, Destination, Route, Signal
+from zambezi.config.settings.routing import Cause, Completeness, Route, Signal
 from zambezi.config.settings.section import Name, NamesUnknown, Section, Window
 from zambezi.config.settings.site import Session, Site
 from zambezi.config.settings.triggers import Hl7Template, Hl7Trigger, TriggerWhen
@@ -45,6 +46,7 @@ __all__ = [
     "Completeness",
     "Deletion",
     "Destination",
+    "DestinationTls",
     "DicomTls",
     "Disk",
     "ExpectedModality",

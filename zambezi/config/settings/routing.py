@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from zambezi.config.settings.priors import Priors
-from zambezi.config.settings.section import Name, Section, Window
+from zambezi.config.settings.section import Name, Section
 from zambezi.config.settings.when import When
-from zambezi.retries import Policy
 
 #: zambezi.causes; `ourselves` stands for report, correction and restore.
 Cause = Literal["modality", "migration", "report", "correction", "restore", "ourselves"]
@@ -47,29 +45,6 @@ class Completeness(Section):
         if self.by and self.settle_seconds > self.quiet_seconds:
             raise ValueError("SettleSeconds is more than QuietSeconds: no sign would ever make a difference")
         return self
-
-
-class Destination(Section):
-    proof: Literal["found", "acknowledged"] = Field(
-        "found",
-        description="What counts as delivered: every SOP Instance UID answered to a query, or each C-STORE success.",
-    )
-    retry_seconds: float = Field(30, ge=0.1, le=86400, description="Wait before the second attempt.")
-    retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
-    retry_cap_seconds: float = Field(3600, ge=0.1, le=86400, description="No wait is longer.")
-    retry_jitter: float = Field(0.5, ge=0, le=1, description="The share of each wait that chance decides.")
-    attempts: int = Field(50, ge=1, le=10000, description="After so many failed attempts a person must look (parked).")
-    break_after: int = Field(
-        5, ge=1, le=1000, description="After so many failures in a row it is paused; the pauses grow as the waits do."
-    )
-    windows: tuple[Window, ...] = Field((Window(),), description="When it may be sent to.")
-
-    @property
-    def policy(self) -> Policy:
-        return Policy(
-            timedelta(seconds=self.retry_seconds), self.retry_multiplier, timedelta(seconds=self.retry_cap_seconds),
-            self.attempts, jitter=self.retry_jitter,
-        )  # fmt: skip
 
 
 class Route(Section):

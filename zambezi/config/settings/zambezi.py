@@ -13,11 +13,12 @@ from zambezi.config.settings.alerts import Alerts, Disk
 from zambezi.config.settings.audit import Audit
 from zambezi.config.settings.coercion import Coercion
 from zambezi.config.settings.commitment import StorageCommitment
+from zambezi.config.settings.destinations import Destination
 from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration
 from zambezi.config.settings.modalities import DicomTls, Worklist
-from zambezi.config.settings.routing import Completeness, Destination, Route
+from zambezi.config.settings.routing import Completeness, Route
 from zambezi.config.settings.section import Name, NamesUnknown, Section
 from zambezi.config.settings.site import Session, Site
 
@@ -28,7 +29,7 @@ class Zambezi(Section):
     site: Site = Field(Site(), description="The hospital.")
     completeness: Completeness = Field(Completeness(), description="When a study is complete.")
     destinations: dict[Name, Destination] = Field(
-        default_factory=dict, description="Routing destinations, by their name in DicomModalities."
+        default_factory=dict, description="Routing destinations, by their name in DicomModalities or OrthancPeers."
     )
     routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
     coercions: tuple[Coercion, ...] = Field(
@@ -64,6 +65,12 @@ class Zambezi(Section):
                 known = ", ".join(sorted(self.access.sites)) or "none"
                 said = f'no site "{name}" in Access.Sites (known: {known}){nearest(name, self.access.sites)}'
                 faults.append((f"Routing[{n}].When", said))
+        for name, destination in self.destinations.items():
+            other = self.destinations.get(destination.alternate)
+            if destination.alternate and (other is None or other.alternate or destination.alternate == name):
+                known = ", ".join(sorted(n for n, d in self.destinations.items() if n != name and not d.alternate))
+                what = f'found "{destination.alternate}", allowed is a destination that has no Alternate itself'
+                faults.append((f"Destinations.{name}.Alternate", f"{what} ({known or 'there is none'})"))
         for n, trigger in enumerate(self.hl7.triggers):
             if trigger.send_to not in self.hl7.peers:
                 known = ", ".join(sorted(self.hl7.peers)) or "none"

@@ -9,6 +9,7 @@ from zambezi.database.tables.audit import AuditEntry, ChainHead, FencedEntries, 
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
 from zambezi.database.tables.commitment import CommitmentRequest
 from zambezi.database.tables.custody import Correction, CorrectionItem, Deletion, DeletionItem, Held, LegalHold
+from zambezi.database.tables.deliveries import CommitmentAsked, Pseudonym, PseudonymKey
 from zambezi.database.tables.exams import (
     AnnouncedInstance,
     AnnouncedStudy,
@@ -50,6 +51,7 @@ __all__ = [
     "Breaker",
     "Certificate",
     "ChainHead",
+    "CommitmentAsked",
     "CommitmentRequest",
     "Correction",
     "CorrectionItem",
@@ -74,6 +76,8 @@ __all__ = [
     "Patient",
     "PerformedStep",
     "ProcessState",
+    "Pseudonym",
+    "PseudonymKey",
     "ReadySign",
     "Report",
     "Revocation",

@@ -51,13 +51,15 @@ class Delivery(Leased, Base):
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
     #: due, sending, delivered, retrying, parked, cancelled
     state: Mapped[str] = mapped_column(String(16), default="due")
-    #: found, acknowledged: the destination's level of proof, reached when delivered
+    #: the higher goes first, whatever has waited longer: the rule's, or the order's (plugins.routing)
+    priority: Mapped[int] = mapped_column(default=0)
+    #: SOP Instance UIDs that the receiver has acknowledged so far
+    acknowledged: Mapped[list[str]] = mapped_column(JSON, default=list)
+    #: committed, found, acknowledged: the destination's level of proof, reached when delivered
     proof: Mapped[str] = mapped_column(String(16), default="")
     outcome: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[str] = mapped_column(Moment)
     updated_at: Mapped[str] = mapped_column(Moment)
-    #: higher goes first: the rule's, or the order's (plugins.routing)
-    priority: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class ExceptionItem(Base):

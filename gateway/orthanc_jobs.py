@@ -1,0 +1,178 @@
+"""Sending by Orthanc's own jobs: the quickest way, and no byte is changed.
+
+A job is one attempt at one part. It stops at the first instance that is refused, and how far it came is read from its
+progress; the rest of that part then goes by an association of our own, which learns each instance's status.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import requests
+
+from gateway.sending import AttemptFailed, Carrier, CutShort, Instance, Interrupted, Sent, Shipment
+from zambezi import retries
+from zambezi.config.safety import OrthancPeer
+from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable
+from zambezi.retries import ErrorClass
+
+#: Instances in one job: more cost less, but what was sent of a job that failed is known to the percent alone.
+PART = 500
+#: How often a job is looked at: at these times at the least and at the most, between them after so much of its age.
+JOB_POLL_S = (0.005, 0.3)
+_SHARE = 0.03
+#: States of Orthanc's jobs that are over.
+_OVER = ("Success", "Failure")
+_ANSWER_S = 60
+
+
+class Jobs:
+    """Jobs of one kind to one place, each waited for until its end."""
+
+    def __init__(self, orthanc: OrthancClient, kind: str, name: str, stop: threading.Event) -> None:
+        """`kind` as Orthanc's paths have it: modalities, peers."""
+        self.orthanc = orthanc
+        self.name = name
+        self._kind = kind
+        self._stop_asked = stop
+
+    def store(self, instances: Sequence[Instance]) -> Sent:
+        """One job with all of them."""
+        try:
+            job_id = self.orthanc.start_store(self.name, [one.orthanc_id for one in instances], self._kind)
+        except OrthancRefused as refused:
+            if refused.status == 404:
+                gone = "the archive no longer has some of the instances"
+                return Sent(fault=AttemptFailed(ErrorClass.OBJECT, gone))
+            return Sent(fault=refusal(refused, "store", f"the archive can't send to {self.name}"))
+        except OrthancUnreachable as away:
+            raise Interrupted(str(away)) from away
+        try:
+            job = self._ended(job_id)
+        except OrthancRefused as refused:
+            if refused.status == 404:  # jobs end with the process
+                raise CutShort("the archive was restarted while it was sending") from refused
+            return Sent(fault=refusal(refused, "store", f"the archive can't send to {self.name}"))
+        if job["State"] == "Success":
+            return Sent(tuple(instances))
+        said = job.get("ErrorDetails") or job.get("ErrorDescription") or "no reason given"
+        kind = retries.of_orthanc(str(said), "store", job.get("ErrorCode"))
+        words = f"sending {len(instances)} instances to {self.name} failed: {said}"
+        return Sent(tuple(instances[: done(job.get("Progress", 0), len(instances))]), AttemptFailed(kind, words))
+
+    def _ended(self, job_id: str) -> dict[str, Any]:
+        begun, (least, most) = time.monotonic(), JOB_POLL_S
+        try:
+            while (job := self.orthanc.job(job_id))["State"] not in _OVER:
+                if self._stop_asked.wait(min(max(least, (time.monotonic() - begun) * _SHARE), most)):
+                    raise Interrupted("the gateway stops")
+        except OrthancUnreachable as away:
+            raise CutShort(f"the archive went away while it was sending ({away})") from away
+        return job
+
+
+class ModalityJobs:
+    """Carrier: C-STORE and C-FIND by Orthanc, and what it can't tell apart by `careful`."""
+
+    part = PART
+
+    def __init__(self, jobs: Jobs, careful: Carrier) -> None:
+        self._jobs = jobs
+        self._careful = careful
+
+    def store(self, study_uid: str, instances: Sequence[Instance]) -> Sent:
+        sent = self._jobs.store(instances)
+        if sent.fault is None or not sent.fault.is_about_objects:
+            return sent
+        left = instances[len(sent.acknowledged) :]
+        acknowledged, fault, remarks = sent.acknowledged, None, sent.remarks
+        for begin in range(0, len(left), self._careful.part):
+            more = self._careful.store(study_uid, left[begin : begin + self._careful.part])
+            acknowledged += more.acknowledged
+            remarks += more.remarks
+            fault = more.fault or fault
+            if more.fault is not None and not more.fault.is_about_objects:
+                break
+        return Sent(acknowledged, fault, remarks)
+
+    def lacking(self, shipment: Shipment) -> tuple[Instance, ...]:
+        name = self._jobs.name
+        lacking: list[Instance] = []
+        for series_uid, instances in by_series(shipment).items():
+            query = {"StudyInstanceUID": shipment.study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
+            try:
+                answers = self._jobs.orthanc.query(name, "Instance", query)
+            except OrthancRefused as refused:
+                raise refusal(refused, "query", f"{name} does not answer to a query") from refused
+            except OrthancUnreachable as away:
+                raise Interrupted(str(away)) from away
+            there = {answer.get("SOPInstanceUID", "") for answer in answers}
+            lacking += [one for one in instances if one.sop_uid not in there]
+        return tuple(lacking)
+
+
+class PeerJobs:
+    """Carrier to another Orthanc, over HTTP."""
+
+    part = PART
+
+    def __init__(self, jobs: Jobs, peer: OrthancPeer, authorities: str = "") -> None:
+        """`authorities`: a file of certificates to trust, as Orthanc's HttpsCACertificates; else those of requests."""
+        self._jobs = jobs
+        self._peer = peer
+        self._authorities = authorities
+
+    def store(self, _study_uid: str, instances: Sequence[Instance]) -> Sent:
+        return self._jobs.store(instances)
+
+    def lacking(self, shipment: Shipment) -> tuple[Instance, ...]:
+        # Orthanc's identifiers derive from the patient's, study's, series' and instance's own: equal ones are the same.
+        body = {"Level": "Instance", "Query": {"StudyInstanceUID": shipment.study_uid}, "Expand": False}
+        peer = self._peer
+        signs_in = (peer.user, peer.password) if peer.user else None
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # no password from .netrc
+                answer = session.post(
+                    f"{peer.url}/tools/find", json=body, auth=signs_in, timeout=_ANSWER_S,
+                    verify=self._authorities or True,
+                )  # fmt: skip
+            if not answer.ok:
+                kind = retries.of_http(answer.status_code) or ErrorClass.OBJECT
+                raise AttemptFailed(kind, f"{self._jobs.name} does not answer to a query: HTTP {answer.status_code}")
+            there = set(answer.json())
+        except requests.RequestException as error:
+            words = f"{self._jobs.name} does not answer to a query: {type(error).__name__}"
+            raise AttemptFailed(retries.of_os(error), words) from error
+        return tuple(one for one in shipment.instances if one.orthanc_id not in there)
+
+
+def done(percent: int, count: int) -> int:
+    """How many of `count` instances a job that ended early has sent for certain; of at most a hundred it is exact.
+
+    Orthanc rounds 100 * sent / count to the nearest. This is the least that gives the percentage.
+    """
+    return min(max(math.ceil((percent - 0.5) * count / 100), 0), count - 1)
+
+
+def by_series(shipment: Shipment) -> dict[str, list[Instance]]:
+    """Its instances, series by series."""
+    found: dict[str, list[Instance]] = defaultdict(list)
+    for one in shipment.instances:
+        found[one.series_uid].append(one)
+    return found
+
+
+def refusal(refused: OrthancRefused, service: retries.Service, what: str) -> AttemptFailed:
+    """What Orthanc's refusal means for an attempt."""
+    return AttemptFailed(retries.of_orthanc(str(refused), service), f"{what}: {_reason(refused)}")
+
+
+def _reason(error: OrthancError) -> str:
+    # Orthanc's answer is JSON with the DICOM error in words; the whole of it is more than a page can show.
+    return str(error).partition("HTTP")[2][:200] or str(error)[:200]

@@ -1,0 +1,76 @@
+"""From a destination's settings to the courier that brings images there."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from gateway.associations import Address
+from gateway.commitments_asked import Commitments
+from gateway.courier import Courier
+from gateway.orthanc_jobs import Jobs, ModalityJobs, PeerJobs
+from gateway.outgoing import Packer
+from gateway.own_sender import OwnSender, Same
+from gateway.pseudonyms import Pseudonyms
+from zambezi import clock, windows
+from zambezi.bandwidth import Line
+from zambezi.config.safety import Modality, OrthancPeer
+from zambezi.config.settings import Destination, DestinationTls, Site
+from zambezi.database.engine import Sessions
+from zambezi.orthanc_client import OrthancClient
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Where destinations are, who we are to them, and where files of ours lie."""
+
+    modalities: Mapping[str, Modality]
+    peers: Mapping[str, OrthancPeer]
+    site: Site
+    our_aet: str
+    home: Path
+    authorities: str = ""  # Orthanc's HttpsCACertificates
+
+
+def courier(
+    sessions: Sessions, orthanc: OrthancClient, name: str, destination: Destination, there: Neighbourhood,
+    commitments: Commitments, line: Line, stop: threading.Event, now: Callable[[], datetime] = clock.now,
+) -> Courier:  # fmt: skip
+    """The way that the destination's settings ask for. `line` is shared by all couriers to it."""
+    if destination.kind == "peer":
+        jobs = Jobs(orthanc, "peers", name, stop)
+        return Courier(name, destination, PeerJobs(jobs, there.peers[name], there.authorities), None, commitments, now)
+
+    def owes(size: int) -> float:
+        cap = windows.cap_at(destination.windows, now(), there.site.zone, there.site.holidays)
+        return line.used(size, cap, now())
+
+    names = Pseudonyms(sessions, name, now) if destination.deidentify else Same()
+    address = _address(name, destination, there)
+    own = OwnSender(address, Packer(orthanc, destination, there.home), stop, owes, names)
+    carrier = own if destination.is_sent_by_us else ModalityJobs(Jobs(orthanc, "modalities", name, stop), own)
+    return Courier(name, destination, carrier, own, commitments, now)
+
+
+def _address(name: str, destination: Destination, there: Neighbourhood) -> Address:
+    peer, tls = there.modalities[name], destination.tls
+    our_aet = destination.aet or there.our_aet
+    if not tls.ca_file:
+        return Address(name, peer.aet, peer.host, peer.port, our_aet)
+    made = partial(tls_context, tls, there.home)
+    return Address(name, peer.aet, tls.host or peer.host, tls.port, our_aet, made, tls.server_name)
+
+
+def tls_context(tls: DestinationTls, home: Path) -> ssl.SSLContext:
+    """TLS 1.2 or 1.3, the receiver's certificate checked (BCP 195, PS3.15 B.12). OSError for a file that is no use."""
+    context = ssl.create_default_context(cafile=str(home / tls.ca_file))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = bool(tls.server_name)
+    if tls.certificate_file:
+        context.load_cert_chain(home / tls.certificate_file, home / tls.key_file)
+    return context
