@@ -52,7 +52,7 @@ def log(tmp_path: Path) -> Log:
 @pytest.mark.parametrize("version", ["1.10.1", "1.12.7", "1.13.0"])
 def test_the_same_day_is_read_alike_in_the_log_of_each_version(log: Log, version: str):
     """What an Orthanc of each version wrote when the same peers did the same (tests/data/dicom-log)."""
-    lines = (REPOSITORY / "tests" / "data" / "dicom-log" / f"{version}.log").read_bytes().splitlines()
+    lines = (REPOSITORY / "tests" / "data" / "dicom-log" / f"{version}.txt").read_bytes().splitlines()
     kept = [one for one in lines if log.reader.line(one, log.now)]
     assert kept and all(one[:1] in b"WE" for one in kept)
     found = log.written(end=True)
