@@ -88,6 +88,18 @@ _WADO = frozenset(
 )  # fmt: skip
 
 
+#: Into what persons may have images transcoded (PS3.5 A): uncompressed, JPEG baseline, JPEG lossless. Not into
+#: what this Orthanc may not survive: 1.10.1 ends with a fault of memory when it writes 8 bit images as JPEG-LS.
+_TRANSCODED = frozenset(
+    {
+        "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.70",
+    }
+)  # fmt: skip
+_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2[0-9.]*|jls|jpeg-ls")
+_NAMES_SYNTAX = frozenset({"accept", "transfersyntax", "transfer-syntax", "transcode", "contenttype"})
+
+
 @dataclass(frozen=True)
 class Request:
     """A request as Orthanc shows it to the filter; header names in lower case."""
@@ -199,6 +211,8 @@ def _images(request: Request, path: str, shows: Shows, token: Token, now_s: int,
         return answer(False, f"role {token.role} may not view images")
     if shows is Shows.VIEWER:
         return answer(True, "the viewer's own files")
+    if _wants_another_syntax(request):
+        return answer(False, "the archive does not compress into that transfer syntax for viewers")
     # A token that names studies is narrow whatever its role says: the narrower of both holds.
     narrow = token.is_narrow or not may(token.role, "images.view")
     if narrow and shows not in (Shows.STUDY, Shows.FILES, Shows.LIST):
@@ -219,6 +233,13 @@ def _images(request: Request, path: str, shows: Shows, token: Token, now_s: int,
     if shows is Shows.EXPLORER and may(token.role, "orthanc.explore"):
         return answer(True, "the role explores Orthanc, reading only")
     return answer(False, "no such right")
+
+
+def _wants_another_syntax(request: Request) -> bool:
+    """Whether it asks for a transfer syntax that is not among _TRANSCODED (PS3.18 8.7.3.5; WADO-URI; `transcode`)."""
+    asked = [value for name, value in request.arguments.items() if name.lower() in _NAMES_SYNTAX]
+    found = _SYNTAX.findall(" ".join([request.headers.get("accept", ""), *asked]).lower())
+    return any(one not in _TRANSCODED for one in found)
 
 
 def _asks_for_a_file(request: Request) -> bool:

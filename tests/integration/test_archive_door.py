@@ -165,6 +165,25 @@ def test_a_narrow_token_opens_its_study_and_no_other(archive: Archive) -> None:
         assert see(archive, crossed + path, shown) in (400, 404), path
 
 
+def test_no_viewer_has_the_archive_compress_into_what_it_may_not_survive(archive: Archive) -> None:
+    one = image()
+    archive.send(one)
+    until(lambda: archive.events("stored", sop_uid=one.SOPInstanceUID))
+    path = f"/dicom-web/studies/{one.StudyInstanceUID}/series/{one.SeriesInstanceUID}/instances/{one.SOPInstanceUID}"
+    shown = {tokens.COOKIE: token(archive)}
+    for frames, accept, status in (
+        ("/frames/1", "multipart/related; type=application/octet-stream; transfer-syntax=*", 200),
+        ("", "multipart/related; type=application/dicom; transfer-syntax=1.2.840.10008.1.2.1", 200),
+        ("", "multipart/related; type=application/dicom; transfer-syntax=1.2.840.10008.1.2.4.80", 403),
+        ("/frames/1", "multipart/related; type=image/jls", 403),
+    ):
+        answered = requests.get(
+            archive.environment.orthanc_url + path + frames, auth=archive.keys.basic("front"), cookies=shown,
+            headers={"Accept": accept}, timeout=30,
+        )  # fmt: skip
+        assert answered.status_code == status, accept
+
+
 def test_a_revoked_session_is_closed_at_once(archive: Archive) -> None:
     made = tokens.begin("rui", "session", "radiologist", int(time.time()), 600)
     shown = tokens.sign(made, archive.keys.session_key)

@@ -435,3 +435,30 @@ def test_the_front_doors_word_counts_for_the_address_and_nobody_elses() -> None:
 )
 def test_an_authorization_that_can_not_be_read_is_nobody(header: str) -> None:
     assert Request("GET", "/", "127.0.0.1", {"authorization": header}, {}).user == ""
+
+
+@pytest.mark.parametrize(
+    ("accept", "arguments", "allowed"),
+    [
+        ("", {}, True),
+        ("multipart/related; type=application/octet-stream; transfer-syntax=*", {}, True),
+        ('multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1', {}, True),
+        ("multipart/related; type=image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50, */*", {}, True),
+        ("multipart/related; type=application/dicom; transfer-syntax=1.2.840.10008.1.2.4.80", {}, False),
+        ("image/jpeg, multipart/related; type=application/dicom; transfer-syntax=1.2.840.10008.1.2.4.81", {}, False),
+        ('multipart/related; type="image/JLS"', {}, False),
+        ("image/x-dicom+jpeg-ls", {}, False),
+        ("", {"accept": "multipart/related; type=application/dicom; transfer-syntax=1.2.840.10008.1.2.4.90"}, False),
+    ],
+)
+def test_nobody_has_the_archive_compress_into_what_it_may_not_survive(
+    accept: str, arguments: dict[str, str], allowed: bool
+) -> None:
+    headers = {"authorization": basic("front"), "accept": accept, "cookie": f"{tokens.COOKIE}={token('radiologist')}"}
+    for path in (f"/dicom-web/studies/{A}/series/1.1/instances/1.2", f"/dicom-web/studies/{A}/series/1.1"):
+        found = decide(Request("GET", path, "127.0.0.1", headers, arguments), KEY, frozenset(), NOW, study_of)
+        assert found.allowed is allowed, found.reason
+    for name in ("transferSyntax", "transcode"):
+        syntax = {name: "1.2.840.10008.1.2.1" if allowed else "1.2.840.10008.1.2.4.80"}
+        wado = {"studyUID": A, "requestType": "WADO", "contentType": "application/dicom", **syntax}
+        assert ask("front", "GET", "/wado", wado, token("radiologist")).allowed is (allowed and name != "transcode")
