@@ -147,7 +147,7 @@ def queues(session: Session, now: datetime) -> dict[str, int]:
         f"deliveries {state}": number
         for state, number in session.execute(
             select(Delivery.state, func.count()).where(Delivery.state != "delivered").group_by(Delivery.state)
-        ).tuples()
+        )
     }
     open_items = select(func.count()).select_from(ExceptionItem).where(ExceptionItem.decided_at.is_(None))
     waiting = select(func.count()).select_from(Message).where(Message.state == "waiting")

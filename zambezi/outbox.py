@@ -82,7 +82,7 @@ def claim(
         )
     found: tuple[Delivery, Lease] | None = leases.claim(
         session, Delivery, ready=("due", "retrying"), working="sending", now=now, owner=owner, lease=lease,
-        where=wanted, order_by=(Delivery.priority.desc(), Delivery.next_at, Delivery.created_at),
+        where=wanted, order_by=(Delivery.priority.desc(), Delivery.next_at, Delivery.created_at, Delivery.id),
     )  # fmt: skip
     if found is not None and found[1].taken_from:
         row, held = found
