@@ -23,6 +23,7 @@ from zambezi.config.safety import Modality, OrthancPeer
 from zambezi.config.settings import Destination, DestinationTls, Site
 from zambezi.database.engine import Sessions
 from zambezi.orthanc_client import OrthancClient
+from zambezi.tls import trusting
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ def _address(name: str, destination: Destination, there: Neighbourhood) -> Addre
 
 
 def tls_context(tls: DestinationTls, home: Path) -> ssl.SSLContext:
-    """TLS 1.2 or 1.3, the receiver's certificate checked (BCP 195, PS3.15 B.12). OSError for a file that is no use."""
-    context = ssl.create_default_context(cafile=str(home / tls.ca_file))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    """The receiver's certificate is checked, and ours shown where there is one (PS3.15 B.12).
+
+    OSError for a file that is no use.
+    """
+    context = trusting(home / tls.ca_file)
     context.check_hostname = bool(tls.server_name)
     if tls.certificate_file:
         context.load_cert_chain(home / tls.certificate_file, home / tls.key_file)

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from operations import alerts, condition_messages
 from zambezi import clock
 from zambezi.config.settings import AlertMail, Alerts, AlertWebhook
+from zambezi.tls import trusting
 
 log = logging.getLogger("operations.alerts")
 
@@ -205,8 +206,6 @@ def _secret(home: Path, name: str, key: str) -> bytes:
 
 def _trusting(home: Path, ca_file: str) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=str(home / ca_file) if ca_file else None)
+        return trusting(home / ca_file if ca_file else None)
     except OSError as error:  # ssl.SSLError is one: what is in the file is no certificate
         raise ChannelFailed(f"CaFile {ca_file} can't be used: {error.strerror or type(error).__name__}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from zambezi import syslog
 from zambezi.config.settings import AuditCollector
+from zambezi.tls import trusting
 
 #: For connecting, and for each read or write.
 STEP_S = 10.0
@@ -70,8 +71,7 @@ class Collector:
     def _context(self) -> ssl.SSLContext:
         wanted = self.settings
         try:
-            context = ssl.create_default_context(cafile=self._file(wanted.ca_file) if wanted.ca_file else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context = trusting(self._file(wanted.ca_file) if wanted.ca_file else None)
             if wanted.certificate_file:
                 key = self._file(wanted.key_file)
                 if Path(key).stat().st_mode & 0o077:
