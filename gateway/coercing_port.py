@@ -18,7 +18,7 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from sqlalchemy.exc import DBAPIError
 
 from gateway.coercing_admission import Gate
-from gateway.refusals import Refusals
+from gateway.refusals import CALLER_UNKNOWN, Refusals, reject
 from zambezi import audit, clock
 from zambezi.coercion import envelope
 from zambezi.config.safety import Modality
@@ -32,8 +32,6 @@ WRITER = "gateway"
 _VERIFICATION = "1.2.840.10008.1.1"
 #: PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, NOT_AUTHORIZED = 0x0000, 0xA700, 0xC000, 0x0124
-#: A-ASSOCIATE-RJ (PS3.8 9.3.4): permanent, by the service user, calling AE title not recognised.
-_CALLER_UNKNOWN = (0x01, 0x01, 0x03)
 #: So many images are given to Orthanc at once; a sender waits for its turn so long, then is told to send again.
 AT_ONCE, TURN_S = 4, 60.0
 #: Each holds an image in memory while it is received.
@@ -85,7 +83,7 @@ class CoercingPort:
         if self._hosts.get(caller) == address:
             return
         reason = "the AE title is unknown" if caller not in self._hosts else "the AE title belongs to another address"
-        event.assoc.acse.send_reject(*_CALLER_UNKNOWN)
+        reject(event, CALLER_UNKNOWN)
         self._refused(caller, address, reason)
 
     def _stored(self, event: evt.Event) -> int:

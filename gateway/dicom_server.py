@@ -22,7 +22,7 @@ from gateway.callers import Callers
 from gateway.commitment import requests
 from gateway.commitment.reporting import Askers
 from gateway.commitments_asked import Commitments
-from gateway.refusals import Refusals
+from gateway.refusals import CALLED_UNKNOWN, CALLER_UNKNOWN, Refusals, reject
 from zambezi import audit, clock, worklist
 from zambezi.config.safety import Modality
 from zambezi.config.settings import Zambezi
@@ -43,10 +43,6 @@ AE_TITLE = "ZAMBEZI"
 PENDING = 0xFF00
 CANCELLED = 0xFE00
 UNABLE_TO_PROCESS = 0xC001
-#: A-ASSOCIATE-RJ (PS3.8 9.3.4): permanent, by the service user, calling AE title not recognised.
-_CALLER_UNKNOWN = (0x01, 0x01, 0x03)
-#: The same, called AE title not recognised.
-_CALLED_UNKNOWN = (0x01, 0x01, 0x07)
 _TIMEOUT_S = 60
 _ASSOCIATIONS = 100
 
@@ -103,12 +99,12 @@ class DicomServer:
             self.seen[caller] = at
             self.callers.note(caller, address, "associated", at, called_aet=called)
             return
-        rejection, reason = _CALLER_UNKNOWN, "the AE title belongs to another address"
+        rejection, reason = CALLER_UNKNOWN, "the AE title belongs to another address"
         if caller not in self._hosts:
             reason = "the AE title is unknown"
         elif self._hosts[caller] == address:
-            rejection, reason = _CALLED_UNKNOWN, "it calls an AE title that is not ours"
-        _reject(event, rejection)
+            rejection, reason = CALLED_UNKNOWN, "it calls an AE title that is not ours"
+        reject(event, rejection)
         self.callers.note(caller, address, "refused", at, called_aet=called, reason=reason)
         log.warning("%s at %s refused: %s", caller, address, reason)
         times = self._refusals.due(f"{caller} {address}", self._now())
@@ -201,11 +197,6 @@ class DicomServer:
                 log.warning("not committed, the database is away: %s", type(error.orig).__name__)
                 break
         return mpps.PROCESSING_FAILURE
-
-
-def _reject(event: evt.Event, reason: tuple[int, int, int]) -> None:
-    event.assoc.acse.send_reject(*reason)
-    event.assoc.kill()  # else the connection may be closed before the answer has gone
 
 
 def _caller(event: evt.Event) -> str:

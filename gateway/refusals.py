@@ -5,10 +5,21 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timedelta
 
+from pynetdicom import evt
+
+#: A-ASSOCIATE-RJ (PS3.8 9.3.4): permanent, by the service user, calling AE title not recognised; called one not.
+CALLER_UNKNOWN, CALLED_UNKNOWN = (0x01, 0x01, 0x03), (0x01, 0x01, 0x07)
+
 #: One entry a minute for each kind; those in between are counted into the next one.
 EVERY = timedelta(minutes=1)
 #: Kinds remembered; beyond that the oldest is forgotten.
 KINDS = 1000
+
+
+def reject(event: evt.Event, reason: tuple[int, int, int]) -> None:
+    """Refuse an association, in words that its requestor gets to read."""
+    event.assoc.acse.send_reject(*reason)
+    event.assoc.kill()  # else the connection may be closed before the answer has gone
 
 
 class Refusals:

@@ -208,6 +208,9 @@ def test_the_coercing_port_knows_its_sender_and_says_what_orthanc_says(archive: 
 def test_the_coercing_port_refuses_strangers_and_who_may_not_store(port: int, database: Sessions):
     assert offer(port, image(), aet="NOBODY") is None
     assert offer(port, image(), aet="FAR") is None
+    stranger = AE("NOBODY")
+    stranger.add_requested_context("1.2.840.10008.1.1")
+    assert stranger.associate("127.0.0.1", port, ae_title="ZAMBEZI").is_rejected, "it is told, not cut off"
     assert offer(port, image(), called="OTHER") is None
     assert offer(port, image(), aet="MUTE") == 0x0124
     with database() as session:
