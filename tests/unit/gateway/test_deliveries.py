@@ -9,11 +9,13 @@ from gateway.courier import Courier
 from gateway.deliveries import PARDONED, DicomSender
 from gateway.orthanc_jobs import Jobs, ModalityJobs, done
 from gateway.pseudonyms import Pseudonyms
+from gateway.sending import Instance
 from tests.integration.archive_fixture import image
 from zambezi import breakers, outbox
 from zambezi.config.settings import Destination, Site, Window
 from zambezi.database.tables import Delivery, ExceptionItem, Pseudonym
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
+from zambezi.retries import ErrorClass
 
 BREAK_AFTER = 5
 
@@ -27,6 +29,10 @@ class Orthanc:
         self.refuses = ""
         self.progress = 0
         self.sent: list[list[str]] = []
+        self.gone: set[str] = set()
+
+    def contents(self, orthanc_ids) -> list[dict[str, str]]:
+        return [{"ID": one} for one in orthanc_ids if one not in self.gone]
 
     def start_store(self, _modality: str, orthanc_ids: list[str], _kind: str) -> str:
         if self.away:
@@ -197,6 +203,13 @@ def test_a_full_disk_of_ours_pauses_the_queue_and_costs_no_attempt(made, sender,
     assert (row(made).state, row(made).attempts) == ("retrying", 0)
     with made.begin() as session:
         assert [one.name for one in breakers.paused(session)] == ["queue:dicom"]
+
+
+@pytest.mark.parametrize(("gone", "kind"), [({"a"}, ErrorClass.OBJECT), (set(), ErrorClass.CONFIGURATION)])
+def test_an_image_that_is_gone_is_told_apart_from_a_destination_that_is_not_known(orthanc, gone, kind):
+    orthanc.refuses, orthanc.gone = "No modality with symbolic name: PACS", gone  # 1.13.0: status 500 for both
+    sent = Jobs(orthanc, "modalities", "PACS", threading.Event()).store([Instance("a", "1.2.3", "1.2.3.4")])
+    assert sent.fault.kind == kind
 
 
 def test_outside_its_windows_nothing_is_sent_and_then_it_goes(made, orthanc, watch, now):
