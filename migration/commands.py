@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
 from migration import inventory, ledger, office, progress, worker
-from migration.source import Source, Trouble
+from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
 from zambezi.environment import Environment
@@ -38,7 +38,7 @@ def inventory_command(source: str, name: str) -> None:
     if not windows.is_open(found.windows, clock.now(), opened.configuration.zambezi.site.zone):
         raise click.ClickException(f"the windows of {source} are closed now; {_next_opening(opened, source)}")
     try:
-        project = inventory.take(opened.sessions, Source(opened.client(), found.peer), name, source, clock.now())
+        project = inventory.take(opened.sessions, opened.source(source), name, source, clock.now())
     except (OrthancError, Trouble) as error:
         raise click.ClickException(f"the inventory could not be made: {error}") from error
     except ValueError as error:

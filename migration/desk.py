@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from migration.source import Source
 from zambezi import windows
 from zambezi.bandwidth import Line
 from zambezi.config.safety import Modality
@@ -34,6 +35,7 @@ class Desk:
     sessions: Sessions
     settings: MigrationSource
     peer: Modality
+    source: Source
     target_aet: str
     site: Site
     now: Callable[[], datetime]

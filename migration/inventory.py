@@ -12,12 +12,12 @@ import string
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration.source import Counted, CutOff, Source
+from migration.source import Counted, CutOff, Named, Source
 from zambezi import audit, clock, exceptions
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -27,6 +27,14 @@ _LEAST_LIMIT = 50
 _FIRST_YEAR = 1970
 _BEGINNINGS = string.digits + string.ascii_uppercase
 _WILDCARDS = "*?\\"
+
+
+class Asked(Protocol):
+    """A source that answers questions by matching (C-FIND, QIDO-RS)."""
+
+    queries: int
+
+    def studies(self, **matching: str) -> list[dict[str, str]]: ...
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,14 @@ def looks_cut_off(count: int, others: Collection[int]) -> bool:
 
 @dataclass
 class Found:
-    """What the source named so far: by Study Instance UID, the patients and dates it was named with."""
+    """What the source named so far: by Study Instance UID, its patients, its date, and all that it first said of it.
+
+    `facts` by DICOM keyword, such as AccessionNumber and PatientName; only what isn't empty.
+    """
 
     patients: dict[str, set[str]] = field(default_factory=dict)
     dates: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, answers: Iterable[Mapping[str, str]]) -> set[str]:
         """Take answers in; the Study UIDs they named."""
@@ -79,6 +91,8 @@ class Found:
                 named.add(study_uid)
                 self.patients.setdefault(study_uid, set()).add(str(answer.get("PatientID", "")).strip(" \0"))
                 self.dates.setdefault(study_uid, str(answer.get("StudyDate", "")).strip(" \0"))
+                said = {keyword: str(value).strip(" \0")[:200] for keyword, value in answer.items()}
+                self.facts.setdefault(study_uid, {keyword: value for keyword, value in said.items() if value})
         return named
 
     @property
@@ -105,7 +119,7 @@ class Coverage:
         return dict(vars(self))
 
 
-def find_studies(source: Source, today: date) -> tuple[Found, Coverage]:
+def find_studies(source: Asked, today: date) -> tuple[Found, Coverage]:
     """Ask along both axes; what was found, and how far it is shown to be all."""
     found, coverage = Found(), Coverage()
     universal = _universal(source, found, coverage)
@@ -144,7 +158,7 @@ def axes_disagree(found: Found, universal: set[str], dated: set[str], by_patient
     return doubts
 
 
-def _universal(source: Source, found: Found, coverage: Coverage) -> set[str]:
+def _universal(source: Asked, found: Found, coverage: Coverage) -> set[str]:
     try:
         return found.add(source.studies())
     except CutOff:
@@ -154,7 +168,7 @@ def _universal(source: Source, found: Found, coverage: Coverage) -> set[str]:
         return set()
 
 
-def _dated(source: Source, found: Found, coverage: Coverage, days: Days, counts: list[int]) -> set[str]:
+def _dated(source: Asked, found: Found, coverage: Coverage, days: Days, counts: list[int]) -> set[str]:
     halves = days.halves()
     named: set[str] = set()
     try:
@@ -179,7 +193,7 @@ def _dated(source: Source, found: Found, coverage: Coverage, days: Days, counts:
     return named
 
 
-def _of_patients(source: Source, found: Found, coverage: Coverage, beginning: str) -> set[str]:
+def _of_patients(source: Asked, found: Found, coverage: Coverage, beginning: str) -> set[str]:
     try:
         named = found.add(source.studies(PatientID=f"{beginning}*"))
         if not looks_cut_off(len(named), ()):
@@ -236,13 +250,13 @@ def take(sessions: Sessions, source: Source, project_name: str, source_name: str
             raise ValueError(f"project {project_name} is about the source {project.source}, not {source_name}")
         session.flush()
         project_id, state_before = project.id, project.state
-    found, coverage = find_studies(source, now.date())
+    found, coverage = source.find_studies(now.date())
     for study_uid in sorted(found.uids):
         counted = source.count(study_uid)
         if not counted.agreed:
             coverage.unsettled.append(study_uid)
         with sessions.begin() as session:
-            record(session, project_id, study_uid, counted, now, found.patients[study_uid], found.dates[study_uid])
+            record(session, project_id, study_uid, counted, now, found)
     coverage.queries = source.queries
     with sessions.begin() as session:
         project = session.get_one(MigrationProject, project_id)
@@ -261,26 +275,24 @@ def record(
     study_uid: str,
     counted: Counted,
     now: datetime,
-    patients: Collection[str] | None = None,
-    study_date: str = "",
+    named: Found | None = None,
 ) -> Change:
     """Write a count into the ledger; how it differs from the one before. What vanished stays in the ledger."""
     query = select(MigrationStudy).where(MigrationStudy.project_id == project_id, MigrationStudy.study_uid == study_uid)
     study = session.scalars(query).first()
     if study is None:
+        said = named or Found()
         study = MigrationStudy(
-            project_id=project_id, study_uid=study_uid, study_date=study_date[:16], state="ready",
-            patient_id="\\".join(sorted(patients or ()))[:64], next_at=clock.text(now),
+            project_id=project_id, study_uid=study_uid, study_date=said.dates.get(study_uid, "")[:16], state="ready",
+            patient_id="\\".join(sorted(said.patients.get(study_uid, ())))[:64], facts=said.facts.get(study_uid, {}),
+            next_at=clock.text(now), found_at=clock.text(now),
         )  # fmt: skip
         session.add(study)
         session.flush()
     known = set(session.scalars(select(MigrationInstance.sop_uid).where(MigrationInstance.study_id == study.id)).all())
     instances = counted.instances
     found = change(known, instances)
-    session.add_all(
-        MigrationInstance(study_id=study.id, sop_uid=sop_uid, series_uid=instances[sop_uid])
-        for sop_uid in sorted(found.appeared)
-    )
+    session.add_all(_expected(study.id, sop_uid, instances[sop_uid]) for sop_uid in sorted(found.appeared))
     study.expected = len(known | found.appeared)
     study.modalities = "\\".join(counted.modalities)[:100]
     if found.appeared and known and study.state in ("verified", "divergent", "parked"):
@@ -294,6 +306,13 @@ def record(
         )  # fmt: skip
     session.flush()
     return found
+
+
+def _expected(study_id: int, sop_uid: str, named: Named) -> MigrationInstance:
+    return MigrationInstance(
+        study_id=study_id, sop_uid=sop_uid, series_uid=named.series_uid, sop_class=named.sop_class or None,
+        source_syntax=named.syntax or None, size=named.size or None, source_md5=named.md5 or None,
+    )  # fmt: skip
 
 
 def raise_exception(

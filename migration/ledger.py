@@ -23,7 +23,7 @@ from zambezi.leases import Lease
 WRITER = "migration"
 LEASE = timedelta(seconds=30)
 #: States in which nothing more will happen to a study by itself.
-AT_REST = ("verified", "divergent", "parked")
+AT_REST = ("verified", "divergent", "parked", "held", "skipped", "waived", "rolled-back")
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,15 @@ class Claim:
 def claim(
     session: Session, project: MigrationProject, *, now: datetime, owner: str, lease: timedelta = LEASE
 ) -> Claim | None:
-    """Claim the newest study that is ready, due again, or held by a dead lease (which is said in the audit).
+    """Claim the most urgent, newest study that is ready, due again, or held by a dead lease (the audit says so).
 
     A worker's death is no failed attempt of the study: what was moved is there, and the next one goes on.
     """
     found = leases.claim(
         session, MigrationStudy, ready=("ready", "retrying"), working="moving", also_working=("verifying",),
         where=[MigrationStudy.project_id == project.id], now=now, owner=owner, lease=lease,
-        order_by=(MigrationStudy.study_date.desc(), MigrationStudy.id), counts_abandoned=False,
+        order_by=(MigrationStudy.priority.desc(), MigrationStudy.study_date.desc(), MigrationStudy.id),
+        counts_abandoned=False,
     )  # fmt: skip
     if found is None:
         return None

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from migration import sources
 from migration.desk import Desk
-from migration.source import Trouble
+from migration.source import Source, Trouble
 from zambezi import clock, config, keys
 from zambezi.bandwidth import Line
 from zambezi.config import Configuration
@@ -39,13 +40,17 @@ class Office:
         """A connection of one's own: a client is not for sharing between threads."""
         return OrthancClient(self.environment, self.keys, PROCESS, timeout_s=60)
 
+    def source(self, name: str) -> Source:
+        """What asks this source; KeyError if the configuration doesn't know it."""
+        return sources.opened(self.configuration.zambezi.migration.sources[name], self.client())
+
     def desk(self, source_name: str, stop: threading.Event | None = None) -> Desk:
         """A desk for one worker on one source; KeyError if the configuration doesn't know the source."""
         source = self.configuration.zambezi.migration.sources[source_name]
         client = self.client()
         return Desk(
             client=client, sessions=self.sessions, settings=source,
-            peer=self.configuration.modalities[source.peer],
+            peer=self.configuration.modalities[source.peer], source=sources.opened(source, client),
             target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
             site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),

@@ -35,12 +35,17 @@ STUDY_STATES = {
     "retrying": ("↻", _("Failed, will be tried again")),
     "divergent": ("⚠", _("Differs from the source: a person must look")),
     "parked": ("⚠", _("Stopped: a person must look")),
+    "held": ("⚠", _("Held: whose study it is, a person must say")),
+    "skipped": ("–", _("Left out by the plan")),
+    "waived": ("–", _("Left as it is, by a person's decision")),
+    "rolled-back": ("–", _("Rolled back")),
 }
 KINDS = {
     "done": _("equal to the source"),
     "under-way": _("under way"),
     "failed": _("failed"),
     "waiting": _("waiting"),
+    "left-out": _("left out"),
 }
 VERDICTS = {
     "expected": _("expected"),
@@ -50,7 +55,7 @@ VERDICTS = {
     "missing": _("missing"),
 }
 #: Colours of the bar; the words beside it say the same.
-COLOURS = {"done": "#1a7f37", "under-way": "#0a5fb4", "failed": "#b3261e", "waiting": "#9aa4ae"}
+COLOURS = {"done": "#1a7f37", "under-way": "#0a5fb4", "failed": "#b3261e", "waiting": "#9aa4ae", "left-out": "#6b5b95"}
 
 
 @pages.get("/migrations")

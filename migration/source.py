@@ -1,23 +1,24 @@
-"""What a legacy archive is asked, by C-FIND through Orthanc, and what its answers may not be believed for.
+"""What every legacy source has in common, whatever it speaks; and what may not be believed of it.
 
-A source cuts its answers off openly (status 0xFE00 or 0xA700, PS3.4 C.4.1) or silently (a count that is
-always the same); its numbers of related instances are claims. Believed are UIDs that it names.
+A source cuts its answers off openly or silently (a count that is always the same); its numbers of related instances
+are claims. Believed are UIDs that it names. The kinds: migration.dicom_source and its siblings, opened by
+migration.sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from zambezi import retries
-from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
-#: Study-level attributes that an inventory asks for.
-STUDY_KEYS = ("StudyInstanceUID", "StudyDate", "StudyTime", "PatientID", "ModalitiesInStudy")
-
-#: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
-_CUT_OFF = {0xFE00, 0xA700}
+if TYPE_CHECKING:  # they know this module
+    from migration.desk import Desk
+    from migration.inventory import Coverage, Found
 
 
 class CutOff(Exception):
@@ -44,60 +45,122 @@ def trouble_of(details: str, code: int | None = None) -> Trouble:
     return Trouble(retries.of_orthanc(details, "query", code), first_line)
 
 
+Rung = Literal["Study", "Series", "Instance"]
+RUNGS: tuple[Rung, ...] = ("Study", "Series", "Instance")
+
+_LEVEL_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One retrieve: the level and the unique keys that name what is wanted."""
+
+    level: Rung
+    keys: tuple[str, ...]
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(zip(_LEVEL_KEYS, self.keys, strict=False))
+
+
+@dataclass(frozen=True)
+class Named:
+    """One instance as the source names it; what it doesn't say is empty. `md5`: of the source's own file, hex."""
+
+    series_uid: str
+    sop_class: str = ""
+    syntax: str = ""
+    size: int = 0
+    md5: str = ""
+
+
 @dataclass(frozen=True)
 class Counted:
-    """The instances that the source names for one study, series by series, and whether two counts agreed."""
+    """The instances that the source names for one study, by SOP Instance UID, and whether two counts agreed."""
 
-    series: dict[str, frozenset[str]]
+    instances: dict[str, Named]
     modalities: tuple[str, ...]
     agreed: bool
 
+
+@dataclass(frozen=True)
+class Given:
+    """What passed through us on its way from the source: MD5 (hex) and canonical digest of the source's own bytes."""
+
+    md5: str
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One instance, both sides: canonical digests, whether they are equal, and the tags that differ."""
+
+    verdict: str  # equal, different
+    source_digest: str | None
+    stored_digest: str | None
+    stored_md5: str | None
+    differs_in: tuple[str, ...] = ()
+    source_md5: str | None = None
+
     @property
-    def instances(self) -> dict[str, str]:
-        """Series Instance UID by SOP Instance UID."""
-        return {sop_uid: series_uid for series_uid, sop_uids in self.series.items() for sop_uid in sop_uids}
+    def columns(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict, "source_digest": self.source_digest, "stored_digest": self.stored_digest,
+            "stored_md5": self.stored_md5, **({"source_md5": self.source_md5} if self.source_md5 else {}),
+        }  # fmt: skip
 
 
-class Source:
-    """One legacy archive, by its name in DicomModalities."""
+@dataclass
+class Checked:
+    """What the comparison of a study gave: by SOP Instance UID; what the source did not send; what stood in the way."""
 
-    def __init__(self, client: OrthancClient, peer: str) -> None:
-        self._client = client
-        self._peer = peer
-        self.queries = 0
+    compared: dict[str, Compared] = field(default_factory=dict)
+    not_sent: set[str] = field(default_factory=set)
+    troubles: list[str] = field(default_factory=list)
 
-    def studies(self, **matching: str) -> list[dict[str, str]]:
-        """The studies that match; CutOff, Trouble or OrthancUnreachable."""
-        return self._ask("Study", {**dict.fromkeys(STUDY_KEYS, ""), **matching})
+
+@dataclass(frozen=True)
+class Study:
+    """One study under way: what the source names of it, what the archive holds of it (Orthanc ids), what was given."""
+
+    uid: str
+    expected: Mapping[str, Named]
+    held: Mapping[str, list[str]]
+    given: Mapping[str, Given]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a source can do, as it was tried: name of the ability, whether it has it, and in words what was seen."""
+
+    abilities: dict[str, tuple[bool, str]]
+
+
+class Source(Protocol):
+    """One legacy source. All of them raise CutOff, Trouble or zambezi.orthanc_client.OrthancError."""
+
+    #: dicom, orthanc, dicomweb, folder
+    kind: str
+    #: So many questions were asked.
+    queries: int
+
+    def probe(self) -> Probe:
+        """Try what it can; nothing is stored by it, neither there nor here."""
+
+    def find_studies(self, today: date) -> tuple[Found, Coverage]:
+        """Every study it has, and how far that is shown to be all (migration.inventory)."""
 
     def count(self, study_uid: str, times: int = 2) -> Counted:
-        """Name every instance of a study, until two counts in a row agree (at most four)."""
-        counts = [self._count_once(study_uid)]
-        while times > 1 and len(counts) < 4 and (len(counts) < 2 or counts[-1] != counts[-2]):
-            counts.append(self._count_once(study_uid))
-        series, modalities = counts[-1]
-        return Counted(series, modalities, times == 1 or counts[-1] == counts[-2])
+        """Name every instance of a study, until two counts in a row agree."""
 
-    def _count_once(self, study_uid: str) -> tuple[dict[str, frozenset[str]], tuple[str, ...]]:
-        found = self._ask("Series", {"StudyInstanceUID": study_uid, "SeriesInstanceUID": "", "Modality": ""})
-        series = {}
-        for uid in _named(found, "SeriesInstanceUID"):
-            images = self._ask(
-                "Instance", {"StudyInstanceUID": study_uid, "SeriesInstanceUID": uid, "SOPInstanceUID": ""}
-            )
-            series[uid] = frozenset(_named(images, "SOPInstanceUID"))
-        return series, tuple(sorted(_named(found, "Modality")))
+    def prepare(self, desk: Desk, study_uid: str, keeper: Keeper) -> None:
+        """Before what is missing is counted: let end what a worker that died left running."""
 
-    def _ask(self, level: str, query: dict[str, str]) -> list[dict[str, str]]:
-        self.queries += 1
-        try:
-            return self._client.query(self._peer, level, query)
-        except OrthancRefused as error:
-            if retries.dimse_status(str(error)) in _CUT_OFF:
-                raise CutOff(str(error)) from error
-            raise trouble_of(str(error)) from error
+    def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
+        """Bring into the archive what one request names; by SOP Instance UID, what passed through us meanwhile."""
 
-
-def _named(answers: Iterable[dict[str, str]], attribute: str) -> list[str]:
-    values = (str(answer.get(attribute, "")).strip(" \0") for answer in answers)
-    return sorted({value for value in values if value})
+    def check(
+        self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
+        keep: Callable[[dict[str, Compared]], None],
+    ) -> Checked:  # fmt: skip
+        """Compare the wanted instances with the source (level 3); `keep` gets results bit by bit."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, build_role, evt
@@ -17,7 +15,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as Re
 
 from migration import transfer
 from migration.desk import Desk
-from migration.source import Trouble
+from migration.source import RUNGS, Checked, Compared, Request, Study, Trouble
 from zambezi import digest, digests
 from zambezi.digest import Fingerprint, Unreadable
 from zambezi.orthanc_client import OrthancError
@@ -30,33 +28,6 @@ _MOST_CONTEXTS = 127
 _SUCCESS, _REFUSED = 0x0000, 0xA700
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One instance, both sides: canonical digests, whether they are equal, and the tags that differ."""
-
-    verdict: str  # equal, different
-    source_digest: str | None
-    stored_digest: str | None
-    stored_md5: str | None
-    differs_in: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        return {
-            "verdict": self.verdict, "source_digest": self.source_digest, "stored_digest": self.stored_digest,
-            "stored_md5": self.stored_md5,
-        }  # fmt: skip
-
-
-@dataclass
-class Checked:
-    """What the comparison of a study gave: by SOP Instance UID; what the source did not send; what stood in the way."""
-
-    compared: dict[str, Compared] = field(default_factory=dict)
-    not_sent: set[str] = field(default_factory=set)
-    troubles: list[str] = field(default_factory=list)
-
-
 def compare(source_side: Fingerprint, stored_side: Fingerprint, stored_md5: str, recorded_md5: str) -> Compared:
     """Compare one instance; the file must also still be what Orthanc recorded on arrival."""
     tags = digest.differences(source_side, stored_side)
@@ -67,21 +38,21 @@ def compare(source_side: Fingerprint, stored_side: Fingerprint, stored_md5: str,
 
 
 def check(
-    desk: Desk, study_uid: str, expected: Mapping[str, str], held: Mapping[str, list[str]], wanted: Collection[str],
-    alive: Callable[[], None], keep: Callable[[dict[str, Compared]], None],
+    desk: Desk, study: Study, wanted: Collection[str], alive: Callable[[], None],
+    keep: Callable[[dict[str, Compared]], None],
 ) -> Checked:  # fmt: skip
     """Compare the wanted instances; `keep` gets the results bit by bit, so that a crash loses few of them.
 
     Trouble (transient) where the source can't be reached; what it refuses to send is in `not_sent`.
     """
     checked = Checked()
-    receiver = _Receiver(desk, held, set(wanted), alive, keep, checked)
-    kinds = _kinds(desk, held, wanted)
-    for rung in transfer.RUNGS:
+    receiver = _Receiver(desk, study.held, set(wanted), alive, keep, checked)
+    kinds = _kinds(desk, study.held, wanted)
+    for rung in RUNGS:
         left = set(wanted) - set(checked.compared)
         if not left:
             break
-        requests = transfer.plan(study_uid, {uid: expected[uid] for uid in wanted}, left, rung)
+        requests = transfer.plan(study.uid, {uid: study.expected[uid] for uid in wanted}, left, rung)
         _get(desk, requests, kinds, receiver, checked)
         receiver.flush()
         if receiver.broken:
@@ -102,7 +73,7 @@ def _kinds(desk: Desk, held: Mapping[str, list[str]], wanted: Collection[str]) -
 
 def _get(
     desk: Desk,
-    requests: list[transfer.Request],
+    requests: list[Request],
     kinds: set[tuple[str, str]],
     receiver: _Receiver,
     checked: Checked,

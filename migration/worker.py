@@ -9,11 +9,10 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from migration import inventory, ledger, transfer, verify
+from migration import inventory, ledger, transfer
 from migration.desk import Closed, Desk
 from migration.ledger import Claim
-from migration.source import CutOff, Source, Trouble
-from migration.verify import Checked, Compared
+from migration.source import Checked, Compared, CutOff, Given, Named, Study, Trouble
 from zambezi import breakers, retries
 from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -119,10 +118,10 @@ def work(desk: Desk, project: MigrationProject) -> bool:
 def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
     desk.check_open()
     transfer.announce(desk, held.study_uid, held.project)
-    expected, equal = _ledger_set(desk, held)
+    expected, equal, given = _ledger_set(desk, held)
     moved = transfer.move(desk, held.study_uid, expected, keeper)
     vanished = _count_again(desk, held)
-    grown, _ = _ledger_set(desk, held)
+    grown, _, _ = _ledger_set(desk, held)
     if set(grown) - set(expected):
         return Outcome("ready", f"the source has {len(set(grown) - set(expected))} more instances than before")
     with desk.sessions.begin() as session:
@@ -134,25 +133,32 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
         with desk.sessions.begin() as session:
             ledger.set_verdicts(session, held, {uid: found.columns for uid, found in results.items()})
 
-    checked = verify.check(desk, held.study_uid, expected, moved.stored, wanted, keeper.check, keep)
+    study = Study(held.study_uid, expected, moved.stored, given | moved.given)
+    checked = desk.source.check(desk, study, wanted, keeper, keep)
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
             log.warning("instance %s differs from the source in %s", sop_uid, ", ".join(found.differs_in))
     return decide(held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw())
 
 
-def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, str], set[str]]:
-    """Series by SOP Instance UID of all that the ledger expects, and those that are proven equal already."""
+def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], dict[str, Given]]:
+    """All that the ledger expects, by SOP Instance UID; what is proven equal already; what passed through us before."""
     with desk.sessions.begin() as session:
         rows = session.scalars(select(MigrationInstance).where(MigrationInstance.study_id == held.study_id)).all()
-        return {row.sop_uid: row.series_uid for row in rows}, {row.sop_uid for row in rows if row.verdict == "equal"}
+    named = {
+        row.sop_uid: Named(
+            row.series_uid, row.sop_class or "", row.source_syntax or "", row.size or 0, row.source_md5 or ""
+        )
+        for row in rows
+    }
+    given = {row.sop_uid: Given(row.given_md5, row.source_digest) for row in rows if row.given_md5}
+    return named, {row.sop_uid for row in rows if row.verdict == "equal"}, given
 
 
 def _count_again(desk: Desk, held: Claim) -> set[str]:
     """Count the study at the source once more, now that it was moved; what has vanished there."""
-    source = Source(desk.client, desk.peer.name)
     try:
-        counted = source.count(held.study_uid, times=1)
+        counted = desk.source.count(held.study_uid, times=1)
     except CutOff as error:
         raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
     with desk.sessions.begin() as session:
@@ -165,6 +171,8 @@ def _presence(moved: transfer.Moved, equal: set[str]) -> dict[str, dict[str, str
     present: dict[str, dict[str, str | None]] = {
         uid: {"verdict": "stored", "orthanc_id": ids[0]} for uid, ids in moved.stored.items() if uid not in equal
     }
+    for sop_uid, given in moved.given.items():
+        present.setdefault(sop_uid, {}).update(given_md5=given.md5, source_digest=given.digest)
     return present | {uid: {"verdict": "missing", "orthanc_id": None} for uid in moved.missing}
 
 

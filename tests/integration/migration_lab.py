@@ -23,8 +23,8 @@ from sqlalchemy import select, update
 
 from migration import inventory
 from migration.desk import Desk
+from migration.dicom_source import DicomSource
 from migration.office import Office, open_office
-from migration.source import Source
 from zambezi import config, keys
 from zambezi.database.engine import connect
 from zambezi.database.tables import Breaker, MigrationInstance, MigrationProject, MigrationStudy
@@ -125,7 +125,7 @@ class Lab:
         return str(self.office.client().store(file.read_bytes())["ID"])
 
     def inventory(self, name: str = "p") -> MigrationProject:
-        source = Source(self.office.client(), "legacy")
+        source = DicomSource(self.office.client(), "legacy")
         project = inventory.take(self.office.sessions, source, name, "LEGACY", datetime.now(UTC))
         with self.office.sessions.begin() as session:
             project = session.get_one(MigrationProject, project.id)

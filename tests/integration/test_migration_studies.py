@@ -19,7 +19,7 @@ from sqlalchemy import select
 from migration import certificate, inventory, ledger, worker
 from migration.commands import migrate
 from migration.desk import Closed
-from migration.source import Source
+from migration.dicom_source import DicomSource
 from tests.integration.migration_lab import SAMPLES, Lab, a_lab, listens, sample, wait_for
 from zambezi import breakers, leases, signing
 from zambezi.config.settings import MigrationSource, Window
@@ -99,7 +99,7 @@ def test_the_inventory_names_undated_studies_and_those_under_two_patients(lab: L
 
     lab.load(sample("CT_small.dcm"), lab.altered("CT_small.dcm", undated))
     lab.load(lab.altered("CT_small.dcm", other_patient))
-    found, coverage = inventory.find_studies(Source(lab.office.client(), "legacy"), datetime.now(UTC).date())
+    found, coverage = inventory.find_studies(DicomSource(lab.office.client(), "legacy"), datetime.now(UTC).date())
     assert (coverage.studies, coverage.undated, coverage.doubts) == (2, 1, [])
     assert sorted(map(len, found.patients.values())) in ([1, 1], [1, 2])  # this PACS may merge the two patients
     lab.inventory()

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from migration import inventory, transfer, worker
 from migration.inventory import Days
-from migration.source import CutOff, trouble_of
-from migration.verify import Checked, Compared
+from migration.source import RUNGS, Checked, Compared, CutOff, Named, trouble_of
 from zambezi.config.settings import MigrationSource
 
 TODAY = date(2026, 11, 21)
@@ -114,16 +113,16 @@ uids = st.sets(st.integers(1, 60).map(lambda n: f"1.{n}"), min_size=1)
 
 
 @settings(deadline=None)
-@given(uids, st.data(), st.sampled_from(transfer.RUNGS))
+@given(uids, st.data(), st.sampled_from(RUNGS))
 def test_what_is_asked_for_covers_what_is_missing(expected_uids, data, rung):
-    expected = {uid: f"2.{hash(uid) % 3}" for uid in expected_uids}
+    expected = {uid: Named(f"2.{hash(uid) % 3}") for uid in expected_uids}
     missing = data.draw(st.sets(st.sampled_from(sorted(expected)), min_size=1))
     covered = set()
     for request in transfer.plan("9", expected, missing, rung):
         if request.level == "Study":
             covered |= set(expected)
         elif request.level == "Series":
-            covered |= {uid for uid, series in expected.items() if series == request.keys[1]}
+            covered |= {uid for uid, named in expected.items() if named.series_uid == request.keys[1]}
         else:
             covered.add(request.keys[2])
     assert missing <= covered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, LargeBinary, SmallInteger, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
@@ -19,6 +19,8 @@ class MigrationProject(Base):
     state: Mapped[str] = mapped_column(String(16))
     note: Mapped[str] = mapped_column(Text, default="")  # why it stands still, what coverage was shown
     coverage: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    #: What was planned, its versions elsewhere (migration.plan): order, rules, level of proof.
+    plan: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     created_at: Mapped[str] = mapped_column(Moment)
     updated_at: Mapped[str] = mapped_column(Moment)
 
@@ -32,8 +34,22 @@ class MigrationStudy(Leased, Base):
     patient_id: Mapped[str] = mapped_column(String(64), default="")
     study_date: Mapped[str] = mapped_column(String(16), default="")  # as the source wrote it, may be empty
     modalities: Mapped[str] = mapped_column(String(100), default="")
+    #: What the source said of it when it was found, by DICOM keyword.
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    batch: Mapped[int] = mapped_column(default=0)
+    #: Higher first; why, in words for a person.
+    priority: Mapped[int] = mapped_column(default=0)
+    urgent_because: Mapped[str] = mapped_column(Text, default="")
+    #: What is changed on the way, as declared by the plan: DICOM keyword and new value.
+    changes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     expected: Mapped[int] = mapped_column(default=0)
-    #: ready, moving, verifying, verified, retrying, divergent, parked
+    stored: Mapped[int] = mapped_column(default=0)  # instances, at the last look
+    size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes stored
+    #: The lowest level of proof of any of its instances: 0 none, 1 set, 2 arrival, 3 source.
+    level: Mapped[int] = mapped_column(default=0)
+    found_at: Mapped[str] = mapped_column(Moment, default="")
+    #: ready, moving, verifying, verified, retrying, divergent, parked; held (a person decides whose it is),
+    #: skipped (the plan leaves it out), waived (a person decided to leave it as it is), rolled-back
     state: Mapped[str] = mapped_column(String(16), default="ready")
     reason: Mapped[str] = mapped_column(Text, default="")
     verified_at: Mapped[str | None] = mapped_column(Moment)
@@ -44,8 +60,20 @@ class MigrationInstance(Base):
     study_id: Mapped[int] = mapped_column(ForeignKey("migration_study.id"), primary_key=True)
     sop_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
     series_uid: Mapped[str] = mapped_column(Uid)
+    sop_class: Mapped[str | None] = mapped_column(Uid)
+    source_syntax: Mapped[str | None] = mapped_column(Uid)
+    stored_syntax: Mapped[str | None] = mapped_column(Uid)
+    size: Mapped[int | None] = mapped_column(BigInteger)
+    #: Of the source's own file, as the source or the file itself says.
+    source_md5: Mapped[str | None] = mapped_column(String(32))
+    #: Of the bytes that passed through us on their way.
+    given_md5: Mapped[str | None] = mapped_column(String(32))
+    #: SHA-256 of what Orthanc received, from the archive's journal.
+    arrived_sha256: Mapped[str | None] = mapped_column(String(64))
+    #: How far it is proven: 0 none, 1 set, 2 arrival, 3 source.
+    level: Mapped[int] = mapped_column(SmallInteger, default=0)
     orthanc_id: Mapped[str | None] = mapped_column(String(44))
-    source_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of the second retrieve
+    source_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what the source gave
     stored_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what Orthanc holds
     stored_md5: Mapped[str | None] = mapped_column(String(32))
     #: expected, stored, equal, different, missing

@@ -1,0 +1,176 @@
+"""A legacy archive that speaks DICOM: asked by C-FIND, and retrieved from by C-MOVE to our own AE title, by Orthanc.
+
+A status of success proves nothing (PS3.4 C.4.2); what is in the archive afterwards does. The comparison is by a
+second retrieve (migration.verify).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import date
+from typing import Any
+
+from migration import inventory, verify
+from migration.desk import Closed, Desk
+from migration.source import (
+    Checked,
+    Compared,
+    Counted,
+    CutOff,
+    Given,
+    Named,
+    Probe,
+    Request,
+    Study,
+    Trouble,
+    trouble_of,
+)
+from zambezi import retries
+from zambezi.leases import Keeper
+from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.retries import ErrorClass
+
+#: Study-level attributes that an inventory asks for.
+STUDY_KEYS = (
+    "StudyInstanceUID", "StudyDate", "StudyTime", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate",
+    "PatientSex", "AccessionNumber", "StudyDescription", "ModalitiesInStudy", "NumberOfStudyRelatedInstances",
+)  # fmt: skip
+
+#: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
+_CUT_OFF = {0xFE00, 0xA700}
+_POLL_SECONDS = 0.25
+
+
+class DicomSource:
+    """One legacy archive, by its name in DicomModalities."""
+
+    kind = "dicom"
+
+    def __init__(self, client: OrthancClient, peer: str) -> None:
+        self._client = client
+        self._peer = peer
+        self.queries = 0
+
+    def probe(self) -> Probe:
+        try:
+            self._client.post(f"/modalities/{self._peer}/echo", {})
+        except OrthancRefused as refused:
+            return Probe({"C-ECHO": (False, str(trouble_of(str(refused))))})
+        return Probe({"C-ECHO": (True, "")})
+
+    def find_studies(self, today: date) -> tuple[inventory.Found, inventory.Coverage]:
+        return inventory.find_studies(self, today)
+
+    def studies(self, **matching: str) -> list[dict[str, str]]:
+        """The studies that match; CutOff, Trouble or OrthancUnreachable."""
+        return self._ask("Study", {**dict.fromkeys(STUDY_KEYS, ""), **matching})
+
+    def count(self, study_uid: str, times: int = 2) -> Counted:
+        """Name every instance of a study, until two counts in a row agree (at most four)."""
+        counts = [self._count_once(study_uid)]
+        while times > 1 and len(counts) < 4 and (len(counts) < 2 or counts[-1] != counts[-2]):
+            counts.append(self._count_once(study_uid))
+        instances, modalities = counts[-1]
+        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2])
+
+    def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
+        found = self._ask("Series", {"StudyInstanceUID": study_uid, "SeriesInstanceUID": "", "Modality": ""})
+        instances = {}
+        for uid in _named(found, "SeriesInstanceUID"):
+            keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": uid, "SOPInstanceUID": "", "SOPClassUID": ""}
+            for image in self._ask("Instance", keys):
+                if sop_uid := _value(image, "SOPInstanceUID"):
+                    instances[sop_uid] = Named(uid, _value(image, "SOPClassUID"))
+        return instances, tuple(sorted(_named(found, "Modality")))
+
+    def _ask(self, level: str, query: dict[str, str]) -> list[dict[str, str]]:
+        self.queries += 1
+        try:
+            return self._client.query(self._peer, level, query)
+        except OrthancRefused as error:
+            if retries.dimse_status(str(error)) in _CUT_OFF:
+                raise CutOff(str(error)) from error
+            raise trouble_of(str(error)) from error
+
+    def prepare(self, desk: Desk, study_uid: str, keeper: Keeper) -> None:
+        """A worker that died left its job running in Orthanc: let it end before counting what is missing."""
+        for job in desk.client.get("/jobs", expand=""):
+            if job["Type"] == "DicomMoveScu" and job["State"] in ("Pending", "Running") and _concerns(job, study_uid):
+                try:
+                    _await_job(desk, job["ID"], keeper)
+                except Trouble as trouble:
+                    if trouble.kind is not ErrorClass.OBJECT:
+                        raise
+
+    def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
+        """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by."""
+        client, peer = desk.client, self._peer
+        try:
+            made = client.post(f"/modalities/{peer}/query", {"Level": request.level, "Query": request.query})
+            try:
+                body = {
+                    "TargetAet": desk.target_aet, "Asynchronous": True, "Timeout": _silence(desk), "Priority": 0,
+                }  # fmt: skip
+                job = client.post(f"/queries/{made['ID']}/retrieve", body)["ID"]
+            finally:
+                client.request("DELETE", f"/queries/{made['ID']}")
+        except OrthancRefused as error:
+            raise trouble_of(str(error)) from error
+        _await_job(desk, job, keeper)
+        return {}
+
+    def check(
+        self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
+        keep: Callable[[dict[str, Compared]], None],
+    ) -> Checked:  # fmt: skip
+        return verify.check(desk, study, wanted, keeper.check, keep)
+
+
+def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
+    until = time.monotonic() + desk.settings.study_deadline_seconds
+    while True:
+        try:
+            job = desk.client.job(job_id)
+        except OrthancRefused as error:
+            if error.status == 404:
+                words = "Orthanc was restarted in the middle of the move"
+                raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True) from error
+            raise
+        if job["State"] == "Success":
+            return
+        if job["State"] not in ("Pending", "Running", "Retry", "Paused"):
+            said = job.get("ErrorDetails") or job.get("ErrorDescription") or job["State"]
+            raise trouble_of(str(said), job.get("ErrorCode"))
+        if time.monotonic() > until:
+            _cancel(desk, job_id)
+            raise Trouble(ErrorClass.TRANSIENT, f"not done in {desk.settings.study_deadline_seconds:g} s, cancelled")
+        try:
+            keeper.check()
+            desk.check_open()
+            desk.pause(_POLL_SECONDS)
+        except Closed:
+            _cancel(desk, job_id)
+            raise
+
+
+def _concerns(job: Mapping[str, Any], study_uid: str) -> bool:
+    return any(query.get("0020,000d") == study_uid for query in job["Content"].get("Query", []))
+
+
+def _cancel(desk: Desk, job_id: str) -> None:
+    desk.client.request("POST", f"/jobs/{job_id}/cancel", json={})
+
+
+def _silence(desk: Desk) -> int:
+    """Seconds without a word from the source after which Orthanc gives up; our own deadline is the upper bound."""
+    return max(1, int(min(desk.settings.study_deadline_seconds, 300)))
+
+
+def _value(answer: Mapping[str, str], attribute: str) -> str:
+    return str(answer.get(attribute, "")).strip(" \0")
+
+
+def _named(answers: Iterable[dict[str, str]], attribute: str) -> list[str]:
+    values = (_value(answer, attribute) for answer in answers)
+    return sorted({value for value in values if value})

@@ -1,0 +1,49 @@
+"""migrations: what a source says of a study, plans, levels of proof"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+_STUDY: tuple[sa.Column[Any], ...] = (
+    sa.Column("facts", sa.JSON(), nullable=False, server_default="{}"),
+    sa.Column("batch", sa.Integer(), nullable=False, server_default="0"),
+    sa.Column("priority", sa.Integer(), nullable=False, server_default="0"),
+    sa.Column("urgent_because", sa.Text(), nullable=False, server_default=""),
+    sa.Column("changes", sa.JSON(), nullable=False, server_default="{}"),
+    sa.Column("stored", sa.Integer(), nullable=False, server_default="0"),
+    sa.Column("size", sa.BigInteger(), nullable=False, server_default="0"),
+    sa.Column("level", sa.Integer(), nullable=False, server_default="0"),
+    sa.Column("found_at", sa.String(length=27), nullable=False, server_default=""),
+)
+_INSTANCE: tuple[sa.Column[Any], ...] = (
+    sa.Column("sop_class", sa.String(length=64)),
+    sa.Column("source_syntax", sa.String(length=64)),
+    sa.Column("stored_syntax", sa.String(length=64)),
+    sa.Column("size", sa.BigInteger()),
+    sa.Column("source_md5", sa.String(length=32)),
+    sa.Column("given_md5", sa.String(length=32)),
+    sa.Column("arrived_sha256", sa.String(length=64)),
+    sa.Column("level", sa.SmallInteger(), nullable=False, server_default="0"),
+)
+
+
+def upgrade() -> None:
+    op.add_column("migration_project", sa.Column("plan", sa.JSON(), nullable=False, server_default="{}"))
+    for column in _STUDY:
+        op.add_column("migration_study", column)
+    for column in _INSTANCE:
+        op.add_column("migration_instance", column)
+
+
+def downgrade() -> None:
+    for column in _INSTANCE:
+        op.drop_column("migration_instance", column.name)
+    for column in _STUDY:
+        op.drop_column("migration_study", column.name)
+    op.drop_column("migration_project", "plan")
