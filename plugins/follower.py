@@ -92,6 +92,7 @@ class Follower:
         self._parents: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._cursor: Change | None = None
         self._to_check: set[str] = set()
+        self._in_check: set[str] = set()  # looked at in a round that is not committed yet
         self._checking = threading.Lock()
         # While lost files are being ingested again, what is missing is about to come.
         self._compared = recovering
@@ -155,7 +156,10 @@ class Follower:
         self.lag = 0 if done else max(1, int(answer["Last"]) - cursor.seq)
         instances = self._instances([row.orthanc_id for row in self._recorder.unknown(new)])
         began = self._recorder.unknown_studies(instances.values())
-        issuers = {study: self._archive.issuer(first) for study, first in began.items()}
+        for study, first in began.items():
+            self._parents[study]["Issuer"] = self._archive.issuer(first)
+        # A deletion, which is looked at next, takes a study out of what we know; its images may have come again.
+        studies = {one.study_orthanc_id: self._parents[one.study_orthanc_id] for one in instances.values()}
         reach = rows[-1] if rows else cursor
         deleted = self._deleted() if done else {}
         self._completeness.stored(instances)
@@ -163,7 +167,7 @@ class Follower:
         is_prepared = self._completeness.prepare(self._archive, now) if done else True
         if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
-                self._recorder.record(transaction, new, instances, now, self._studies(issuers))
+                self._recorder.record(transaction, new, instances, now, _facts_of(studies))
                 self._recorder.record_deleted(transaction, deleted, now)
                 self._recorder.record_seen(transaction, instances.values())
                 if reach != cursor:
@@ -172,6 +176,8 @@ class Follower:
                     has_more = self._completeness.decide_due(transaction, now)
             self._cursor = reach
             self._arrivals.recorded(instances.values())
+        if done:
+            self._in_check.clear()
         if done:
             self._arrivals.caught_up(self._standing is None or self._standing.all_know)
         if done and not self._compared:
@@ -198,13 +204,13 @@ class Follower:
             asked, self._to_check = self._to_check, set()
         until = time.monotonic()
         self._untold = {one: end for one, end in self._untold.items() if end > until}
-        candidates = self._recorder.present_in([*asked, *self._untold])
+        for one in asked:
+            self._untold.setdefault(one, until + UNTOLD_S)
+        candidates = self._recorder.present_in(self._untold)
         gone = dict.fromkeys(self._gone(candidates), "seen")
         if gone:
             with self._journal.transaction() as transaction:
                 self._recorder.record_deleted(transaction, gone, now)
-        for one in asked:
-            self._untold.setdefault(one, until + UNTOLD_S)
         if self._standing is not None and self._standing.knows_others:
             self._arrivals.caught_up(False)
         self._noted.record(now)
@@ -282,16 +288,17 @@ class Follower:
         while len(self._parents) > _PARENTS:
             self._parents.popitem(last=False)
 
-    def _studies(self, issuers: Mapping[str, str]) -> Callable[[str], dict[str, Any]]:
-        return lambda orthanc_id: facts.study_facts(self._parents[orthanc_id], issuers.get(orthanc_id, ""))
-
     def _deleted(self) -> dict[str, str]:
-        """Which of the resources that Orthanc deleted are still gone, with how that is known."""
+        """Which of the resources that Orthanc deleted are still gone, with how that is known.
+
+        They are looked at again in the next round, until one is committed: Orthanc tells of each but once.
+        """
         with self._checking:
-            asked, self._to_check = self._to_check, set()
-        for orthanc_id in asked:
+            self._in_check |= self._to_check
+            self._to_check = set()
+        for orthanc_id in self._in_check:
             self._parents.pop(orthanc_id, None)
-        candidates = self._recorder.present_in(asked)
+        candidates = self._recorder.present_in(self._in_check)
         return dict.fromkeys(self._gone(candidates), "seen")
 
     def _gone(self, orthanc_ids: Sequence[str]) -> list[str]:
@@ -317,14 +324,14 @@ class Follower:
 
     def _settle(self, now: datetime, missing: Sequence[str], strange: list[str]) -> None:
         instances = self._instances(strange)
-        began = self._recorder.unknown_studies(instances.values())
-        issuers = {study: self._archive.issuer(first) for study, first in began.items()}
+        for study, first in self._recorder.unknown_studies(instances.values()).items():
+            self._parents[study]["Issuer"] = self._archive.issuer(first)
         if not (missing or instances or self._recorder.doubted()):
             return
         with self._journal.transaction() as transaction:
             # No change number: their rows are not in /changes.
             rows = [Change(self._index_id, 0, orthanc_id, "") for orthanc_id in instances]
-            self._recorder.record(transaction, rows, instances, now, self._studies(issuers))
+            self._recorder.record(transaction, rows, instances, now, _facts_of(self._parents))
             self._recorder.record_deleted(transaction, dict.fromkeys(missing, "unseen"), now)
             self._recorder.trust_all(transaction)
 
@@ -336,3 +343,8 @@ class Follower:
             if len(found) == before:
                 break
         return found
+
+
+def _facts_of(studies: Mapping[str, Mapping[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """Who a study is about, by its Orthanc id; with the issuer of the Patient ID where its first image was asked."""
+    return lambda orthanc_id: facts.study_facts(studies[orthanc_id], studies[orthanc_id].get("Issuer", ""))

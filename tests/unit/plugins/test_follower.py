@@ -200,6 +200,31 @@ def test_a_deletion_told_after_the_instance_came_again_is_no_deletion_of_the_new
     assert [one["event"] for one in bench.entries()] == [*began, "deleted", *began]
 
 
+def test_an_instance_that_came_again_at_once_is_recorded_though_its_deletion_is_told_of_too(bench: Bench) -> None:
+    bench.orthanc.store("i1", "S1")
+    bench.follow()
+    bench.orthanc.delete("i1")
+    bench.orthanc.store("i1", "S1")
+    for gone in ("i1", "S1"):
+        bench.follower.check_deleted(gone)
+    bench.follow()
+    began = ["study-began", "stored"]
+    assert [one["event"] for one in bench.entries()] == [*began, "deleted", *began]
+
+
+def test_a_deletion_is_recorded_though_the_round_that_was_told_of_it_failed(bench: Bench) -> None:
+    bench.orthanc.store("i1", "S1")
+    bench.follow()
+    bench.orthanc.delete("i1")
+    bench.follower.check_deleted("S1")
+    bench.recorder.record_deleted, works = None, bench.recorder.record_deleted  # a fault within the transaction
+    with pytest.raises(TypeError):
+        bench.follow()
+    bench.recorder.record_deleted = works
+    bench.follow()
+    assert len(bench.told("deleted")) == 1
+
+
 def test_deleting_the_newest_is_not_a_power_cut(bench: Bench) -> None:
     for n in range(4):
         bench.orthanc.store(f"i{n}", f"S{n}")
