@@ -1,6 +1,6 @@
 """Orthanc's REST API for threads of the plugin: HTTP over loopback, with a token of the plugin's own.
 
-Never orthanc.RestApi*: called from a thread it deadlocks Orthanc for good as soon as another callback
+Never orthanc.RestApi*, nor a new token: called from a thread it deadlocks Orthanc for good as soon as another callback
 waits (the core holds its mutex while it waits for Python, Python's lock while it waits for that mutex).
 """
 

@@ -100,6 +100,9 @@ class Plugin:
         )  # fmt: skip
         configuration = json.loads(orthanc.GetConfiguration())
         self.http_port = int(configuration["HttpPort"])
+        # Once, here, while nothing comes in yet: this, too, takes the mutex that Orthanc holds while an arrival waits
+        # for Python's lock. Asked for later, it would stop Orthanc for good.
+        self.token = orthanc.GenerateRestApiAuthorizationToken()
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
         self.recovering = configuration.get("DicomServerEnabled") is False
         # Of one node nothing here depends on a gateway, or on anybody else.
@@ -134,7 +137,7 @@ class Plugin:
 
     def rest(self) -> OrthancRest:
         """A new connection to our own Orthanc; its requests pass the filter by the plugin's own token."""
-        return OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        return OrthancRest(self.http_port, self.token)
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
@@ -155,7 +158,7 @@ class Plugin:
 
     def known(self, orthanc_ids: list[str]) -> set[str]:
         """Which of these resources Orthanc has."""
-        rest = OrthancRest(self.http_port, orthanc.GenerateRestApiAuthorizationToken())
+        rest = self.rest()
         try:
             return set(rest.contents(orthanc_ids))
         finally:

@@ -56,6 +56,29 @@ def test_a_store_is_recorded_with_its_facts(archive: Archive) -> None:
     assert [(e["accession_number"], e["patient_id"], e["issuer"]) for e in began] == [("Z77", "P1", "HOSPITAL")]
 
 
+def test_requests_that_read_the_archive_hold_up_no_store_and_no_store_them(archive: Archive) -> None:
+    before = [image() for _ in range(3)]
+    assert archive.send(*before) == [0, 0, 0]
+    uids, ended, answers = [one.SOPInstanceUID for one in before], threading.Event(), Counter[int]()
+
+    def ask() -> None:
+        while not ended.is_set():
+            answers[archive.put("/zambezi/verify", uids).status_code] += 1
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for one in askers:
+        one.start()
+    try:
+        # Where plugin and Orthanc wait for each other this never ends, and pynetdicom gives no status after a while.
+        study = generate_uid()
+        assert set(archive.send(*(image(study) for _ in range(150)))) == {0}
+    finally:
+        ended.set()
+        for one in askers:
+            one.join(40)
+    assert set(answers) == {200} and answers[200] > 10
+
+
 def test_a_late_image_makes_the_next_generation_with_itself_alone(archive: Archive) -> None:
     study = generate_uid()
     first, second, late = image(study), image(study), image(study)
