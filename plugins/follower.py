@@ -92,6 +92,7 @@ class Follower:
         self._parents: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._cursor: Change | None = None
         self._to_check: set[str] = set()
+        self._asked: set[str] = set()
         self._checking = threading.Lock()
         # While lost files are being ingested again, what is missing is about to come.
         self._compared = recovering
@@ -157,7 +158,7 @@ class Follower:
         began = self._recorder.unknown_studies(instances.values())
         issuers = {study: self._archive.issuer(first) for study, first in began.items()}
         reach = rows[-1] if rows else cursor
-        deleted = self._deleted() if done else {}
+        deleted = self._deleted(instances) if done else {}
         self._completeness.stored(instances)
         has_more = False
         is_prepared = self._completeness.prepare(self._archive, now) if done else True
@@ -173,6 +174,7 @@ class Follower:
             self._cursor = reach
             self._arrivals.recorded(instances.values())
         if done:
+            self._forget()
             self._arrivals.caught_up(self._standing is None or self._standing.all_know)
         if done and not self._compared:
             self._compare(now)
@@ -285,14 +287,27 @@ class Follower:
     def _studies(self, issuers: Mapping[str, str]) -> Callable[[str], dict[str, Any]]:
         return lambda orthanc_id: facts.study_facts(self._parents[orthanc_id], issuers.get(orthanc_id, ""))
 
-    def _deleted(self) -> dict[str, str]:
-        """Which of the resources that Orthanc deleted are still gone, with how that is known."""
+    def _deleted(self, new: Mapping[str, Instance]) -> dict[str, str]:
+        """Which of the resources that Orthanc deleted are still gone, with how that is known.
+
+        `new`: the instances that are recorded in this very round.
+        """
         with self._checking:
-            asked, self._to_check = self._to_check, set()
-        for orthanc_id in asked:
+            self._asked |= self._to_check
+            self._to_check = set()
+        candidates = dict.fromkeys(self._recorder.present_in(self._asked))
+        candidates |= dict.fromkeys(
+            one.orthanc_id
+            for one in new.values()
+            if not self._asked.isdisjoint((one.orthanc_id, one.series_orthanc_id, one.study_orthanc_id))
+        )
+        return dict.fromkeys(self._gone(list(candidates)), "seen")
+
+    def _forget(self) -> None:
+        """What was asked is recorded. No earlier: a round that fails asks again, and what came and went needs both."""
+        for orthanc_id in self._asked:
             self._parents.pop(orthanc_id, None)
-        candidates = self._recorder.present_in(asked)
-        return dict.fromkeys(self._gone(candidates), "seen")
+        self._asked.clear()
 
     def _gone(self, orthanc_ids: Sequence[str]) -> list[str]:
         gone: list[str] = []
