@@ -81,7 +81,7 @@ def test_by_c_store_in_every_syntax_nothing_is_lost(archive: Archive, tmp_path: 
         port = str(archive.environment.ports.dicom)
         subprocess.run(
             ["storescu", "-nh", "-R", offer, "-aet", "CT1", "-aec", "ZAMBEZI", "127.0.0.1", port, *files],
-            capture_output=True, check=False, timeout=120,
+            capture_output=True, check=False, timeout=120, env={"PATH": "/usr/bin:/bin", "TCP_NODELAY": "1"},
         )  # fmt: skip
         stored = {one.sop_uid: one for one in map(digest.fingerprint, map(client.file, client.get("/instances")))}
         for name in names:
