@@ -191,7 +191,7 @@ def a_room(folder: Path) -> Iterator[Room]:
     yield Room(archive, made, folder / "crash")
     over.set()
     pusher.join()
-    archive.stop()
+    archive.leave()
 
 
 def holds_only_new(room: Room, images: list[Dataset], correction: int, **tags: str) -> None:

@@ -65,7 +65,7 @@ def test_kill_9_while_senders_store(tmp_path: Path) -> None:
     for one in senders:
         one.join()
     _settled(archive, studies, [one for study in studies for one in images[study]])
-    archive.stop()
+    archive.leave()
 
 
 def test_death_at_each_commit_of_a_scenario(tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_death_at_each_commit_of_a_scenario(tmp_path: Path) -> None:
         archive.stop()
     archive.start()
     _settled(archive, studies, images)
-    archive.stop()
+    archive.leave()

@@ -141,7 +141,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     archive = Archive(home).start()
     upgraded(archive.environment.database_url)
     yield archive
-    archive.stop()
+    archive.leave()
 
 
 @pytest.fixture
