@@ -24,7 +24,6 @@ from pathlib import Path
 
 from operations import clean_stop, comparing
 from operations.comparing import Compared
-from operations.custody.identity import identify
 from operations.progress import Progress
 from zambezi import clock, digests
 from zambezi import hold as files
@@ -177,6 +176,8 @@ def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool
 
 def is_cut_off(content: bytes) -> bool:
     """Whether this is the beginning of a DICOM object with an identity, which ends before it should."""
+    from operations.custody.identity import identify  # pydicom: only where something was cut off, not at each start
+
     if not identify(content).sop_uid:
         return False
     try:

@@ -15,8 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from supervisor.xmlrpc import SupervisorTransport
-
 from zambezi.environment import REPOSITORY, Environment
 
 #: nginx writes what goes wrong before its configuration is read to standard error, too (-e).
@@ -136,6 +134,8 @@ def lone(environment: Environment) -> Path:
 
 def supervisor(environment: Environment) -> Any:
     """supervisord's XML-RPC interface (`.supervisor.getAllProcessInfo()` ...); OSError when it isn't running."""
+    from supervisor.xmlrpc import SupervisorTransport  # many ask which processes there are, few talk with it
+
     transport = SupervisorTransport(None, None, f"unix://{socket(environment)}")
     return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 

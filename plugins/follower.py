@@ -92,7 +92,7 @@ class Follower:
         self._parents: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._cursor: Change | None = None
         self._to_check: set[str] = set()
-        self._in_check: set[str] = set()  # looked at in a round that is not committed yet
+        self._asked: set[str] = set()  # looked at in each round until one is committed: Orthanc tells of each but once
         self._checking = threading.Lock()
         # While lost files are being ingested again, what is missing is about to come.
         self._compared = recovering
@@ -154,20 +154,25 @@ class Follower:
         done = bool(answer["Done"])
         self._taken = len(new)
         self.lag = 0 if done else max(1, int(answer["Last"]) - cursor.seq)
-        instances = self._instances([row.orthanc_id for row in self._recorder.unknown(new)])
+        with self._checking:
+            self._asked |= self._to_check
+            self._to_check = set()
+        fresh = [row.orthanc_id for row in self._recorder.unknown(new)]
+        # What was deleted, or comes again, may be about somebody else now: it is read anew.
+        for orthanc_id in (*self._asked, *self._recorder.parents_of_present(fresh)):
+            self._parents.pop(orthanc_id, None)
+        instances = self._instances(fresh)
         began = self._recorder.unknown_studies(instances.values())
         for study, first in began.items():
             self._parents[study]["Issuer"] = self._archive.issuer(first)
-        # A deletion, which is looked at next, takes a study out of what we know; its images may have come again.
-        studies = {one.study_orthanc_id: self._parents[one.study_orthanc_id] for one in instances.values()}
         reach = rows[-1] if rows else cursor
-        deleted = self._deleted() if done else {}
+        deleted = self._deleted(instances) if done else {}
         self._completeness.stored(instances)
         has_more = False
         is_prepared = self._completeness.prepare(self._archive, now) if done else True
         if new or rows or self._completeness.is_due(now) or deleted:
             with self._journal.transaction() as transaction:
-                self._recorder.record(transaction, new, instances, now, _facts_of(studies))
+                self._recorder.record(transaction, new, instances, now, _facts_of(self._parents))
                 self._recorder.record_deleted(transaction, deleted, now)
                 self._recorder.record_seen(transaction, instances.values())
                 if reach != cursor:
@@ -177,8 +182,7 @@ class Follower:
             self._cursor = reach
             self._arrivals.recorded(instances.values())
         if done:
-            self._in_check.clear()
-        if done:
+            self._asked.clear()
             self._arrivals.caught_up(self._standing is None or self._standing.all_know)
         if done and not self._compared:
             self._compare(now)
@@ -288,18 +292,18 @@ class Follower:
         while len(self._parents) > _PARENTS:
             self._parents.popitem(last=False)
 
-    def _deleted(self) -> dict[str, str]:
+    def _deleted(self, new: Mapping[str, Instance]) -> dict[str, str]:
         """Which of the resources that Orthanc deleted are still gone, with how that is known.
 
-        They are looked at again in the next round, until one is committed: Orthanc tells of each but once.
+        `new`: the instances that are recorded in this very round.
         """
-        with self._checking:
-            self._in_check |= self._to_check
-            self._to_check = set()
-        for orthanc_id in self._in_check:
-            self._parents.pop(orthanc_id, None)
-        candidates = self._recorder.present_in(self._in_check)
-        return dict.fromkeys(self._gone(candidates), "seen")
+        candidates = dict.fromkeys(self._recorder.present_in(self._asked))
+        candidates |= dict.fromkeys(
+            one.orthanc_id
+            for one in new.values()
+            if not self._asked.isdisjoint((one.orthanc_id, one.series_orthanc_id, one.study_orthanc_id))
+        )
+        return dict.fromkeys(self._gone(list(candidates)), "seen")
 
     def _gone(self, orthanc_ids: Sequence[str]) -> list[str]:
         gone: list[str] = []

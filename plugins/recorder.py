@@ -110,6 +110,15 @@ class Recorder:
             found.update((row[0], None) for row in rows)
         return list(found)
 
+    def parents_of_present(self, orthanc_ids: Sequence[str]) -> set[str]:
+        """Series and studies of those of these instances that are recorded as there."""
+        rows = self._journal.query(
+            "SELECT series_orthanc_id, study_orthanc_id FROM instances"
+            " WHERE present = 1 AND orthanc_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(orthanc_ids),),
+        )
+        return {one for row in rows for one in row}
+
     def unknown_studies(self, instances: Iterable[Instance]) -> dict[str, str]:
         """Studies that begin with these instances: Orthanc id of the study -> of its first instance."""
         first: dict[str, str] = {}

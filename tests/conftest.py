@@ -1,11 +1,12 @@
 """One installation for the whole run: each test brings patients of its own.
 
-`make test` runs two tests at a time. All that use that one installation stay together, in the order of their files;
+`make test` runs three tests at a time. All that use that one installation stay together, in the order of their files;
 otherwise a file is what stays together. Those that wait longest begin first.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -156,8 +157,12 @@ class _ByInstallation(LoadScopeScheduling):
 
 @cache
 def _of_the_one(file: Path) -> bool:
-    """Whether tests of this file ask for the installation that serves the whole run."""
-    return "unit" not in file.parts and "hospital: Hospital" in file.read_text(encoding="utf-8")
+    """Whether tests (or fixtures) of this file ask for the installation that serves the whole run."""
+    return "unit" not in file.parts and _ASKS.search(file.read_text(encoding="utf-8")) is not None
+
+
+#: Helpers that are handed a `Hospital` may get another's.
+_ASKS = re.compile(r"(?:^def test_\w+|^@pytest\.fixture.*\ndef \w+)\([^)]*\bhospital: Hospital", re.MULTILINE)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -22,10 +22,10 @@ from urllib.parse import parse_qs, urlparse
 from sqlalchemy import func, select
 
 from gateway.hl7.mllp import Framer, frame
+from tests.schema import upgraded
 from zambezi import chain, clock, keys
 from zambezi.chain import Sealed
-from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.upgrade import upgrade
+from zambezi.database.engine import Sessions, sessions
 from zambezi.environment import PORTS, REPOSITORY, Environment
 from zambezi.hl7.read import Reading, read
 
@@ -253,8 +253,7 @@ def a_gateway(
     (config / "40-peers.json").write_text(json.dumps({"DicomModalities": modalities or {}}))
     environment = Environment.read(environ)
     known = keys.load_or_create(environment.keys_file)
-    engine = connect(environment.database_url, "test")
-    upgrade(engine)
+    engine = upgraded(environment.database_url)
     plugin = FakePlugin(environment.ports.orthanc_http, known.services["gateway"])
     alone = Alone(environment, sessions(engine, "test"), plugin, environ)
     with plugin.serving():

@@ -36,12 +36,25 @@ PEERS = {"CT1": ["CT1", "127.0.0.1", 11112], "US1": ["US1", "127.0.0.1", 11113],
 MADE: list[Archive] = []
 
 
+#: Archives that were told to stop: that each does so well is looked at when the next tests run already (conftest.py).
+LEAVING: list[Archive] = []
+
+
 def end_those_behind(count: int) -> None:
-    """Kill the archives that were made after the first `count`, if they still run."""
+    """Kill the archives that were made after the first `count`, if they still run and nobody told them to stop."""
     while len(MADE) > count:
         one = MADE.pop()
-        if one.process and one.process.poll() is None:
+        if one.process and one.process.poll() is None and one not in LEAVING:
             one.kill()
+
+
+def all_have_left() -> None:
+    """Fails where an archive that was told to stop didn't, or not well."""
+    for one in LEAVING:
+        assert one.process is not None
+        code = one.process.wait(60)
+        assert code == 0, f"the archive in {one.home} ended with {code}:\n{one.log[-3000:]}"
+    LEAVING.clear()
 
 
 def free_ports(count: int) -> list[int]:
@@ -133,6 +146,12 @@ class Archive:
             self.process.terminate()
             code = self.process.wait(60)
             assert code == 0, f"the archive ended with {code}:\n{self.log[-3000:]}"
+
+    def leave(self) -> None:
+        """As `stop`, at the end of a test: Orthanc sleeps its way through four seconds, and nobody waits for them."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            LEAVING.append(self)
 
     def kill(self) -> None:
         assert self.process is not None

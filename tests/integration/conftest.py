@@ -9,6 +9,13 @@ import pytest
 from tests.integration import archive_fixture
 
 
+@pytest.fixture(scope="session", autouse=True)
+def archives_that_leave_end_well() -> Iterator[None]:
+    """Each that was told to stop at the end of a test."""
+    yield
+    archive_fixture.all_have_left()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_archive_outlives_its_module() -> Iterator[None]:
     """First in each module, so that it ends last: an archive may serve a whole module."""

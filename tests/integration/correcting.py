@@ -140,6 +140,13 @@ class Room:
         (self.crash_dir / WRITER).unlink(missing_ok=True)
         return worker.exitcode
 
+    def lease_is_over(self, correction: int) -> None:
+        """As if the time had passed that a dead worker's lease lasts on."""
+        with self.sessions.begin() as session:
+            row = session.get_one(Correction, correction)
+            if row.lease_until:
+                row.lease_until = clock.text(clock.now())
+
     def files(self, images: list[Dataset]) -> dict[str, list[bytes]]:
         """What the archive holds under each SOP Instance UID, wherever it is."""
         uids = [str(one.SOPInstanceUID) for one in images]
@@ -191,7 +198,7 @@ def a_room(folder: Path) -> Iterator[Room]:
     yield Room(archive, made, folder / "crash")
     over.set()
     pusher.join()
-    archive.stop()
+    archive.leave()
 
 
 def holds_only_new(room: Room, images: list[Dataset], correction: int, **tags: str) -> None:

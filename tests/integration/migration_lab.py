@@ -25,10 +25,9 @@ from migration import inventory
 from migration.desk import Desk
 from migration.dicom_source import DicomSource
 from migration.office import Office, open_office
+from tests.schema import upgraded
 from zambezi import config, keys
-from zambezi.database.engine import connect
 from zambezi.database.tables import Breaker, MigrationInstance, MigrationProject, MigrationStudy
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import PORTS, REPOSITORY, Environment
 
 #: What the legacy PACS is loaded with: CT, RLE-compressed MR, JPEG 2000 US, an ECG; more where a test needs it.
@@ -181,7 +180,7 @@ def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
     _configure(folder, legacy_port)
     environment = Environment.read(environ)
     secrets = keys.load_or_create(environment.keys_file)
-    upgrade(connect(environment.database_url, "test"))
+    upgraded(environment.database_url)
     lab = Lab(folder, legacy_port, environ, open_office())
     try:
         _start_legacy(lab, environment.ports.dicom)

@@ -16,18 +16,18 @@ import pytest
 from sqlalchemy import select
 
 from tests.gateway_alone import eventually
+from tests.schema import upgraded
 from tests.unit.operations.receivers import Heard, http_receiver
 from zambezi import clock, exception_rules, exceptions, keys
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import AlertChannel, ExceptionItem
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY, Environment
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Environment:
     environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path), "ZAMBEZI_CONFIG": str(tmp_path / "json")})
-    upgrade(connect(environment.database_url, "test"))
+    upgraded(environment.database_url)
     keys.load_or_create(environment.keys_file)
     environment.config_dir.mkdir()
     for file in (REPOSITORY / "orthanc-config").glob("[124]0-*.json"):

@@ -49,7 +49,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
         (place / "30-zambezi.json").write_text(json.dumps({"Zambezi": LIMITS}))
     made.start()
     yield made
-    made.stop()
+    made.leave()
 
 
 def call(archive: Archive, aet: str, *contexts: str, called: str = "ZAMBEZI") -> Any:

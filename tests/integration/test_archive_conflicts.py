@@ -61,7 +61,7 @@ def conflicts(archive: Archive) -> list[tuple[str, str]]:
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     running = Archive(tmp_path_factory.mktemp("archive")).start()
     yield running
-    running.stop()
+    running.leave()
 
 
 def test_other_content_is_held_before_the_sender_hears_success(archive: Archive) -> None:
@@ -270,7 +270,7 @@ def test_of_the_samples_that_share_a_uid_every_content_is_somewhere_by_c_store(t
     for sop_uid, contents in taken.items():
         there = {fingerprint(rest.file(one)).digest for one in rest.find("Instance", {"SOPInstanceUID": sop_uid})}
         assert {name for said, name in contents.items() if said not in there | safe} == set()
-    archive.stop()
+    archive.leave()
 
 
 def is_sent(archive: Archive, file: Path) -> bool:
@@ -316,4 +316,4 @@ def test_kill_9_amid_conflicts_loses_nothing(tmp_path: Path) -> None:
             assert content == has or content in safe
             sha256 = hashlib.sha256(content).hexdigest()
             assert content == has or any(sha256 == c[0] for c in conflicts(archive)), "and its row will be there"
-    archive.stop()
+    archive.leave()

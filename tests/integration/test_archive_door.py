@@ -32,7 +32,7 @@ PATHS = (
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     running = Archive(tmp_path_factory.mktemp("archive")).start()
     yield running
-    running.stop()
+    running.leave()
 
 
 def token(archive: Archive, role: str = "radiologist", studies: tuple[str, ...] = (), lasts_s: int = 600) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -65,16 +66,24 @@ def test_kill_9_while_senders_store(tmp_path: Path) -> None:
     for one in senders:
         one.join()
     _settled(archive, studies, [one for study in studies for one in images[study]])
-    archive.stop()
+    archive.leave()
 
 
 def test_death_at_each_commit_of_a_scenario(tmp_path: Path) -> None:
-    crash = tmp_path / "crash"
+    # started + configured, a study that is stored, its completion with a route, stopped: two events each.
+    places = (range(1, 9, 2), range(2, 9, 2))
+    archives = [
+        Archive(tmp_path / name, RULES, {"ZAMBEZI_CRASH_DIR": str(tmp_path / name / "crash")}) for name in ("a", "b")
+    ]
+    with ThreadPoolExecutor() as both:  # they wait most of the time
+        list(both.map(_dies_at, archives, places))
+
+
+def _dies_at(archive: Archive, places: range) -> None:
+    crash = archive.home / "crash"
     crash.mkdir()
-    archive = Archive(tmp_path, RULES, {"ZAMBEZI_CRASH_DIR": str(crash)})
     studies, images = [], []
-    for n in range(1, 9):
-        # started + configured, a study that is stored, its completion with a route, stopped: two events each.
+    for n in places:
         (crash / "orthanc").write_text(str(n))
         archive.start(wait=False)
         study = generate_uid()
@@ -96,4 +105,4 @@ def test_death_at_each_commit_of_a_scenario(tmp_path: Path) -> None:
         archive.stop()
     archive.start()
     _settled(archive, studies, images)
-    archive.stop()
+    archive.leave()

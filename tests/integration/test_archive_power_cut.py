@@ -75,7 +75,7 @@ def test_a_power_cut_in_mid_ingest_loses_nothing(tmp_path: Path) -> None:
     archive.stop()
     archive.start()
     _has_every_one_once(archive, [*early, *answered, more])
-    archive.stop()
+    archive.leave()
 
 
 def test_what_is_brought_back_keeps_its_cause(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_brought_back_keeps_its_cause(tmp_path: Path) -> None:
     routed = {e["study_uid"] for e in archive.events("routed")}
     assert report.StudyInstanceUID not in routed
     assert sent.StudyInstanceUID in routed
-    archive.stop()
+    archive.leave()
 
 
 def test_a_lost_index_is_made_anew_from_the_files(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_lost_index_is_made_anew_from_the_files(tmp_path: Path) -> None:
     archive.start()
     _has_every_one_once(archive, images)
     assert len(archive.events("stored-again")) == 6
-    archive.stop()
+    archive.leave()
 
 
 def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_what_can_not_be_ingested_goes_whole_to_the_hold(tmp_path: Path) -> None
     assert (told["sha256"], told["why"]) == (held[0].stem, "unreadable")
     incident = until(lambda: archive.events("incident"))
     assert incident[0]["hold"] == held[0].stem
-    archive.stop()
+    archive.leave()
 
 
 def test_a_file_that_was_not_written_to_its_end_is_kept_and_no_incident(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_file_that_was_not_written_to_its_end_is_kept_and_no_incident(tmp_path
     assert json.loads(note.read_text())["state"] == "kept"
     assert archive.events("incident") == []
     assert archive.events("stored") == []
-    archive.stop()
+    archive.leave()
 
 
 def test_a_file_that_was_never_written_is_no_loss_and_no_incident(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_file_that_was_never_written_is_no_loss_and_no_incident(tmp_path: Path
     # What Orthanc says comes into the log a tenth of a second later.
     until(lambda: "Orthanc has started" in archive.log.rpartition("starting Orthanc")[2])
     assert archive.log.count("Orthanc has started") <= archive.log.count("starting Orthanc"), "no second start for it"
-    archive.stop()
+    archive.leave()
 
 
 def test_deleting_the_newest_study_is_not_mistaken_for_a_power_cut(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_deleting_the_newest_study_is_not_mistaken_for_a_power_cut(tmp_path: Pat
     # What was deleted and is stored anew is stored anew in the journal, too.
     assert archive.send(*deleted) == [0, 0]
     until(lambda: len(archive.events("stored", study_uid=newest)) == 4)
-    archive.stop()
+    archive.leave()
 
 
 def _delete_behind_our_back(archive: Archive, study_uid: str) -> None:
@@ -235,4 +235,4 @@ def test_a_stop_during_recovery_is_clean_and_the_next_start_finishes_it(tmp_path
     assert not archive.listens()
     archive.start()
     _has_every_one_once(archive, images)
-    archive.stop()
+    archive.leave()

@@ -77,7 +77,7 @@ def test_modalities_are_refused_while_there_is_no_room_and_all_else_goes_on_and_
     assert archive.send(late) == [0]
     recorded(archive, late)
     assert [one["level"] for one in archive.events("disk-changed")] == ["full", "spent", "plenty"]
-    archive.stop()
+    archive.leave()
 
 
 def slices(count: int) -> list[Dataset]:

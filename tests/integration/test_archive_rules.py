@@ -40,7 +40,7 @@ HEAD = {"StudyDescription": "TAC Cabeça", "SpecificCharacterSet": "ISO_IR 100",
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     running = Archive(tmp_path_factory.mktemp("rules"), RULES).start()
     yield running
-    running.stop()
+    running.leave()
 
 
 def routed(archive: Archive, study: str) -> dict[str, set[str]]:

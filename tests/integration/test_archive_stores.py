@@ -34,7 +34,7 @@ RULES = {
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     running = Archive(tmp_path_factory.mktemp("archive"), RULES).start()
     yield running
-    running.stop()
+    running.leave()
 
 
 def test_a_store_is_recorded_with_its_facts(archive: Archive) -> None:

@@ -14,4 +14,4 @@ def test_what_this_version_gives_is_what_the_manual_says_of_it(tmp_path: Path) -
     said = seen.documented_column(found[""])
     assert said, f"docs/conformance.md has no column for Orthanc {found['']}; `make test-versions` prints the table"
     assert found == said
-    archive.stop()
+    archive.leave()

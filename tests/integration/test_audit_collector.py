@@ -21,12 +21,12 @@ from operations.auditing import verify
 from operations.trail.collector import Collector, CollectorFailed
 from operations.trail.shipping import Shipper
 from tests import audit_schema, authority, invariants
+from tests.schema import upgraded
 from zambezi import audit, checkpoints, clock, keys, signing
 from zambezi.audit_message import Source
 from zambezi.config.settings import AuditCollector
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import Base
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY, Environment
 
 RSYSLOG = shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin")
@@ -186,8 +186,7 @@ def test_the_process_itself_ships_and_loses_nothing_when_it_is_killed(tmp_path: 
     home = tmp_path / "home"
     home.mkdir()
     rsyslog = Rsyslog(tmp_path, tls)
-    engine = connect(f"sqlite:///{home}/zambezi.db", "test")
-    upgrade(engine)
+    engine = upgraded(f"sqlite:///{home}/zambezi.db")
     opened = sessions(engine, "test")
 
     def record(number: int) -> None:

@@ -43,7 +43,7 @@ RULES: list[dict[str, Any]] = [
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     running = Archive(tmp_path_factory.mktemp("coercion"), {"Coercions": RULES}).start()
     yield running
-    running.stop()
+    running.leave()
 
 
 @pytest.fixture(scope="module")

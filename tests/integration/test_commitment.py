@@ -23,9 +23,9 @@ from sqlalchemy import select
 from gateway.commitment import elsewhere, reporting
 from gateway.commitment.requests import SOP_CLASS, SOP_INSTANCE
 from tests.integration.archive_fixture import PEERS, Archive, free_ports, image, until
-from zambezi.database.engine import Sessions, connect, sessions
+from tests.schema import upgraded
+from zambezi.database.engine import Sessions, sessions
 from zambezi.database.tables import AuditEntry, CommitmentRequest, ExceptionItem
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY
 
 CT = str(CTImageStorage)
@@ -134,8 +134,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     peers = {"DicomModalities": {**PEERS, "US1": closed}}
     (archive.environment.orthanc_config_dir / "40-peers.json").write_text(json.dumps(peers))
     archive.start()
-    engine = connect(archive.environment.database_url, "test")
-    upgrade(engine)
+    engine = upgraded(archive.environment.database_url)
     made = Place(archive, tmp_path_factory.mktemp("gateway"), *free_ports(3), sessions(engine, "test"))
     try:
         made.start()

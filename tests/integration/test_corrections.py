@@ -446,6 +446,7 @@ def test_a_death_at_any_place_ends_in_all_old_or_all_new(room: Room, kind: str, 
         for uid, files in before.items():
             in_hold = hold.path(room.archive.environment.hold_dir, hashlib.sha256(files[0]).hexdigest())
             assert files == found[uid] or in_hold.read_bytes() == files[0], f"{uid} is lost at place {n}"
+        room.lease_is_over(asked)
         assert room.run() == 0
         assert room.row(asked).state == "done", f"place {n}: {room.row(asked).outcome}"
         tags = {"PatientID": "Z2"} if kind == "reassign" else {"StudyDescription": "anders"}
@@ -468,6 +469,7 @@ def test_an_undo_that_dies_anywhere_gives_the_same_bytes_back(room: Room):
         row = room.correct("reassign", {"study": room.named(images), "set": {"00100020": "Y"}})
         undo = room.ask("undo", {}, undo_of=row.id)
         died = room.run(crash_at=n)
+        room.lease_is_over(undo)
         assert room.run() == 0
         assert room.row(undo).state == "done"
         assert room.files(images) == before

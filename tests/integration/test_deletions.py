@@ -23,11 +23,11 @@ from gateway.pushes import Pushes
 from operations.custody.deleting import Deleting
 from operations.custody.worker import WRITER, Desk
 from tests.integration.archive_fixture import Archive, image, until
+from tests.schema import upgraded
 from zambezi import audit, clock, deletions, hold, outbox
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import AuditEntry, Deletion, DeletionItem, Delivery, ExceptionItem, Held, Study
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY
 from zambezi.orthanc_client import OrthancClient, OrthancUnreachable
 
@@ -139,9 +139,9 @@ class Room:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     home = tmp_path_factory.mktemp("archive")
     archive = Archive(home).start()
-    upgrade(connect(archive.environment.database_url, "test"))
+    upgraded(archive.environment.database_url)
     yield archive
-    archive.stop()
+    archive.leave()
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ from pynetdicom import AE, StoragePresentationContexts, evt
 from tests import misbehaving
 from tests.gateway_alone import Alone, FakePlugin, eventually, free_port
 from tests.integration.archive_fixture import PEERS, Archive, free_ports, image
+from tests.schema import upgraded
 from zambezi import audit, clock, outbox
-from zambezi.database.engine import connect, sessions
+from zambezi.database.engine import sessions
 from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Study
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY
 
 
@@ -230,8 +230,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     (archive.environment.orthanc_config_dir / "40-peers.json").write_text(json.dumps(named))
     for file in archive.environment.orthanc_config_dir.glob("[1-4]0-*.json"):
         shutil.copy(file, config)
-    engine = connect(archive.environment.database_url, "test")
-    upgrade(engine)
+    engine = upgraded(archive.environment.database_url)
     environ = {**archive.variables, "PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
     gateway = Alone(archive.environment, sessions(engine, "test"), FakePlugin(0, ""), environ)
     qr.start()

@@ -36,12 +36,12 @@ from gateway.own_sender import OwnSender, Same
 from gateway.transcoding import Transcoder
 from tests.integration.archive_fixture import image, written
 from tests.misbehaving import Receiver, Shelf
+from tests.schema import upgraded
 from zambezi import outbox
 from zambezi.bandwidth import Line
 from zambezi.config.settings import Destination, DestinationTls, Site
-from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.engine import Sessions, sessions
 from zambezi.database.tables import CommitmentAsked, Delivery, ExceptionItem, Pseudonym
-from zambezi.database.upgrade import upgrade
 
 SILENCE_S = 0.6
 REFUSED_FOR_NOW = 0xA700
@@ -49,8 +49,7 @@ REFUSED_FOR_NOW = 0xA700
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
-    engine = connect(f"sqlite:///{tmp_path_factory.mktemp('faults')}/z.db", "gateway")
-    upgrade(engine)
+    engine = upgraded(f"sqlite:///{tmp_path_factory.mktemp('faults')}/z.db", "gateway")
     yield sessions(engine, "gateway")
     engine.dispose()
 

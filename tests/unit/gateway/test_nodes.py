@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import select
 
 from gateway.nodes import LEASE, Nodes, chosen
+from tests.schema import upgraded
 from zambezi import audit, chain, clock, nodes
 from zambezi.chain import Sealed
-from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.engine import Sessions, sessions
 from zambezi.database.tables import ExceptionItem
-from zambezi.database.upgrade import upgrade
 from zambezi.orthanc_client import OrthancUnreachable
 
 START = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -105,8 +105,7 @@ class Desk:
 
 @pytest.fixture
 def desk(database_url: str) -> Iterator[Desk]:
-    engine = connect(database_url, "test")
-    upgrade(engine)
+    engine = upgraded(database_url)
     yield Desk(sessions(engine, "test"))
     engine.dispose()
 

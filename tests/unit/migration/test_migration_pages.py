@@ -12,12 +12,12 @@ from sqlalchemy import update
 
 from migration import certificate, progress
 from ris_service.app import create_app
+from tests.schema import upgraded
 from zambezi import clock, keys, signing
 from zambezi.access.tokens import COOKIE, begin, sign
 from zambezi.config.settings import Zambezi
-from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.engine import Sessions, sessions
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy, User
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import Environment
 
 NOW = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
@@ -30,8 +30,7 @@ class Pages:
     def __init__(self, home: Path) -> None:
         environment = Environment.read({"ZAMBEZI_HOME": str(home)})
         self.keys = keys.load_or_create(environment.keys_file)
-        engine = connect(environment.database_url, "test")
-        upgrade(engine)
+        engine = upgraded(environment.database_url)
         self.sessions: Sessions = sessions(engine, "test")
         with self.sessions.begin() as session:
             self.project_id = a_project(session)

@@ -8,9 +8,8 @@ import pytest
 
 from demo.neighbours import free_port
 from operations import alone, status, supervision
+from tests.schema import upgraded
 from zambezi import clock, keys
-from zambezi.database.engine import connect
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import PORTS, Environment, EnvironmentFault, take_secrets
 
 
@@ -37,7 +36,7 @@ def test_each_process_is_asked_itself_where_no_supervisor_of_ours_runs(tmp_path:
     environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path), **free_ports})
     environment.run_dir.mkdir()
     keys.load_or_create(environment.keys_file)
-    upgrade(connect(environment.database_url, "test"))
+    upgraded(environment.database_url)
     assert status.look(environment, clock.now()).trouble[0] == "nothing runs here; `zambezi up` starts it"
     supervision.lone(environment).touch()
     assert alone.is_prepared(environment)

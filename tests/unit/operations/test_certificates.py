@@ -14,11 +14,11 @@ from operations import certificate_keeping, certificates, front_door
 from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault, Pair
 from operations.service import Caretaker
+from tests.schema import upgraded
 from zambezi import clock
 from zambezi.config.settings import Disk
-from zambezi.database.engine import connect, sessions
+from zambezi.database.engine import sessions
 from zambezi.database.tables import AuditEntry
-from zambezi.database.upgrade import upgrade
 from zambezi.disk import Gauge
 from zambezi.environment import Environment
 
@@ -33,8 +33,7 @@ def authority() -> Pair:
 @pytest.fixture
 def keeper(tmp_path: Path) -> Keeper:
     environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path)})
-    engine = connect(environment.database_url, "operations")
-    upgrade(engine)
+    engine = upgraded(environment.database_url, "operations")
     return Keeper(environment, sessions(engine, "operations"))
 
 

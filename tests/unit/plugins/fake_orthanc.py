@@ -19,6 +19,7 @@ class FakeOrthanc:
     asked_contents: int = 0
     same_sop: bool = False  # every instance has the same SOP Instance UID
     headers: dict[str, dict[str, str]] = field(default_factory=dict)  # by instance: what reading it tells
+    names: dict[str, str] = field(default_factory=dict)  # by study: its patient's name
     read: list[str] = field(default_factory=list)  # which instances were read
 
     def store(self, orthanc_id: str, study: str = "S1", modality: str = "CT") -> None:
@@ -67,7 +68,7 @@ class FakeOrthanc:
                 if one == study:
                     found[one] = {
                         "ID": one, "MainDicomTags": {"StudyInstanceUID": f"3.{study[1:]}"},
-                        "PatientMainDicomTags": {"PatientID": "P1"},
+                        "PatientMainDicomTags": {"PatientID": "P1", "PatientName": self.names.get(study, "")},
                     }  # fmt: skip
         return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -200,6 +201,20 @@ def test_a_deletion_told_after_the_instance_came_again_is_no_deletion_of_the_new
     assert [one["event"] for one in bench.entries()] == [*began, "deleted", *began]
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_who_a_study_is_about_that_came_again_at_once_is_read_anew(bench: Bench, told: bool) -> None:
+    bench.orthanc.names["S1"] = "Before"
+    bench.orthanc.store("i1", "S1")
+    bench.follow()
+    bench.orthanc.delete("i1")
+    bench.orthanc.names["S1"] = "After"
+    bench.orthanc.store("i1", "S1")
+    if told:
+        bench.follower.check_deleted("S1")
+    bench.follow()
+    assert [one["patient_name"] for one in bench.told("study-began")] == ["Before", "After"]
+
+
 def test_an_instance_that_came_again_at_once_is_recorded_though_its_deletion_is_told_of_too(bench: Bench) -> None:
     bench.orthanc.store("i1", "S1")
     bench.follow()
@@ -282,6 +297,41 @@ def test_an_instance_gone_before_its_facts_were_read_is_told(bench: Bench) -> No
     bench.orthanc.rows = rows
     bench.follow()
     assert [one["noticed"] for one in bench.told("deleted")] == ["unread"]
+
+
+def test_what_came_and_went_in_one_round_is_told_as_both(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is deleted when its facts have been read, and before it is recorded."""
+    bench.orthanc.store("i1")
+    read = bench.follower._instances
+
+    def and_then_it_goes(orthanc_ids: list[str]) -> dict[str, Any]:
+        found = read(orthanc_ids)
+        if "i1" in found:
+            bench.orthanc.delete("i1")
+            for resource in ("i1", *{one.study_orthanc_id for one in found.values()}):
+                bench.follower.check_deleted(resource)
+        return found
+
+    monkeypatch.setattr(bench.follower, "_instances", and_then_it_goes)
+    bench.follow()
+    assert [one["event"] for one in bench.entries()] == ["study-began", "stored", "deleted"]
+    assert bench.told("deleted")[0]["noticed"] == "seen"
+    bench.restart()
+    bench.follow()
+    assert bench.told("incident") == []
+
+
+def test_a_deletion_is_asked_about_until_a_round_has_recorded_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.orthanc.store("i1")
+    bench.follow()
+    bench.orthanc.delete("i1")
+    bench.follower.check_deleted("i1")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.recorder, "record_deleted", Mock(side_effect=OSError("the disk is full")))
+        with pytest.raises(OSError, match="full"):
+            bench.follow()
+    bench.follow()
+    assert len(bench.told("deleted")) == 1
 
 
 def test_announced_studies_have_their_cause_and_set_off_nothing_else(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from operations.moving import central, engines, proof, steps
 from operations.moving.central import CentralFault
 from operations.moving.steps import Move
 from tests import postgres
+from tests.schema import upgraded
 from zambezi import audit, clock, config, signing
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import AuditEntry, Correction, Patient
-from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY, Environment
 
 
@@ -32,8 +32,7 @@ def a_patient(name: str) -> Patient:
 
 
 def fill(url: str) -> None:
-    engine = connect(url, "test")
-    upgrade(engine)
+    engine = upgraded(url)
     with sessions(engine, "test").begin() as session:
         session.add_all(a_patient(f"P{n}") for n in range(1500))
         for n in range(5):
