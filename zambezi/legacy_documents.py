@@ -39,12 +39,12 @@ class NoDocument(ValueError):
 
 def read(content: bytes) -> Document:
     """What the bytes are; NoDocument where they are none of PDF, RTF, a DICOM document or text."""
+    if content[128:132] == b"DICM":
+        return _dicom(content)
     if b"%PDF-" in content[:1024]:
         return Document(PDF)
     if content.lstrip()[:5] == b"{\\rtf":
         return Document(RTF, rtf_text(content))
-    if content[128:132] == b"DICM":
-        return _dicom(content)
     if not content.strip():
         raise NoDocument("the document is empty")
     if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):

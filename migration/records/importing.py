@@ -132,7 +132,7 @@ def enter(job: Job, session: Session) -> LegacyImport:
     if imported is None:
         imported = LegacyImport(name=job.mapping.name, created_at=at, updated_at=at)
         session.add(imported)
-    imported.updated_at = at
+    imported.updated_at, imported.folder = at, str(job.folder)
     session.flush()
     return imported
 

@@ -17,6 +17,7 @@ class LegacyImport(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     mapping: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    folder: Mapped[str] = mapped_column(Text, default="")  # where the mapping lies
     mapping_sha256: Mapped[str] = mapped_column(String(64), default="")
     #: previewed, running, done
     state: Mapped[str] = mapped_column(String(16), default="previewed")

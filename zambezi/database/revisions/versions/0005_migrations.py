@@ -58,6 +58,7 @@ def _upgrade_legacy() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("mapping", sa.JSON(), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
         sa.Column("mapping_sha256", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("pass_no", sa.Integer(), nullable=False),
