@@ -75,9 +75,8 @@ def show(name: str) -> Any:
         imported = _import(session, name)
         counts = importing.states(session, imported)
         links = reconciling.counts(session, name)
-        waiting = ("held", "changed", "refused")
         query = select(LegacyRow).where(LegacyRow.import_id == imported.id, LegacyRow.id > after)
-        query = query.where(LegacyRow.state == state if state in STATES else LegacyRow.state.in_(waiting))
+        query = query.where(LegacyRow.state == state if state in STATES else LegacyRow.state.in_(importing.OPEN))
         query = query.where(LegacyRow.kind == kind) if kind in KINDS else query
         rows = session.scalars(query.order_by(LegacyRow.id).limit(ROWS + 1)).all()
     return render_template(

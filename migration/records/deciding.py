@@ -55,7 +55,8 @@ def decide(
             before=before, state=row.state, decision=verb, reason=because, patient=row.patient_key, who=job.who,
             **({"rule": decided_by_rule} if decided_by_rule else {}),
         )  # fmt: skip
-    importing.settle(job, job.mapping.name)
+        subject = row.subject
+    importing.settle(job, subject)
 
 
 def likely(session: Session, name: str, at_least: float) -> Sequence[LegacyRow]:
@@ -83,7 +84,7 @@ def _carry_out(bench: taking.Bench, row: LegacyRow, verb: Verb, because: str, pa
                 f"{person.patient_id} of {person.issuer} is another patient's identifier here; give this one another "
                 "(Prefix in the mapping) and import again"
             )
-        row.patient_key = taking.register(bench, person).id
+        row.patient_key, row.is_ours = taking.register(bench, person).id, True
         row.state, row.reason = "taken", ""
     elif verb == "accept":
         try:

@@ -26,6 +26,8 @@ from zambezi.database.tables import LegacyImport, LegacyRow
 #: Rows in one transaction: other writers get in between.
 BATCH = 200
 ROOM = "migration"
+#: States of rows that are not in the RIS as the old system has them, and that nobody has decided to leave so.
+OPEN = ("held", "changed", "refused", "waiting")
 
 
 class Stopped(Exception):
@@ -73,19 +75,19 @@ def run(job: Job) -> dict[Kind, Counter[str]]:
     return outcomes
 
 
-def settle(job: Job, name: str, kinds: tuple[Kind, ...] = KINDS) -> Counter[str]:
-    """Try the rows that wait for something here once more: their patient may be known by now."""
+def settle(job: Job, subject: str) -> Counter[str]:
+    """Try the rows that wait for this patient (identifier@issuer) once more, from what is kept of them."""
     counts: Counter[str] = Counter()
-    for kind in kinds:
+    for kind in KINDS:
         records, last = job.mapping.of(kind), 0
         while records is not None:
             with job.sessions.begin() as session:
-                imported = find(session, name)
+                imported = find(session, job.mapping.name)
                 rows = session.scalars(
                     select(LegacyRow)
                     .where(
                         LegacyRow.import_id == imported.id, LegacyRow.kind == kind, LegacyRow.state == "waiting",
-                        LegacyRow.id > last,
+                        LegacyRow.subject == subject, LegacyRow.id > last,
                     )
                     .order_by(LegacyRow.id).limit(BATCH)
                 ).all()  # fmt: skip
@@ -98,7 +100,7 @@ def settle(job: Job, name: str, kinds: tuple[Kind, ...] = KINDS) -> Counter[str]
             if not rows:
                 break
     with job.sessions.begin() as session:
-        _raise(session, find(session, name), job.now())
+        _raise(session, find(session, job.mapping.name), job.now())
     return counts
 
 
@@ -208,7 +210,7 @@ def _raise(session: Session, imported: LegacyImport, now: datetime) -> None:
     """One item for all rows that a person must look at; the page lists them."""
     reference = f"records {imported.name}"
     query = select(func.count()).select_from(LegacyRow).where(LegacyRow.import_id == imported.id)
-    count = session.scalars(query.where(LegacyRow.state.in_(("held", "refused", "changed")))).one()
+    count = session.scalars(query.where(LegacyRow.state.in_(OPEN))).one()
     if not count:
         exceptions.decide(session, ROOM, reference, who=WRITER, decision="nothing waits any more", now=now,
                           writer=WRITER)  # fmt: skip

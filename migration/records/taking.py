@@ -73,9 +73,12 @@ def take(bench: Bench, kind: Kind, records: Records, raw: Raw) -> str:
         key = f"{found.key[:120]}{AGAIN}{raw.place}"[:200]
         row = _row(bench, kind, key) or _new(bench, kind, key)
     row = row or _new(bench, kind, found.key)
+    is_old_word = records.last_counts and _was_said_before(row, digest, bench.imported.pass_no)
     row.place, row.pass_no = raw.place[:200], bench.imported.pass_no
     if row.state == "left-out":
         return row.state
+    if is_old_word:
+        return "same" if row.state in ("taken", "changed") else row.state
     if row.state in ("taken", "changed"):
         return _again(bench, kind, records, row, raw, found, digest, document, fault)
     row.raw, row.digest = raw.kept(), digest
@@ -111,6 +114,25 @@ def accept(bench: Bench, kind: Kind, records: Records, row: LegacyRow) -> None:
         raise ValueError(untaken.reason) from None
     row.digest = evaluating.digest(found, document)
     _settle(bench, row, "taken", "")
+
+
+def _was_said_before(row: LegacyRow, digest: str, pass_no: int) -> bool:
+    """Whether an earlier pass met this very word at this place in the row's history, and a later one since.
+
+    Messages about one key follow each other (preliminary, final, corrected). Read once more, they must not be taken
+    for news: a pass goes along the history, and only what comes behind its end, or beside it, is new.
+    """
+    if row.pass_no != pass_no:
+        row.met = 0
+    if row.met and row.history[row.met - 1] == digest:
+        return row.met < len(row.history)
+    if row.met < len(row.history) and row.history[row.met] == digest:
+        row.met += 1
+        return row.met < len(row.history)
+    if digest != row.digest or not row.history:
+        row.history = [*row.history, digest]
+    row.met = len(row.history)
+    return False
 
 
 def digest_of(bench: Bench, records: Records, row: LegacyRow) -> str:
@@ -183,7 +205,7 @@ def _take_patient(bench: Bench, row: LegacyRow, found: Meant) -> None:
     if decision.verdict == "same":
         row.patient_key = decision.patient
         return
-    row.patient_key = register(bench, person).id
+    row.patient_key, row.is_ours = register(bench, person).id, True
 
 
 def register(bench: Bench, person: Person) -> Patient:
@@ -202,9 +224,7 @@ def _take_exam(bench: Bench, row: LegacyRow, found: Meant) -> None:
     order, is_new = legacy.record_exam(
         bench.session, patient, _exam(bench, row, found), now=bench.now, writer=WRITER, who=bench.who
     )
-    row.order_id, row.patient_key = order.id, patient.id
-    if not is_new:
-        row.decision = "was here already"
+    row.order_id, row.patient_key, row.is_ours = order.id, patient.id, is_new
 
 
 def _take_report(bench: Bench, row: LegacyRow, found: Meant, document: bytes | None) -> None:
@@ -218,16 +238,16 @@ def _update(bench: Bench, kind: Kind, row: LegacyRow, found: Meant, document: by
     if kind == "report":
         _take_report(bench, row, found, document)
     elif kind == "exam":
-        order = bench.session.get_one(Order, row.order_id)
-        if not legacy.is_legacy(order):
+        if not row.is_ours:
             raise Untaken("changed", "the order is not the old system's: it was here before")
+        order = bench.session.get_one(Order, row.order_id)
         legacy.change_exam(
             bench.session, order, _exam(bench, row, found), now=bench.now, writer=WRITER, who=bench.who
         )  # fmt: skip
     else:
         person, patient = _person(bench, found), bench.session.get_one(Patient, row.patient_key)
-        if (patient.patient_id, patient.issuer) != (person.patient_id, person.issuer):
-            raise Untaken("changed", "the patient is known here under another identifier, which goes before")
+        if not row.is_ours or (patient.patient_id, patient.issuer) != (person.patient_id, person.issuer):
+            raise Untaken("changed", "the patient was known here before: what is known here goes before")
         register(bench, person)
 
 
@@ -357,8 +377,9 @@ def _row(bench: Bench, kind: Kind, key: str) -> LegacyRow | None:
 def _new(bench: Bench, kind: Kind, key: str) -> LegacyRow:
     at = clock.text(bench.now)
     row = LegacyRow(
-        import_id=bench.imported.id, kind=kind, key=key[:200], place="", state="refused", created_at=at, updated_at=at
-    )
+        import_id=bench.imported.id, kind=kind, key=key[:200], place="", state="refused", digest="", history=[],
+        met=0, created_at=at, updated_at=at,
+    )  # fmt: skip
     bench.session.add(row)
     return row
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
+import os
+import shutil
+import stat
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import func, select
 
 from migration.records import deciding, importing, reconciling
+from migration.records.commands import records
 from migration.records.deciding import CannotDecide
 from migration.records.importing import Stopped
 from tests.unit.migration.old_ris import MAPPING, NOW, PATIENTS, REPORTS, ZONE, job, rows, written
-from zambezi import clock, identifiers, legacy, orders, worklist
+from zambezi import audit, clock, identifiers, keys, legacy, orders, worklist
 from zambezi.config.settings import Worklist
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import (
@@ -22,10 +30,13 @@ from zambezi.database.tables import (
     ExceptionItem,
     LegacyImport,
     LegacyReport,
+    LegacyRow,
     Order,
     Patient,
     Study,
 )
+from zambezi.database.upgrade import upgrade
+from zambezi.environment import REPOSITORY, Environment
 
 
 @pytest.fixture
@@ -73,7 +84,7 @@ def test_every_row_is_taken_or_listed_with_its_reason(made: Sessions, folder: Pa
             "legacy:old-ris",
             "2015-03-05T07:30:00.000000Z",
         )
-        assert session.scalars(select(ExceptionItem)).one().facts == {"source": "old-ris", "count": 4}
+        assert session.scalars(select(ExceptionItem)).one().facts == {"source": "old-ris", "count": 5}
 
 
 def test_what_is_imported_sets_nothing_off(made: Sessions, folder: Path):
@@ -232,3 +243,103 @@ def test_a_mapping_says_everything_that_is_wrong_with_it_at_once(made: Sessions,
         job(made, folder, wrong)
     for said in ("Exams.Key: name the column", "Exams.Fields.PatientId: no such field", "PerformedAt: must be given"):
         assert said in str(raised.value)
+
+
+def outcome(made: Sessions) -> dict[str, object]:
+    """What an import has come to, as far as it may not depend on how often it died."""
+    with made() as session:
+        assert audit.verify(session) == []
+        return {
+            "rows": {(r.kind, r.key): r.state for r in session.scalars(select(LegacyRow))},
+            "patients": sorted(session.scalars(select(Patient.patient_id))),
+            "orders": sorted(session.scalars(select(Order.accession_number))),
+            "reports": sorted((r.source_key, r.version, r.text_sha256) for r in session.scalars(select(LegacyReport))),
+        }
+
+
+@pytest.mark.parametrize("tables_url", ["sqlite"], indirect=True)
+def test_a_death_at_any_commit_is_made_good_by_the_same_command(
+    tables_url: str, folder: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(importing, "BATCH", 4)
+    empty, wanted = Path(tables_url.removeprefix("sqlite:///")), {}
+    for death in count(1):
+        file = tmp_path / f"{death}.db"
+        shutil.copy(empty, file)
+        died = dies(f"sqlite:///{file}", folder, tmp_path / "crash", death)
+        again = sessions(connect(f"sqlite:///{file}", "migration"), "migration")
+        importing.run(job(again, folder))
+        found = outcome(again)
+        again.kw["bind"].dispose()
+        wanted = wanted or found
+        assert found == wanted, f"died at commit event {death}"
+        if not died:
+            break
+    assert death > 10, "before and after each batch"
+    assert wanted["orders"] == ["A1", "A2", "A4"]
+
+
+def dies(url: str, folder: Path, crash: Path, at: int) -> bool:
+    """Import in a process that ends without any clean-up at its n-th commit event; whether it came to that."""
+    crash.mkdir(exist_ok=True)
+    (crash / "migration").write_text(str(at))
+    child = os.fork()
+    if child == 0:
+        try:
+            os.environ["ZAMBEZI_CRASH_DIR"] = str(crash)
+            importing.run(job(sessions(connect(url, "migration"), "migration"), folder))
+        finally:
+            os._exit(0)
+    _pid, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == 137
+
+
+def test_what_was_here_before_is_not_changed_by_an_old_message(made: Sessions, tmp_path: Path):
+    """The HIS knows this patient by this very identifier; an old ADT with another name may not overwrite that."""
+    with made.begin() as session:
+        orders.register_patient(
+            session, patient_id="301", issuer="HIS", family_name="Bila", given_name="Tomás", birth_date="19720110",
+            sex="M", now=NOW, writer="gateway",
+        )  # fmt: skip
+    adt = "MSH|^~\\&|OLD||||||ADT^A08|1|P|2.3\rPID|1||301^^^HIS||{name}||19720110|M\r"
+    (tmp_path / "a.hl7").write_text(adt.format(name="Bila^Tomas") + adt.format(name="Bila^Tomas Antigo"))
+    document = {"Name": "adt", "Issuer": "HIS", "Patients": {"From": {"Hl7": "a.hl7"}}}
+    assert importing.run(job(made, tmp_path, document))["patient"] == {"taken": 1, "changed": 1}
+    with made() as session:
+        assert session.scalars(select(Patient.given_name)).one() == "Tomás"
+
+
+def test_the_commands_say_what_was_found_and_write_what_could_not_be_taken(folder: Path, tmp_path: Path, monkeypatch):
+    home = tmp_path / "home"
+    for name, value in {"HOME": home, "CONFIG": REPOSITORY / "orthanc-config", "DATABASE_URL": ""}.items():
+        monkeypatch.setenv(f"ZAMBEZI_{name}", str(value))
+    home.mkdir()
+    environment = Environment.read()
+    keys.load_or_create(environment.keys_file)
+    upgrade(connect(environment.database_url, "test"))
+    (folder / "mapping.json").write_text(json.dumps(MAPPING))
+
+    def run(*words: str, fails: bool = False) -> str:
+        done = CliRunner().invoke(
+            records, [str(folder / word) if word.endswith((".json", ".csv")) else word for word in words]
+        )
+        assert bool(done.exit_code) is fails, done.output
+        return done.output
+
+    assert "patients.csv: cp1252, delimiter ;" in run("probe", "mapping.json")
+    assert "NASC" not in run("preview", "mapping.json") and "31/02/1970" in run("preview", "mapping.json")
+    assert json.loads(run("import", "mapping.json", "--dry-run", "--json"))["exam"]["counts"]["can be taken"] == 4
+    assert json.loads(run("import", "mapping.json", "--json"))["exam"] == {"taken": 3, "refused": 2, "waiting": 1}
+    told = json.loads(run("status", "old-ris", "--json"))[0]
+    assert told["rows"]["report"] == {"taken": 3, "refused": 1} and told["links"]["reports without a study"] == 3
+    assert "reports without a study:" in run("orphans", "old-ris")
+    run("export", "old-ris", "--kind", "patient", "--out", "refused.csv")
+    exported = list(csv.DictReader((folder / "refused.csv").open(encoding="utf-8-sig")))
+    assert [json.loads(row["columns"])["NASC"] for row in exported] == ["31/02/1970"]
+    assert stat.S_IMODE((folder / "refused.csv").stat().st_mode) == 0o600
+    words = ("decide", "mapping.json", exported[0]["row"], "--as")
+    assert "what can be decided is leave-out" in run(*words, "accept", "--because", "x", fails=True)
+    run(*words, "leave-out", "--because", "a test patient")
+    assert '"left-out": 1' in run("status", "--json")
+    (folder / "mapping.json").write_text(json.dumps({**MAPPING, "Patients": {"From": {"Csv": "no.csv"}}}))
+    assert "Patients.Key: name the column" in run("import", "mapping.json", fails=True)

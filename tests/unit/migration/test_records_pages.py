@@ -48,7 +48,7 @@ def test_the_pages_show_what_was_found_and_what_waits(house):
     assert "somebody here is alike under another identifier" in page
     assert "exames sem imagens" in page
     shown = engineer.get("/migrations/records/old-ris/preview").text
-    assert "12/04/1958" in shown and "19580412" in shown and "RX &lt;tórax&gt;" in shown
+    assert "12/04/1958" in shown and ">12/04/1958</td>" in shown and "RX &lt;tórax&gt;" in shown
     assert house[0].signed_in("reception").get("/migrations/records/old-ris").status_code == 403
     assert house[0].app.test_client().get("/migrations/records").status_code == 401
 

@@ -142,6 +142,8 @@ def test_hl7_files_need_no_mapping_of_fields(made, tmp_path: Path, ends: str):
     assert outcomes["patient"] == {"taken": 1, "same": 2, "refused": 1}
     assert outcomes["exam"] == {"taken": 2, "same": 1, "refused": 1}
     assert outcomes["report"] == {"taken": 2, "updated": 1, "refused": 1}, "the final follows the preliminary"
+    again = importing.run(job(made, tmp_path, document))
+    assert again["report"] == {"same": 3, "refused": 1}, "and the preliminary is no news when it is read once more"
     with made() as session:
         reports = session.scalars(select(LegacyReport).where(LegacyReport.is_latest).order_by(LegacyReport.source_key))
         one, two = reports.all()

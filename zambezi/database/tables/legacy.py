@@ -57,6 +57,9 @@ class LegacyRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str] = mapped_column(String(64), default="")  # SHA-256 of what it means by the mapping
+    #: Where the newest word counts: the digests of all that was said under this key, and how many this pass has met.
+    history: Mapped[list[str]] = mapped_column(JSON, default=list)
+    met: Mapped[int] = mapped_column(default=0)
     raw: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     subject: Mapped[str] = mapped_column(String(140), default="")  # identifier and issuer of its patient
     #: Of a held patient: [{"patient": id, "score": 0.97, "reasons": [...]}], the likeliest first.
@@ -64,6 +67,8 @@ class LegacyRow(Base):
     patient_key: Mapped[int | None] = mapped_column(ForeignKey("patient.id"))
     order_id: Mapped[int | None] = mapped_column(ForeignKey("imaging_order.id"))
     report_id: Mapped[int | None] = mapped_column(ForeignKey("legacy_report.id"))
+    #: Whether what it became was made by it; what was here before is nobody's to change from an old system.
+    is_ours: Mapped[bool] = mapped_column(default=False)
     decided_by: Mapped[str | None] = mapped_column(String(80))
     decided_at: Mapped[str | None] = mapped_column(Moment)
     decision: Mapped[str | None] = mapped_column(Text)
