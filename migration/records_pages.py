@@ -134,7 +134,10 @@ def _row_page(name: str, row_id: int, fault: str) -> str:
 
 def _fields(imported: LegacyImport, found: LegacyRow) -> tuple[evaluating.Shown, ...]:
     """Each field of the row by the mapping as it is now; none where the mapping has lost the section."""
-    job = _job(imported)
+    try:
+        job = _job(imported)
+    except MappingFault:  # one that an earlier version of this program took
+        return ()
     records = job.mapping.of(found.kind)  # type: ignore[arg-type]  # the ledger's kinds are the mapping's
     if records is None:
         return ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ PDF, RTF, DICOM, TEXT = "application/pdf", "application/rtf", "application/dicom
 #: Groups of RTF that hold no words of the text: fonts, colours, styles, pictures, what a program noted for itself.
 _SILENT = re.compile(r"^(?:fonttbl|colortbl|stylesheet|info|pict|object|themedata|datastore|header|footer|\*)")
 _RTF = re.compile(r"\\'([0-9a-fA-F]{2})|\\u(-?\d+) ?\??|\\([a-z]+)(-?\d*) ?|\\([^a-z])|([{}])|([^\\{}\r\n]+)|[\r\n]+")
+_LONGEST_UID = 64  # PS3.5 9.1
 _BREAKS = {"par": "\n", "line": "\n", "tab": "\t", "cell": "\t", "row": "\n", "page": "\n", "emdash": "—",
            "endash": "–", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”", "bullet": "•"}  # fmt: skip
 
@@ -97,7 +99,9 @@ def rtf_text(content: bytes) -> str:
             out.append({"~": "\u00a0", "_": "-"}.get(sign, sign if sign in "\\{}" else ""))
         elif plain:
             out.append(plain.encode("latin-1").decode(codec, "replace"))
-    return "".join(out).strip()
+    # What lies beyond the first plane is written as two halves; a half alone is nothing.
+    words = "".join(out).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return words.replace("\0", "").strip()
 
 
 def _dicom(content: bytes) -> Document:
@@ -105,14 +109,14 @@ def _dicom(content: bytes) -> Document:
         warnings.simplefilter("ignore")  # an old system's values are what they are
         try:
             found = dcmread(io.BytesIO(content))
-        except (InvalidDicomError, OSError, ValueError, KeyError, EOFError) as error:
+            words = "\n".join(line for item in found.get("ContentSequence") or () for line in _said(item, 0))
+            sop_class, *named = (str(found.get(n, "")) for n in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"))
+        except (InvalidDicomError, OSError, ValueError, LookupError, EOFError, AttributeError, TypeError,
+                NotImplementedError, RecursionError, struct.error) as error:  # fmt: skip
             raise NoDocument(f"it begins as a DICOM file but can't be read: {type(error).__name__}") from None
-        lines = [line for item in found.get("ContentSequence") or () for line in _said(item, 0)]
-    if found.get("SOPClassUID") != EncapsulatedPDFStorage and not lines:
+    if sop_class != EncapsulatedPDFStorage and not words:
         raise NoDocument("it is a DICOM object, but neither a structured report nor an encapsulated PDF")
-    return Document(
-        DICOM, "\n".join(lines), str(found.get("SOPInstanceUID", "")), str(found.get("StudyInstanceUID", ""))
-    )
+    return Document(DICOM, words.replace("\0", ""), *(uid if len(uid) <= _LONGEST_UID else "" for uid in named))
 
 
 def _said(item: Dataset, depth: int) -> list[str]:

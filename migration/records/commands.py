@@ -153,6 +153,9 @@ def status(name: str | None, as_json: bool) -> None:
         return
     for one in told:
         click.echo(f"{one['import']} ({one['state']}, pass {one['pass']})")
+        if one["state"] == "running":
+            behind = ", ".join(f"{number} {kind}s" for kind, number in one["position"].items()) or "nothing"
+            click.echo(f"  of this pass: {behind} read; the same import command goes on if it was interrupted")
         for kind, counts in one["rows"].items():
             click.echo(f"  {kind}s: {_counted(Counter(counts))}")
         for words, count in one["links"].items():

@@ -27,6 +27,7 @@ class Found:
     delimiter: str
     because: str
     is_sure: bool
+    is_given: bool = False
 
 
 def detect(path: Path, encoding: str = "", delimiter: str = "") -> Found:
@@ -35,7 +36,7 @@ def detect(path: Path, encoding: str = "", delimiter: str = "") -> Found:
         found, because, sure = codecs.lookup(encoding).name, "as the mapping says", True
     else:
         found, because, sure = _encoding(path)
-    return Found(found, delimiter or _delimiter(path, found), because, sure)
+    return Found(found, delimiter or _delimiter(path, found), because, sure, is_given=bool(encoding))
 
 
 def _encoding(path: Path) -> tuple[str, str, bool]:

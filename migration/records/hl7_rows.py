@@ -40,7 +40,7 @@ def rows(file: Path, kind: Kind, columns: Sequence[str], facts: dict[str, Any]) 
         try:
             reading = read(raw)
         except Unreadable as error:
-            yield Raw(place, {"message": raw.decode("latin-1")}, f"it is no HL7 message: {error}")
+            yield Raw(place, {"message": raw.replace(b"\0", b"").decode("latin-1")}, f"it is no HL7 message: {error}")
             continue
         if reading.get("MSH-9.1") in _MESSAGES[kind]:
             yield from _of_message(reading, kind, columns, place, raw)

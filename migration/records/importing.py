@@ -26,6 +26,8 @@ from zambezi.database.tables import LegacyImport, LegacyRow
 #: Rows in one transaction: other writers get in between.
 BATCH = 200
 ROOM = "migration"
+#: So many sorts of faults a dry run lists, with the first places of each.
+SORTS = 200
 #: States of rows that are not in the RIS as the old system has them, and that nobody has decided to leave so.
 OPEN = ("held", "changed", "refused", "waiting")
 
@@ -145,13 +147,13 @@ def dry(job: Job) -> dict[Kind, dict[str, Any]]:
     for source in job.sources:
         counts: Counter[str] = Counter()
         faults: dict[str, list[str]] = {}
-        for number, raw in enumerate(source.rows(), 1):
+        for number, raw in enumerate(source.checked_rows(), 1):
             found = evaluating.meant(source.kind, source.records, raw, job.zone, job.now())
             counts["can be taken" if not found.faults else "would be refused"] += 1
             for fault in found.faults:
-                places = faults.setdefault(fault[:200], [])
-                if len(places) < 3 and len(faults) <= 200:
-                    places.append(raw.place)
+                if fault[:200] in faults or len(faults) < SORTS:
+                    places = faults.setdefault(fault[:200], [])
+                    places += [raw.place] if len(places) < 3 else []
             if number % 1000 == 0:
                 job.tell(source.kind, number, counts)
         told[source.kind] = {"counts": dict(counts), "faults": faults, "facts": source.facts}
@@ -176,7 +178,7 @@ def _begin(job: Job, print_of: str) -> tuple[int, int, dict[str, Any]]:
 def _pass(job: Job, source: Source, import_id: int, fence: int, behind: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     number = behind
-    coming = islice(source.rows(), behind, None)
+    coming = islice(source.checked_rows(), behind, None)
     while rows := list(islice(coming, BATCH)):
         if job.stop.is_set():
             raise Stopped("interrupted; the same command goes on from here")

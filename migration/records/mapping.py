@@ -19,19 +19,19 @@ KINDS: tuple[Kind, ...] = ("patient", "exam", "report")
 #: What a kind's fields are -> how each is read (migration.records.evaluating) and whether a row must have it.
 FIELDS: dict[Kind, dict[str, tuple[str, bool]]] = {
     "patient": {
-        "PatientID": ("identifier", True), "Issuer": ("text", False), "Name": ("text", False),
+        "PatientID": ("identifier", True), "Issuer": ("identifier", False), "Name": ("text", False),
         "FamilyName": ("text", False), "GivenName": ("text", False), "BirthDate": ("date", False),
         "Sex": ("sex", False),
     },
     "exam": {
-        "PatientID": ("identifier", True), "Issuer": ("text", False), "AccessionNumber": ("short", False),
+        "PatientID": ("identifier", True), "Issuer": ("identifier", False), "AccessionNumber": ("short", False),
         "StudyUID": ("uid", False), "PlacerNumber": ("identifier", False), "FillerNumber": ("identifier", False),
         "ProcedureCode": ("identifier", False), "ProcedureText": ("text", False), "Modality": ("short", False),
         "PerformedAt": ("moment", True), "Status": ("status", False), "Priority": ("priority", False),
         "ReferringPhysician": ("text", False), "ClinicalInformation": ("long", False),
     },
     "report": {
-        "PatientID": ("identifier", False), "Issuer": ("text", False), "AccessionNumber": ("text", False),
+        "PatientID": ("identifier", False), "Issuer": ("identifier", False), "AccessionNumber": ("text", False),
         "StudyUID": ("uid", False), "Text": ("long", False), "File": ("text", False), "Content": ("content", False),
         "WrittenAt": ("moment", False), "Author": ("text", False), "Status": ("text", False), "Title": ("text", False),
     },

@@ -57,7 +57,7 @@ def probe(source: Source) -> dict[str, Any]:
 def _of(job: Job, source: Source, rows: int) -> dict[str, Any]:
     first: list[dict[str, Any]] = []
     faulty: list[dict[str, Any]] = []
-    for number, raw in enumerate(source.rows(), 1):
+    for number, raw in enumerate(source.checked_rows(), 1):
         if number > LOOKED_AT or (len(first) >= rows and len(faulty) >= rows):
             break
         found = evaluating.meant(source.kind, source.records, raw, job.zone, job.now())

@@ -48,8 +48,22 @@ class Source:
             raise MappingFault(f"{self.kind}s: no such file: {', '.join(missing)}")
         return found
 
+    def checked_rows(self) -> Iterator[Raw]:
+        """Every row; MappingFault before the first where a column that the mapping names isn't there."""
+        is_known = bool(self.records.from_.hl7)
+        for raw in self.rows():
+            if not is_known and not raw.fault:
+                is_known = True
+                missing = [column for column in self.records.columns if column not in raw.values]
+                if missing:
+                    there = ", ".join(raw.values)[:500]
+                    raise MappingFault(
+                        f"{self.kind}s: no column {', '.join(missing)} at {raw.place}; there are {there}"
+                    )
+            yield raw
+
     def rows(self) -> Iterator[Raw]:
-        """Every row. MappingFault where the source can't be read at all."""
+        """Every row, whatever the mapping makes of it. MappingFault where the source can't be read at all."""
         how = self.records.from_
         if how.hl7:
             for file in self.files():
@@ -116,6 +130,8 @@ def _csv(file: Path, found: Found, header: Sequence[str], facts: dict[str, Any])
     with file.open(encoding=found.encoding, errors="replace", newline="") as opened, _long_fields():
         reader = csv.reader(_without_nul(opened), delimiter=found.delimiter)
         names: list[str] = list(header)
+        # What was found to be UTF-8 is so to its last byte; the mark in it is the old system's own.
+        may_be_wrong = not found.encoding.startswith("utf") or found.is_given
         while True:
             try:
                 row = next(reader)
@@ -129,14 +145,23 @@ def _csv(file: Path, found: Found, header: Sequence[str], facts: dict[str, Any])
             if not names:
                 names = _distinct([name.strip() for name in row], file.name, facts)
                 continue
-            yield _row(f"{file.name}:{reader.line_num}", names, row)
+            place = f"{file.name}:{reader.line_num}"
+            if may_be_wrong and any("\ufffd" in value for value in row):
+                yield Raw(place, _numbered(row), f"some of its bytes are no {found.encoding}; give the right Encoding")
+                continue
+            yield _row(place, names, row)
 
 
 def _row(place: str, names: Sequence[str], row: Sequence[str]) -> Raw:
     if len(row) == len(names):
         return Raw(place, dict(zip(names, row, strict=True)))
-    whole: dict[str, Value] = {f"value {n}": value for n, value in enumerate(row, 1)}
-    return Raw(place, whole, f"{len(row)} values under {len(names)} columns: a delimiter or quote inside a value?")
+    return Raw(
+        place, _numbered(row), f"{len(row)} values under {len(names)} columns: a delimiter or quote inside a value?"
+    )
+
+
+def _numbered(row: Sequence[str]) -> dict[str, Value]:
+    return {f"value {n}": value for n, value in enumerate(row, 1)}
 
 
 def _without_nul(lines: Any) -> Iterator[str]:

@@ -69,6 +69,19 @@ def test_lines_that_are_cut_wrongly_are_yielded_with_their_fault(tmp_path: Path)
     assert facts["doubts"] == ["p.csv: column A stands twice; the second is called A#3"]
 
 
+def test_bytes_of_another_encoding_are_no_text_to_guess_at(tmp_path: Path):
+    (tmp_path / "p.csv").write_bytes("NUM;A\n1;José\n2;Žižka\n".encode())
+    raws, _facts = read(tmp_path, "Patients", {"Csv": "p.csv", "Encoding": "ascii"})
+    assert {raw.fault for raw in raws} == {"some of its bytes are no ascii; give the right Encoding"}
+
+
+def test_a_column_that_is_not_there_is_said_before_anything_is_taken(made, tmp_path: Path):
+    written(tmp_path, patients=PATIENTS.replace("APELIDO", "Apelido"))
+    with pytest.raises(mapping.MappingFault, match=r"no column APELIDO at patients\.csv:2; there are NUM, Apelido"):
+        importing.run(job(made, tmp_path))
+    assert rows(made, "patient") == {}
+
+
 def test_files_are_joined_by_a_query(tmp_path: Path):
     written(tmp_path)
     (tmp_path / "doctors.csv").write_text("NUM,MEDICO\n101,Dr. Nkavele\n")
@@ -199,6 +212,15 @@ def a_document() -> bytes:
     out = io.BytesIO()
     file.save_as(out, enforce_file_format=True)
     return out.getvalue()
+
+
+def test_what_only_looks_like_a_report_is_refused_and_odd_ones_are_read():
+    for wrong in (b"", b" \n", b"\0" * 128 + b"DICM" + b"\xff" * 40, b"PK\x03\x04\0\0"):
+        with pytest.raises(legacy_documents.NoDocument):
+            legacy_documents.read(wrong)
+    head = rb"{\rtf1\ansi{\*\generator Word;}{\fonttbl{\f0 Arial;}}{\pict 0102}"
+    rtf = head + rb"Nota \u-10179?\u-8704? \u8364? 5\par \{fim\}}"
+    assert legacy_documents.rtf_text(rtf) == "Nota \U0001f600 € 5\n{fim}"
 
 
 def test_a_structured_report_is_shown_in_words():
