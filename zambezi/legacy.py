@@ -176,7 +176,10 @@ def reports_of(session: Session, study: Study | None, order: Order | None) -> li
 
 
 def move_reports(session: Session, old_study_uid: str, new_study_uid: str) -> None:
-    """The images under the old Study UID are under the new one: what names them follows."""
+    """The images under the old Study UID have the new one: reports that name it follow, unless others have it still."""
+    others = select(Study.study_uid).where(Study.study_uid == old_study_uid, Study.instances > 0)
+    if session.scalars(others).first() is not None:
+        return
     session.execute(update(LegacyReport).where(LegacyReport.study_uid == old_study_uid).values(study_uid=new_study_uid))
 
 

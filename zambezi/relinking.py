@@ -52,9 +52,9 @@ def relink(
     if whole:
         _move_reports(session, old_study_uid, was_linked, study, order, now)
         _move_steps(session, old_study_uid, was_linked, study, order)
-        legacy.move_reports(session, old_study_uid, new_study_uid)
         if not is_same and old is not None:
             _forget(session, old)
+        legacy.move_reports(session, old_study_uid, new_study_uid)
     if was_linked is not order:
         _follow(session, study, was_linked, order, whole, now, writer)
     for one in {found.id: found for found in (was_linked, order) if found}.values():

@@ -184,6 +184,7 @@ def test_a_patient_who_may_be_known_waits_for_a_person_and_so_do_their_exams(mad
     assert [c["patient"] for c in held.candidates] == [his] and held.candidates[0]["score"] > 0.9
     with made() as session:
         assert session.scalar(select(func.count()).select_from(Order)) == 0
+        assert [row.id for row in deciding.likely(session, "old-ris", 0.9)] == [held.id]
     with pytest.raises(CannotDecide, match="reason"):
         deciding.decide(job(made, folder), held.id, "same-as", " ")
     with pytest.raises(CannotDecide, match="another patient's identifier"):

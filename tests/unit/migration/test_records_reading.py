@@ -15,11 +15,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from sqlalchemy import select, text
 
-from migration.records import importing, mapping, matching, previewing
+from migration.records import evaluating, importing, mapping, matching, previewing
 from migration.records.detecting import detect
 from migration.records.matching import Person
 from migration.records.reading import sources
-from tests.unit.migration.old_ris import MAPPING, PATIENTS, job, rows, written
+from migration.records.rows import Raw
+from tests.unit.migration.old_ris import MAPPING, NOW, PATIENTS, ZONE, job, rows, written
 from zambezi import legacy_documents
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import Base, LegacyReport, Order
@@ -248,6 +249,36 @@ def test_a_structured_report_is_shown_in_words():
     file.save_as(out, enforce_file_format=True)
     found = legacy_documents.read(out.getvalue())
     assert (found.text, found.sop_uid) == ("Finding: Fígado normal\n  Length: 12.5 mm", "1.9")
+
+
+@pytest.mark.parametrize(
+    ("field", "take", "written", "means"),
+    [
+        ("PatientID", {"Column": "C", "PadTo": 6, "Prefix": "B-"}, " 42 ", "B-000042"),
+        ("PatientID", {"Column": "C", "Pattern": r"^HCM-(\d+)/"}, "HCM-77/1", "77"),
+        ("PatientID", {"Column": "C", "Pattern": r"^HCM-(\d+)/"}, "77", "doesn't match"),
+        ("PatientID", "C", "NULL", "nothing is there"),
+        ("PatientID", "C", "A\\B", "backslash"),
+        ("Sex", {"Column": "C", "Values": {"1": "M"}, "Otherwise": "U"}, "7", "U"),
+        ("Sex", {"Column": "C", "Values": {"1": "M"}}, "7", "not among Values"),
+        ("Sex", "C", "homem", "none of M, F, O, U"),
+        ("BirthDate", "C", "1958-02-03 00:00:00", "19580203"),
+        ("BirthDate", {"Column": "C", "Formats": ["%d.%m.%y"]}, "03.02.31", "19310203"),
+        ("BirthDate", "C", "0001-01-01", "which can't be"),
+        ("BirthDate", {"Column": "C", "IfBad": "empty"}, "00/00/0000", "left empty"),
+    ],
+)
+def test_a_field_is_what_the_mapping_says_or_says_why_not(field: str, take: Any, written: str, means: str):
+    given = {"PatientID": {"Constant": "1"}, "Name": {"Constant": "Ana Cossa"}, field: take}
+    document = {"Name": "x", "Issuer": "I", "Patients": {"From": {"Csv": "p.csv"}, "Key": "C", "Fields": given}}
+    records = mapping.read(document).patients
+    assert records is not None
+    found = evaluating.meant("patient", records, Raw("p.csv:2", {"C": written}), ZONE, NOW)
+    assert evaluating.full_name(found) == ("Cossa", "Ana")
+    if found.faults or found.notes:
+        assert means in " ".join((*found.faults, *found.notes)) and bool(found.faults) is (means != "left empty")
+    else:
+        assert found.text(field) == means
 
 
 @pytest.mark.parametrize(
