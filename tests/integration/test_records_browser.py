@@ -1,4 +1,4 @@
-"""Old records in a real browser: an engineer decides by keyboard whose patient it is, a radiologist reads the report."""
+"""Old records in a real browser: an engineer decides by keyboard whose patient it is, a radiologist reads."""
 
 from __future__ import annotations
 

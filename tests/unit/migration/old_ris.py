@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
 
-from migration.records import mapping
+from migration.records import importing, mapping
 from migration.records.importing import Job
+from zambezi.database import engine as database
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import LegacyRow
 
@@ -81,6 +83,13 @@ def job(sessions: Sessions, folder: Path, document: dict[str, Any] | None = None
     file.write_text(json.dumps(document or MAPPING))
     found, document, sha256 = mapping.load(file)
     return Job(sessions, found, document, sha256, folder, ZONE, who, lambda: NOW)
+
+
+def import_and_die(url: str, folder: Path, crash: Path, batch: int) -> None:
+    """A process of its own that imports, and dies where `crash` says (zambezi.crash)."""
+    os.environ["ZAMBEZI_CRASH_DIR"] = str(crash)
+    importing.BATCH = batch
+    importing.run(job(database.sessions(database.connect(url, "migration"), "migration"), folder))
 
 
 def rows(sessions: Sessions, kind: str) -> dict[str, LegacyRow]:

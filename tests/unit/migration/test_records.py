@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
+import multiprocessing
 import shutil
 import stat
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from migration.records import deciding, importing, reconciling
 from migration.records.commands import records
 from migration.records.deciding import CannotDecide
 from migration.records.importing import Stopped
-from tests.unit.migration.old_ris import MAPPING, NOW, PATIENTS, REPORTS, ZONE, job, rows, written
+from tests.unit.migration.old_ris import MAPPING, NOW, PATIENTS, REPORTS, ZONE, import_and_die, job, rows, written
 from zambezi import audit, clock, identifiers, keys, legacy, orders, worklist
 from zambezi.config.settings import Worklist
 from zambezi.database.engine import Sessions, connect, sessions
@@ -284,15 +284,13 @@ def dies(url: str, folder: Path, crash: Path, at: int) -> bool:
     """Import in a process that ends without any clean-up at its n-th commit event; whether it came to that."""
     crash.mkdir(exist_ok=True)
     (crash / "migration").write_text(str(at))
-    child = os.fork()
-    if child == 0:
-        try:
-            os.environ["ZAMBEZI_CRASH_DIR"] = str(crash)
-            importing.run(job(sessions(connect(url, "migration"), "migration"), folder))
-        finally:
-            os._exit(0)
-    _pid, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 137
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.unit.migration.old_ris"])
+    child = processes.Process(target=import_and_die, args=(url, folder, crash, importing.BATCH))
+    child.start()
+    child.join(60)
+    assert child.exitcode in (0, 137)
+    return child.exitcode == 137
 
 
 def test_what_was_here_before_is_not_changed_by_an_old_message(made: Sessions, tmp_path: Path):
