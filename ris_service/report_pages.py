@@ -9,7 +9,7 @@ from flask_babel import force_locale
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
-from ris_service import exams, languages, report_pdf, words
+from ris_service import exams, languages, old_report_pages, report_pdf, words
 from ris_service.exams import Exam, person_name
 from ris_service.languages import gettext
 from ris_service.parts import CHAIN, parts
@@ -39,6 +39,8 @@ def show(study_uid: str) -> Any:
         prior = next((one for one in priors if one[0].study.study_uid == request.args.get("prior")), None)
         names = _names(database, [draft.author] if draft else [])
         leaving = exams.leaving(database, study_uid)
+        linked = old_report_pages.of_exam(database, exam)
+        earlier = old_report_pages.earlier(database, exam, linked)
         if signed:
             _note_read(database, signed[0])
         if prior:
@@ -46,7 +48,8 @@ def show(study_uid: str) -> Any:
     writes = me().may("report.write") and (draft is not None or latest is None)
     return render_template(
         "report.html", exam=exam, draft=draft, writes=writes, signed=signed, priors=priors, prior=prior, names=names,
-        may_write=me().may("report.write"), may_sign=me().may("report.sign"), **leaving,
+        may_write=me().may("report.write"), may_sign=me().may("report.sign"), linked=linked, earlier_ones=earlier,
+        **leaving,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from flask_babel import lazy_gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from ris_service import exams
+from ris_service import exams, old_report_pages
 from ris_service.exams import Exam
 from ris_service.parts import parts
 from ris_service.people import me
@@ -68,9 +68,11 @@ def study(study_uid: str) -> Any:
         ).all()
         report_state = _report_states(database, [study_uid]).get(study_uid, "none")
         leaving = exams.leaving(database, study_uid)
+        reads = me().may("report.read") and len(found) == 1
+        linked = old_report_pages.of_exam(database, found[0]) if reads else []
     return render_template(
         "study.html", exams=found, exam=found[0], series=series, report_state=report_state,
-        reports=reports if me().may("report.read") else [],
+        reports=reports if me().may("report.read") else [], linked=linked,
         deliveries=deliveries if me().may("delivery.read") else None,
         copies=[d for d in deliveries if d.kind == "dicom" and d.state == "delivered"], **leaving,
     )  # fmt: skip

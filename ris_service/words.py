@@ -126,6 +126,8 @@ EVENT = {
     "report-read": _("report read"),
     "migration-changed": _("migration changed its state"),
     "migration-certified": _("migration certified"),
+    "records-imported": _("records of an old system imported"),
+    "records-decided": _("record of an old system decided"),
     "held": _("object put into the hold"),
     "hold-changed": _("held object changed its state"),
     "conflict": _("conflicting image came"),

@@ -52,6 +52,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "report-read": ("110111", "R", "a person read a report"),
     "migration-changed": ("110107", "U", "a migration or one of its studies changed its state"),
     "migration-certified": ("110107", "E", "a certificate was issued"),
+    "records-imported": ("110107", "C", "records of an old system were read, and taken or listed with the reason"),
+    "records-decided": ("110113", "U", "a person decided on a record of an old system"),
     # custody: the hold, corrections, deletions, keys, what persons decide
     "held": ("110104", "C", "an object was put into the hold"),
     "hold-changed": ("110104", "U", "a held object was compared, checked, released or discarded"),

@@ -250,6 +250,18 @@ KINDS: dict[str, Kind] = {
         serious=True,
     ),
     # --- migration
+    "records-waiting": Kind(
+        Words(
+            "Old records to decide",
+            "{count} rows of {source} are not in the RIS as the old system has them.",
+            "Its page lists each with the reason; mend the mapping and import again, or decide them.",
+        ),
+        Words(
+            "Registos antigos por decidir",
+            "{count} linhas de {source} não estão no RIS como o sistema antigo as tem.",
+            "A página da importação lista cada uma com o motivo; corrija o mapeamento e importe de novo, ou decida-as.",
+        ),
+    ),
     "study-empty": Kind(
         Words(
             "Study without instances at the source",

@@ -137,7 +137,7 @@ def place_order(
     OrderRefused where an accession number or Study UID that came belongs to another order, or is too long
     for DICOM: cutting it would make it another order's.
     """
-    _check_numbers(wanted)
+    check_numbers(wanted)
     generations.raise_orders(session)  # and nobody else places an order until this transaction ends
     accession_number = wanted.accession_number or _next_accession(session, site, now)
     study_uid = wanted.study_uid or make_uid()
@@ -237,7 +237,8 @@ def reopen(session: Session, order: Order, *, now: datetime, writer: str, reason
     return True
 
 
-def _check_numbers(wanted: NewOrder) -> None:
+def check_numbers(wanted: NewOrder) -> None:
+    """OrderRefused where a number or word of the order doesn't fit into DICOM or HL7."""
     for name, value, most in (
         ("the accession number", wanted.accession_number, LONGEST_SHORT_STRING),
         ("the modality", wanted.modality, LONGEST_SHORT_STRING),

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from zambezi import audit, clock, exceptions, identifiers, orders, orthanc_ids
+from zambezi import audit, clock, exceptions, identifiers, legacy, orders, orthanc_ids
 from zambezi.database.tables import Order, PerformedStep, Report, Series, Study
 
 #: Tags that a correction may change -> column of Study, and its length.
@@ -54,6 +54,7 @@ def relink(
         _move_steps(session, old_study_uid, was_linked, study, order)
         if not is_same and old is not None:
             _forget(session, old)
+        legacy.move_reports(session, old_study_uid, new_study_uid)
     if was_linked is not order:
         _follow(session, study, was_linked, order, whole, now, writer)
     for one in {found.id: found for found in (was_linked, order) if found}.values():
@@ -183,6 +184,8 @@ def _report_status(session: Session, order: Order, now: datetime) -> None:
     written = or_(Report.state == "final", Report.edits > 0)
     states = session.scalars(select(Report.state).where(Report.order_id == order.id, written).distinct()).all()
     status = "final" if "final" in states else "draft" if states else "none"
+    if status == "none" and legacy.is_legacy(order) and legacy.reports_of(session, None, order):
+        status = "final"
     if order.report_status != status:
         order.report_status, order.updated_at = status, clock.text(now)
         session.flush()

@@ -60,6 +60,14 @@ class Reading:
             for repetition in segment[number]
         ]
 
+    def observations(self) -> list[tuple[str, list[str]]]:
+        """Of every OBX: the type of its value (OBX-2), and each repetition of the value (OBX-5), un-escaped."""
+        return [
+            (str(segment[2]), [self._unescaped(str(repetition)) for repetition in segment[5]])
+            for segment in self.segments
+            if str(segment[0]) == "OBX" and len(segment) > 5
+        ]
+
     def repetitions(self, path: str) -> int:
         """How many repetitions the field has, in the first segment of that name."""
         name, number, *_ = _parts(path)

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.unit.patients.people import NOW, a_patient, a_study, an_order
-from zambezi import clock, orthanc_ids, patients, reports
+from zambezi import clock, legacy, orthanc_ids, patients, reports
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import AuditEntry, ExceptionItem, PerformedStep, Report, Series, Study
 
@@ -48,6 +48,20 @@ def a_step(session, order, uid):
 
 def waiting(session):
     return [item.kind for item in session.scalars(select(ExceptionItem).where(ExceptionItem.decided_at.is_(None)))]
+
+
+def test_an_old_systems_report_follows_its_images_and_not_another_patients(made):
+    with made.begin() as session:
+        ana, rui = a_patient(session, "ANA"), a_patient(session, "RUI")
+        old = a_study(session, "ANA", UID)
+        said = legacy.PastReport("old", "1", "Normal.", "text/plain", study_uid=UID)
+        legacy.record_report(session, ana, said, now=NOW)
+        new = relink(session, key(old), "ANA", "1.2.9")
+        assert [one.report.source_key for one in legacy.reports_of(session, new, None)] == ["1"]
+        of_rui = relink(session, key(new), "RUI", "1.2.9")
+        assert legacy.reports_of(session, of_rui, None) == [], "it was written of Ana, whoever the images are"
+        patients.merge(session, prior=ana, survivor=rui, now=NOW, writer="ris", who="eva")
+        assert len(legacy.reports_of(session, of_rui, None)) == 1, "who turned out to be one has one's reports"
 
 
 @pytest.fixture

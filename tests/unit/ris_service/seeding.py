@@ -32,6 +32,7 @@ OURS = tuple(
         "worklist",
         "study",
         "report",
+        "old_report",
         "delivery",
         "exception",
         "exception_rule",

@@ -15,7 +15,8 @@ from zambezi.access.tokens import COOKIE, sign
 
 #: Something fitting for each variable part of a path.
 PARTS = {"order_id": "1", "study_uid": CHEST, "version": "1", "delivery_id": "0" * 32, "user_id": "1", "item_id": "1",
-         "name": "dicom:HARARE", "rule_id": "1", "kind": "csv", "share_id": "1", "secret": "none"}  # fmt: skip
+         "name": "dicom:HARARE", "rule_id": "1", "kind": "csv", "share_id": "1", "secret": "none",
+         "report_id": "1"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from zambezi.database.tables.exams import (
     Series,
     Study,
 )
+from zambezi.database.tables.legacy import LegacyImport, LegacyReport, LegacyRow
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
@@ -65,6 +66,9 @@ __all__ = [
     "Generation",
     "Held",
     "Leased",
+    "LegacyImport",
+    "LegacyReport",
+    "LegacyRow",
     "LegalHold",
     "Message",
     "MigrationInstance",

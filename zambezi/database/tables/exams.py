@@ -18,7 +18,7 @@ class Patient(Base):
     issuer: Mapped[str] = mapped_column(String(64))
     family_name: Mapped[str] = mapped_column(String(64), index=True)
     given_name: Mapped[str] = mapped_column(String(64), default="")
-    birth_date: Mapped[str | None] = mapped_column(String(8))  # YYYYMMDD
+    birth_date: Mapped[str | None] = mapped_column(String(8), index=True)  # YYYYMMDD
     sex: Mapped[str | None] = mapped_column(String(1))  # M F O U
     merged_into: Mapped[int | None]  # id of the patient whose identifier this one has become (HL7 A40)
     created_at: Mapped[str] = mapped_column(Moment)

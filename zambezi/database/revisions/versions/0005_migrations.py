@@ -39,11 +39,107 @@ def upgrade() -> None:
         op.add_column("migration_study", column)
     for column in _INSTANCE:
         op.add_column("migration_instance", column)
+    _upgrade_legacy()
 
 
 def downgrade() -> None:
+    _downgrade_legacy()
     for column in _INSTANCE:
         op.drop_column("migration_instance", column.name)
     for column in _STUDY:
         op.drop_column("migration_study", column.name)
     op.drop_column("migration_project", "plan")
+
+
+def _upgrade_legacy() -> None:
+    op.create_index("ix_patient_birth_date", "patient", ["birth_date"])
+    op.create_table(
+        "legacy_import",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("mapping", sa.JSON(), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("mapping_sha256", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("pass_no", sa.Integer(), nullable=False),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.Column("position", sa.JSON(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("facts", sa.JSON(), nullable=False),
+        sa.Column("preview", sa.JSON(), nullable=False),
+        sa.Column("who", sa.String(length=80), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=False),
+        sa.Column("finished_at", sa.String(length=27), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_legacy_import")),
+        sa.UniqueConstraint("name", name=op.f("uq_legacy_import_name")),
+    )
+    op.create_table(
+        "legacy_report",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("source", sa.String(length=64), nullable=False),
+        sa.Column("source_key", sa.String(length=200), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("is_latest", sa.Boolean(), nullable=False),
+        sa.Column("study_uid", sa.String(length=64), nullable=True),
+        sa.Column("order_id", sa.Integer(), nullable=True),
+        sa.Column("patient_key", sa.Integer(), nullable=True),
+        sa.Column("accession_number", sa.String(length=64), nullable=False),
+        sa.Column("title", sa.String(length=200), nullable=False),
+        sa.Column("author", sa.String(length=200), nullable=False),
+        sa.Column("written_at", sa.String(length=27), nullable=True),
+        sa.Column("status", sa.String(length=64), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("text_sha256", sa.String(length=64), nullable=False),
+        sa.Column("media", sa.String(length=64), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=True),
+        sa.Column("document_sha256", sa.String(length=64), nullable=True),
+        sa.Column("sop_uid", sa.String(length=64), nullable=True),
+        sa.Column("imported_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(["order_id"], ["imaging_order.id"], name=op.f("fk_legacy_report_order_id")),
+        sa.ForeignKeyConstraint(["patient_key"], ["patient.id"], name=op.f("fk_legacy_report_patient_key")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_legacy_report")),
+        sa.UniqueConstraint("source", "source_key", "version", name=op.f("uq_legacy_report_source")),
+    )
+    for column in ("study_uid", "order_id", "patient_key", "accession_number"):
+        op.create_index(f"ix_legacy_report_{column}", "legacy_report", [column])
+    op.create_table(
+        "legacy_row",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("import_id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("place", sa.String(length=200), nullable=False),
+        sa.Column("pass_no", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("history", sa.JSON(), nullable=False),
+        sa.Column("met", sa.Integer(), nullable=False),
+        sa.Column("raw", sa.JSON(), nullable=False),
+        sa.Column("subject", sa.String(length=140), nullable=False),
+        sa.Column("candidates", sa.JSON(), nullable=False),
+        sa.Column("patient_key", sa.Integer(), nullable=True),
+        sa.Column("order_id", sa.Integer(), nullable=True),
+        sa.Column("report_id", sa.Integer(), nullable=True),
+        sa.Column("is_ours", sa.Boolean(), nullable=False),
+        sa.Column("decided_by", sa.String(length=80), nullable=True),
+        sa.Column("decided_at", sa.String(length=27), nullable=True),
+        sa.Column("decision", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(["import_id"], ["legacy_import.id"], name=op.f("fk_legacy_row_import_id")),
+        sa.ForeignKeyConstraint(["order_id"], ["imaging_order.id"], name=op.f("fk_legacy_row_order_id")),
+        sa.ForeignKeyConstraint(["patient_key"], ["patient.id"], name=op.f("fk_legacy_row_patient_key")),
+        sa.ForeignKeyConstraint(["report_id"], ["legacy_report.id"], name=op.f("fk_legacy_row_report_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_legacy_row")),
+        sa.UniqueConstraint("import_id", "kind", "key", name=op.f("uq_legacy_row_import_id")),
+    )
+    op.create_index("ix_legacy_row_state", "legacy_row", ["import_id", "kind", "state"])
+    op.create_index("ix_legacy_row_subject", "legacy_row", ["import_id", "subject"])
+
+
+def _downgrade_legacy() -> None:
+    for table in ("legacy_row", "legacy_report", "legacy_import"):
+        op.drop_table(table)
+    op.drop_index("ix_patient_birth_date", "patient")
