@@ -1,0 +1,91 @@
+"""Asking a source over HTTP: an answer, or Trouble of the kind that says what helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from typing import Any
+
+from migration.source import Trouble
+from migration.wire import MOST_BYTES, Answer, NoAnswer, Pool, Server
+from zambezi import retries
+from zambezi.retries import ErrorClass
+
+#: No list of a page's length, nor any other JSON, is longer.
+MOST_JSON = 256 << 20
+
+
+class Asking:
+    """One source's HTTP server, asked from several threads."""
+
+    def __init__(self, server: Server) -> None:
+        self._pool = Pool(server)
+        self.queries = 0
+
+    def answer(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None,
+        of_object: bool = False, most: int = MOST_BYTES,
+    ) -> Answer:  # fmt: skip
+        """An answer of 2xx; Trouble otherwise. What isn't bytes goes as JSON.
+
+        `of_object`: a fault of the server is that object's, and others may come.
+        """
+        self.queries += 1
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        with self._pool.wire() as wire:
+            try:
+                found = wire.ask(method, path, sent, headers, most=most)
+            except NoAnswer as error:
+                raise _not_answered(error) from error
+        if not 200 <= found.status < 300:
+            raise refused(method, path, found.status, found.text, of_object)
+        return found
+
+    def json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """The JSON of an answer; None where there is none (204)."""
+        found = self.answer(method, path, body, headers, most=MOST_JSON)
+        if not found.body.strip():
+            return None
+        try:
+            return json.loads(found.body)
+        except ValueError as error:
+            words = f"{method} {path}: the source answers with something else than JSON: {found.text[:100]!r}"
+            raise Trouble(ErrorClass.CONFIGURATION, words) from error
+
+    @contextmanager
+    def stream(self, path: str, headers: Mapping[str, str], broken: ErrorClass) -> Iterator[HTTPResponse]:
+        """A long answer to GET, read as it comes; Trouble of kind `broken` where it ends too early."""
+        self.queries += 1
+        with self._pool.wire() as wire:
+            is_open = False
+            try:
+                with wire.opened("GET", path, None, headers) as response:
+                    if response.status not in (200, 206):  # 206: not all of it; what is missing shows
+                        text = response.read(1000).decode("utf-8", "replace")
+                        raise refused("GET", path, response.status, text, of_object=True)
+                    is_open = True
+                    yield response
+            except (NoAnswer, HTTPException, OSError) as error:
+                if not is_open and isinstance(error, NoAnswer):
+                    raise _not_answered(error) from error
+                raise Trouble(broken, f"GET {path}: the answer breaks off: {error}") from error
+
+
+def refused(method: str, path: str, status: int, text: str, of_object: bool = False) -> Trouble:
+    """What an answer other than 2xx means."""
+    words = f"{method} {path}: HTTP {status}: {' '.join(text.split())[:200]}"
+    if status in (401, 403):
+        return Trouble(ErrorClass.CONFIGURATION, f"{words}; the source doesn't let us in: look at its user and password")
+    if 300 <= status < 400:
+        return Trouble(ErrorClass.CONFIGURATION, f"{words}; it answers from another place: write that one's address")
+    if status == 500 and of_object:
+        return Trouble(ErrorClass.OBJECT, words)
+    kind = retries.of_http(status) or ErrorClass.OBJECT
+    # A full disk there is not ours; a conflict over reading is nonsense, and passes or not.
+    return Trouble(ErrorClass.TRANSIENT if kind in (ErrorClass.DISK, ErrorClass.CONFLICT) else kind, words)
+
+
+def _not_answered(error: NoAnswer) -> Trouble:
+    return Trouble(ErrorClass.CONFIGURATION if error.lasting else ErrorClass.TRANSIENT, str(error))

@@ -1,0 +1,390 @@
+"""Carrying objects whose bytes pass through us from a source into the archive, several at once, and comparing them.
+
+Each object is fetched, posted (`POST /instances`: the one door, DESIGN rule 2) and compared while its bytes are
+here: where Orthanc's MD5 of what it holds is the MD5 of what was fetched, both sides are the same bytes. Where it
+isn't (the archive coerced it, or had another object under the same UIDs before) the canonical digests and the tags
+that differ are said. What Orthanc can't store lies whole in the hold, before a person. For sources that give bytes:
+Orthanc, DICOMweb, folders.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from io import BytesIO
+from json import JSONDecodeError
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from migration import at_once
+from migration.desk import Desk
+from migration.source import Checked, Compared, Given, Study, Trouble
+from migration.wire import Answer, NoAnswer, Pool, Server, Wire
+from zambezi import digest, digests, hold, holding, retries
+from zambezi.digest import Fingerprint, Unreadable
+from zambezi.leases import Keeper
+from zambezi.retries import ErrorClass
+
+#: So many results of a comparison are handed over at once: a crash loses no more.
+_KEPT_AT_ONCE = 50
+#: Orthanc would take this for an archive of files, and unpack whatever is in it.
+_ZIP = b"PK\x03\x04"
+#: What a refused object is called in the hold, and the same in words; by HTTP status.
+_REFUSED = {
+    400: ("unreadable", "it can't be read as a DICOM file"),
+    404: ("no-identity", "it lacks a Study, Series or SOP Instance UID, or can't be read up to there"),
+    415: ("unreadable", "it can't be read as a DICOM file"),
+}
+#: What the plugin calls it, too: the same bytes make one row of the hold, whoever puts them there.
+_REFERENCE = "arrival"
+_NOT_AS_RECORDED = "the source's file is not what the source recorded of it"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One object that the source has.
+
+    `fetch` gives its bytes, in any thread, or raises Trouble (of kind object where others may still come). `md5`
+    gives what the source itself recorded of its bytes ("" where it recorded nothing). `sop_uid` is empty where only
+    the bytes tell it; `size` is in bytes, as far as it is known.
+    """
+
+    fetch: Callable[[], bytes]
+    sop_uid: str = ""
+    size: int = 0
+    md5: Callable[[], str] = lambda: ""
+
+
+@dataclass
+class _Carried:
+    """How one object fared. Bytes are kept only of what Orthanc refused."""
+
+    offer: Offer
+    sop_uid: str = ""
+    orthanc_id: str = ""
+    given: Given | None = None
+    compared: Compared | None = None
+    trouble: str = ""
+    refused: bytes = b""
+    why: str = ""
+
+
+@dataclass
+class _Study:
+    """What is known of the study under way, within one attempt."""
+
+    uid: str = ""
+    given: dict[str, Given] = field(default_factory=dict)
+    compared: dict[str, Compared] = field(default_factory=dict)  # by Orthanc id
+    refused: set[str] = field(default_factory=set)  # SOP Instance UIDs
+    troubles: dict[str, None] = field(default_factory=dict)  # in their order, each once
+
+
+class Copier:
+    """Carries and compares, at most `parallel` objects at once; one for each worker's source, for its studies in turn.
+
+    `begin` (in Source.prepare), then `copy` (in Source.bring, as often as there are requests), then `check` (in
+    Source.check).
+    """
+
+    def __init__(self, parallel: int) -> None:
+        self._parallel = parallel
+        self._archive: Pool | None = None
+        self._study = _Study()
+
+    def begin(self, desk: Desk, study_uid: str) -> None:
+        """An attempt at a study begins: what was known of another is forgotten."""
+        self._study = _Study(study_uid)
+        url, user, password = desk.client.place
+        if self._archive is None or self._archive.server.url != url:
+            self._archive = Pool(Server(url, user, password))
+
+    @property
+    def refused(self) -> Collection[str]:
+        """SOP Instance UIDs of what could not be carried in this attempt: asking again in smaller parts is vain."""
+        return self._study.refused
+
+    def copy(self, desk: Desk, keeper: Keeper, offers: Iterable[Offer]) -> dict[str, Given]:
+        """Carry them; by SOP Instance UID, all that was given in this attempt.
+
+        An object that can't be carried holds up nothing but itself: `check` tells of it. Trouble, Closed and Fenced
+        end it all. No object within the study's deadline is Trouble (transient).
+        """
+
+        def do(offer: Offer, stop: threading.Event) -> _Carried:
+            return self._carry(desk, offer, stop)
+
+        def take(carried: _Carried) -> None:
+            self._take(desk, carried)
+
+        at_once.run(
+            offers, do, take, lambda quiet: _look(desk, keeper, quiet), self._threads(desk), lambda offer: offer.size
+        )
+        return dict(self._study.given)
+
+    def check(
+        self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
+        keep: Callable[[dict[str, Compared]], None], again: Callable[[str], Iterable[Offer]],
+    ) -> Checked:  # fmt: skip
+        """Level 3 for the wanted instances; `again` offers what the source has under a SOP Instance UID.
+
+        Nothing is fetched twice whose MD5 tells: of the bytes that passed through us, or the source's own.
+        """
+        checked = Checked(troubles=list(self._study.troubles))
+        fresh: dict[str, Compared] = {}
+
+        def do(sop_uid: str, stop: threading.Event) -> tuple[str, Compared | str]:
+            return sop_uid, self._compared(desk, study, sop_uid, again, stop)
+
+        def take(found: tuple[str, Compared | str]) -> None:
+            sop_uid, compared = found
+            if isinstance(compared, str):
+                checked.troubles.append(compared)
+                return
+            checked.compared[sop_uid] = fresh[sop_uid] = compared
+            if len(fresh) >= _KEPT_AT_ONCE:
+                keep(dict(fresh))
+                fresh.clear()
+
+        sizes = {sop_uid: study.expected[sop_uid].size for sop_uid in wanted if sop_uid in study.expected}
+        at_once.run(
+            sorted(wanted), do, take, lambda quiet: _look(desk, keeper, quiet), self._threads(desk),
+            lambda sop_uid: sizes.get(sop_uid, 0),
+        )  # fmt: skip
+        if fresh:
+            keep(dict(fresh))
+        checked.not_sent = set(wanted) - set(checked.compared)
+        return checked
+
+    def _threads(self, desk: Desk) -> int:
+        return 1 if desk.cap else self._parallel  # on a line with a cap one after the other, each paid for
+
+    # -- in the threads
+
+    def _carry(self, desk: Desk, offer: Offer, stop: threading.Event) -> _Carried:
+        carried = _Carried(offer, offer.sop_uid)
+        try:
+            content, md5, source_md5 = self._fetched(desk, offer, stop)
+        except Trouble as trouble:
+            if trouble.kind is not ErrorClass.OBJECT:
+                raise
+            carried.trouble = str(trouble)
+            return carried
+        carried.sop_uid = offer.sop_uid or _sop_uid(content)
+        if content.startswith(_ZIP):
+            carried.why, carried.trouble, carried.refused = "unreadable", "it is a ZIP archive", content
+            return carried
+        with self._wire() as wire:
+            answer = _ask(wire, "POST", "/instances", content, {"Content-Type": "application/dicom"})
+            if answer.status != 200:
+                self._refused(wire, carried, content, answer)
+                return carried
+            said = _json(answer)
+            carried.orthanc_id = str(said.get("ID", "")) if isinstance(said, dict) else ""
+            if not carried.orthanc_id or said.get("Status") not in ("Success", "AlreadyStored"):
+                carried.trouble = f"the archive did not store it: {answer.text[:200]}"
+                return carried
+            compared = _against(wire, content, md5, carried.orthanc_id)
+        if source_md5 and source_md5 != md5:
+            compared = _spoilt(compared, source_md5)
+        carried.compared = compared
+        carried.given = Given(md5, compared.source_digest)
+        return carried
+
+    def _fetched(self, desk: Desk, offer: Offer, stop: threading.Event) -> tuple[bytes, str, str]:
+        """The bytes, their MD5 and the MD5 that the source recorded; what differs there is fetched once more."""
+        source_md5 = offer.md5()
+        content = b""
+        for _ in range(2):
+            content = offer.fetch()
+            _pay(desk, len(content), stop)
+            md5 = digests.orthanc_md5(content)
+            if not source_md5 or md5 == source_md5:
+                break
+        return content, md5, source_md5
+
+    def _refused(self, wire: Wire, carried: _Carried, content: bytes, answer: Answer) -> None:
+        """What the archive's refusal means: this object alone, or all of migration waits (Trouble)."""
+        if answer.status in _REFUSED:
+            carried.why, carried.trouble = _REFUSED[answer.status]
+            carried.refused = content
+            return
+        if answer.status == 403:  # a filter of Orthanc's can say no and nothing else; see OrthancClient.store
+            why = (_json(_ask(wire, "GET", "/zambezi/status")).get("disk") or {}).get("reason")
+            raise Trouble(ErrorClass.DISK, why or "there was no room on the disk a moment ago", is_ours=True)
+        words = f"POST /instances: HTTP {answer.status}: {answer.text[:300]}"
+        kind = retries.of_orthanc(words, "store")
+        if answer.status == 500 and kind is not ErrorClass.DISK:
+            carried.trouble = f"the archive failed over it: {answer.text[:200]}"
+            return
+        raise Trouble(kind if kind is ErrorClass.DISK else ErrorClass.TRANSIENT, f"the archive: {words}", is_ours=True)
+
+    def _compared(
+        self, desk: Desk, study: Study, sop_uid: str, again: Callable[[str], Iterable[Offer]], stop: threading.Event
+    ) -> Compared | str:
+        """Both sides of one instance; in words why not, where the source gave nothing to compare with."""
+        results: list[Compared] = []
+        given = self._study.given.get(sop_uid) or study.given.get(sop_uid)
+        for orthanc_id in study.held[sop_uid]:
+            seen = self._study.compared.get(orthanc_id)
+            found = seen or self._compared_now(desk, study, sop_uid, orthanc_id, given, again, stop)
+            if isinstance(found, str):
+                return found
+            results.append(found)
+        # Where one SOP Instance UID is stored under two patients, both copies must be equal to the source's.
+        return next((found for found in results if found.verdict != "equal"), results[0])
+
+    def _compared_now(
+        self, desk: Desk, study: Study, sop_uid: str, orthanc_id: str, given: Given | None,
+        again: Callable[[str], Iterable[Offer]], stop: threading.Event,
+    ) -> Compared | str:  # fmt: skip
+        with self._wire() as wire:
+            stored_md5 = _md5(wire, orthanc_id)
+        named = study.expected[sop_uid].md5 if sop_uid in study.expected else ""
+        if stored_md5 in {given.md5 if given else "", named}:
+            return Compared("equal", None, None, stored_md5, source_md5=stored_md5)
+        offers = list(again(sop_uid))
+        best: Compared | str = f"{sop_uid}: the source has nothing to compare with"
+        try:
+            if any(offer.md5() == stored_md5 for offer in offers):
+                return Compared("equal", None, None, stored_md5, source_md5=stored_md5)
+            for offer in offers:
+                content, md5, source_md5 = self._fetched(desk, offer, stop)
+                with self._wire() as wire:
+                    best = _against(wire, content, md5, orthanc_id)
+                if source_md5 and source_md5 != md5:
+                    best = _spoilt(best, source_md5)
+                if best.verdict == "equal":
+                    break
+        except Trouble as trouble:
+            if trouble.kind is not ErrorClass.OBJECT:
+                raise
+            return f"{sop_uid}: {trouble}"
+        return best
+
+    def _wire(self) -> AbstractContextManager[Wire]:
+        assert self._archive is not None, "begin comes first"
+        return self._archive.wire()
+
+    # -- in the worker's own thread
+
+    def _take(self, desk: Desk, carried: _Carried) -> None:
+        study = self._study
+        if carried.given and carried.compared:
+            study.given[carried.sop_uid] = carried.given
+            study.compared[carried.orthanc_id] = carried.compared
+            return
+        if carried.sop_uid:
+            study.refused.add(carried.sop_uid)
+        where = ""
+        if carried.refused:
+            self._hold(desk, carried)
+            where = "; it is in the hold"
+        study.troubles[f"{carried.sop_uid or 'an object without a SOP Instance UID'}: {carried.trouble}{where}"] = None
+
+    def _hold(self, desk: Desk, carried: _Carried) -> None:
+        sha256 = hold.put(desk.hold_dir, carried.refused)
+        with desk.sessions.begin() as session:
+            holding.hold(
+                session, sha256=sha256, size=len(carried.refused), why=carried.why, reason=carried.trouble,
+                reference=_REFERENCE, now=desk.now(), writer="migration", sop_uid=carried.sop_uid[:64] or None,
+                study_uid=self._study.uid or None, sender="a migration",
+            )  # fmt: skip
+
+
+def _against(wire: Wire, content: bytes, md5: str, orthanc_id: str) -> Compared:
+    """What was fetched against what the archive holds under this id; the bytes are read only where MD5s differ."""
+    stored_md5 = _md5(wire, orthanc_id)
+    if stored_md5 == md5:
+        return Compared("equal", None, None, stored_md5, source_md5=md5)
+    answer = _ask(wire, "GET", f"/instances/{orthanc_id}/file")
+    if answer.status != 200:
+        words = f"the archive: GET /instances/{orthanc_id}/file: HTTP {answer.status}"
+        raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True)
+    return compare(content, md5, answer.body, stored_md5)
+
+
+def compare(content: bytes, md5: str, stored: bytes, stored_md5: str) -> Compared:
+    """The source's bytes and the stored ones, by their canonical digests. Pure."""
+    sides = [_fingerprint(content), _fingerprint(stored)]
+    words = [
+        f"{whose} can't be taken apart: {side}"
+        for whose, side in zip(("the source's object", "the stored object"), sides, strict=True)
+        if isinstance(side, str)
+    ]
+    source_side, stored_side = (None if isinstance(side, str) else side for side in sides)
+    if source_side and stored_side:
+        words = digest.differences(source_side, stored_side)
+    is_same = bool(source_side and stored_side and source_side.digest == stored_side.digest)
+    return Compared(
+        "equal" if is_same else "different", source_side.digest if source_side else None,
+        stored_side.digest if stored_side else None, stored_md5, tuple(words), md5,
+    )  # fmt: skip
+
+
+def _fingerprint(content: bytes) -> Fingerprint | str:
+    try:
+        return digest.fingerprint(content)
+    except Unreadable as error:
+        return str(error)
+
+
+def _spoilt(compared: Compared, source_md5: str) -> Compared:
+    """The same bytes on both sides, but the source's are not what the source once received: a person must know."""
+    return Compared(
+        "different", compared.source_digest, compared.stored_digest, compared.stored_md5,
+        (_NOT_AS_RECORDED, *compared.differs_in), source_md5,
+    )  # fmt: skip
+
+
+def _md5(wire: Wire, orthanc_id: str) -> str:
+    answer = _ask(wire, "GET", f"/instances/{orthanc_id}/attachments/dicom/md5")
+    if answer.status != 200:
+        words = f"the archive holds no MD5 of {orthanc_id}: HTTP {answer.status}"
+        raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True)
+    return answer.text.strip()
+
+
+def _ask(
+    wire: Wire, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> Answer:
+    try:
+        return wire.ask(method, path, body, headers)
+    except NoAnswer as error:
+        raise Trouble(ErrorClass.TRANSIENT, f"the archive: {error}", is_ours=True) from error
+
+
+def _json(answer: Answer) -> dict[str, object]:
+    try:
+        said = json.loads(answer.body)
+    except (JSONDecodeError, UnicodeDecodeError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _sop_uid(content: bytes) -> str:
+    """What the object calls itself; "" where it can't be read."""
+    try:
+        found = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+        return str(found.get("SOPInstanceUID", ""))
+    except (InvalidDicomError, ValueError, EOFError, AttributeError, KeyError, TypeError, NotImplementedError):
+        return ""
+
+
+def _pay(desk: Desk, size: int, stop: threading.Event) -> None:
+    """So many bytes came over the source's line: the next object waits until its cap allows more."""
+    owed = desk.line.used(size, desk.cap, desk.now())
+    if owed > 0:
+        stop.wait(owed)
+
+
+def _look(desk: Desk, keeper: Keeper, quiet: float) -> None:
+    keeper.check()
+    desk.check_open()
+    if quiet > desk.settings.study_deadline_seconds:
+        words = f"nothing came within {desk.settings.study_deadline_seconds:g} s"
+        raise Trouble(ErrorClass.TRANSIENT, words)

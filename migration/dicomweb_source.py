@@ -1,0 +1,210 @@
+"""A DICOMweb server as a source: asked by QIDO-RS (PS3.18 10.6), read by WADO-RS (10.4) in whatever syntax it has.
+
+Answers come in pages; a server may give fewer than were asked for, or cut them off with or without a word. What it
+says of numbers are claims; believed are UIDs. Objects are asked for as they are (transfer-syntax=*): what passes
+through us is what the server gives, and its file is not known better than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import date
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from pydicom.datadict import keyword_for_tag
+
+from migration import inventory, multipart
+from migration.asking import MOST_JSON, Asking
+from migration.copying import Copier, Offer
+from migration.desk import Desk
+from migration.inventory import Coverage, Found
+from migration.source import (
+    RUNGS,
+    Checked,
+    Compared,
+    Counted,
+    CutOff,
+    Given,
+    Named,
+    Probe,
+    Request,
+    Study,
+    Trouble,
+)
+from migration.wire import Server, chunks
+from zambezi.leases import Keeper
+from zambezi.retries import ErrorClass
+
+#: So many answers are asked for at once.
+PAGE = 200
+_JSON = {"Accept": "application/dicom+json"}
+_AS_IT_IS = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+#: Beside what PS3.18 table 10.6.3-3 has answered without being asked for.
+_ALSO = {"studies": ("StudyDescription", "IssuerOfPatientID")}
+_PATHS = ("studies", "series", "instances")
+
+
+class DicomWebSource:
+    """One DICOMweb server; `parallel` objects are stored at once while a study's stream is read."""
+
+    kind = "dicomweb"
+
+    def __init__(self, server: Server, parallel: int) -> None:
+        self._asking = Asking(server)
+        self._copier = Copier(parallel)
+        self._full = 0  # a page of so many answers was not the last one: shorter ones are
+        self._says_offset = True
+
+    @property
+    def queries(self) -> int:
+        """So many questions were asked."""
+        return self._asking.queries
+
+    # -- what it can
+
+    def probe(self) -> Probe:
+        tried: dict[str, tuple[bool, str]] = {}
+        try:
+            first = self._page("studies", {}, 0, 1)
+            tried["QIDO-RS"] = (True, "" if first else "it names no study")
+            tried["pages (limit, offset)"] = self._look_at_pages(first)
+            if first:
+                study_uid = first[0]["StudyInstanceUID"]
+                counted = self.count(study_uid, times=1)
+                tried["names instances"] = (bool(counted.instances), f"{len(counted.instances)} of one study")
+                tried["WADO-RS as it is"] = self._look_at_wado(study_uid, counted)
+        except (Trouble, CutOff) as trouble:
+            tried["QIDO-RS" if not tried else "the rest"] = (False, str(trouble))
+        return Probe(tried)
+
+    def _look_at_pages(self, first: list[dict[str, str]]) -> tuple[bool, str]:
+        if len(first) > 1:
+            return False, "it gives more answers than were asked for"
+        second = self._page("studies", {}, 1, 1)
+        if first and second and first[0]["StudyInstanceUID"] == second[0]["StudyInstanceUID"]:
+            return False, "it begins anew whatever the offset: questions are asked in smaller parts instead"
+        return True, ""
+
+    def _look_at_wado(self, study_uid: str, counted: Counted) -> tuple[bool, str]:
+        for sop_uid, named in list(counted.instances.items())[:1]:
+            request = Request("Instance", (study_uid, named.series_uid, sop_uid))
+            size = sum(offer.size for offer in self._offers(request))
+            return size > 0, f"one instance of {size} bytes"
+        return True, "there is no instance to try it with"
+
+    # -- what it has
+
+    def find_studies(self, today: date) -> tuple[Found, Coverage]:
+        found, coverage = inventory.find_studies(self, today)
+        if not self._says_offset:
+            coverage.doubts.append("the server begins anew whatever the offset; its answers may be cut off silently")
+        return found, coverage
+
+    def studies(self, **matching: str) -> list[dict[str, str]]:
+        """The studies that match; CutOff or Trouble."""
+        return self._all("studies", matching)
+
+    def count(self, study_uid: str, times: int = 2) -> Counted:
+        """Name every instance of a study, until two counts in a row agree (at most four)."""
+        counts = [self._count_once(study_uid)]
+        while times > 1 and len(counts) < 4 and (len(counts) < 2 or counts[-1] != counts[-2]):
+            counts.append(self._count_once(study_uid))
+        instances, modalities = counts[-1]
+        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2])
+
+    def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
+        instances, modalities = {}, set()
+        for series in self._all(f"studies/{study_uid}/series", {}):
+            series_uid = series.get("SeriesInstanceUID", "")
+            modalities.add(series.get("Modality", ""))
+            for one in self._all(f"studies/{study_uid}/series/{series_uid}/instances", {}):
+                syntax = one.get("AvailableTransferSyntaxUID", "")
+                instances[one["SOPInstanceUID"]] = Named(series_uid, one.get("SOPClassUID", ""), syntax)
+        return instances, tuple(sorted(modalities - {""}))
+
+    def _all(self, path: str, matching: Mapping[str, str]) -> list[dict[str, str]]:
+        """Every answer, page by page; CutOff where the server doesn't give the rest."""
+        level = path.rpartition("/")[2]
+        key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[level]
+        found: list[dict[str, str]] = []
+        seen: set[tuple[str, str]] = set()
+        while page := self._page(path, matching, len(found), PAGE):
+            # One Study UID under two patients is two answers.
+            new = {(one[key], one.get("PatientID", "")): one for one in page if one.get(key)}
+            fresh = {which: one for which, one in new.items() if which not in seen}
+            if not fresh:  # the same again: the server knows no offset
+                self._says_offset = False
+                if len(found) == PAGE:
+                    raise CutOff(f"GET {path}: {PAGE} answers, and no more whatever the offset")
+                break
+            if found:
+                self._full = max(self._full, min(len(found), PAGE))
+            seen |= fresh.keys()
+            found += fresh.values()
+            if len(page) < self._full or len(page) > PAGE:
+                break
+        return found
+
+    def _page(self, path: str, matching: Mapping[str, str], offset: int, limit: int) -> list[dict[str, str]]:
+        asked = {**matching, "limit": limit, "offset": offset}
+        fields = [("includefield", keyword) for keyword in _ALSO.get(path, ())]
+        words = urlencode([*asked.items(), *fields], quote_via=quote, safe="*-")
+        try:
+            answers = self._asking.json("GET", f"/{path}?{words}", headers=_JSON)
+        except Trouble as trouble:
+            if str(trouble).startswith(f"GET /{path}?{words}: HTTP {HTTPStatus.REQUEST_ENTITY_TOO_LARGE:d}"):
+                raise CutOff(str(trouble)) from trouble  # PS3.18 table 10.6.3-1: the query was too broad
+            if path != "studies" and trouble.kind is ErrorClass.OBJECT:
+                return []  # PS3.18: nothing of that study, or series, is there (any more)
+            raise
+        if not isinstance(answers or [], list):
+            raise Trouble(ErrorClass.CONFIGURATION, f"GET /{path}: the source's answer is no list; is this QIDO-RS?")
+        return [_plain(answer) for answer in answers or []]
+
+    # -- how it is carried
+
+    def prepare(self, desk: Desk, study_uid: str, keeper: Keeper) -> None:
+        self._copier.begin(desk, study_uid)
+
+    def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
+        """One WADO-RS retrieve, stored part by part while it comes."""
+        if request.level == "Instance" and request.keys[2] in self._copier.refused:
+            return self._copier.copy(desk, keeper, ())
+        return self._copier.copy(desk, keeper, self._offers(request))
+
+    def _offers(self, request: Request) -> Iterator[Offer]:
+        path = "".join(f"/{name}/{uid}" for name, uid in zip(_PATHS, request.keys, strict=False))
+        # The stream of a study may break at one bad object: its series, and single images, come all the same.
+        broken = ErrorClass.TRANSIENT if request.level == RUNGS[-1] else ErrorClass.OBJECT
+        with self._asking.stream(path, _AS_IT_IS, broken) as response:
+            try:
+                for content in multipart.parts(chunks(response), response.getheader("Content-Type", "")):
+                    yield _offer(content)
+            except multipart.Broken as error:
+                raise Trouble(broken, f"GET {path}: {error}") from error
+
+    def check(
+        self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
+        keep: Callable[[dict[str, Compared]], None],
+    ) -> Checked:  # fmt: skip
+        def again(sop_uid: str) -> Iterable[Offer]:
+            return self._offers(Request("Instance", (study.uid, study.expected[sop_uid].series_uid, sop_uid)))
+
+        return self._copier.check(desk, study, wanted, keeper, keep, again)
+
+
+def _offer(content: bytes) -> Offer:
+    return Offer(lambda: content, size=len(content))
+
+
+def _plain(answer: Mapping[str, Any]) -> dict[str, str]:
+    """DICOM JSON (PS3.18 F.2) by keyword, several values joined by backslashes; of names the alphabetic part."""
+    plain = {}
+    for tag, said in answer.items():
+        keyword = keyword_for_tag(tag) if len(tag) == 8 else ""
+        if keyword and isinstance(said, dict):
+            values = [value.get("Alphabetic", "") if isinstance(value, dict) else value for value in said.get("Value", [])]
+            plain[keyword] = "\\".join("" if value is None else str(value).strip() for value in values)
+    return plain
