@@ -17,6 +17,14 @@ from zambezi.retries import ErrorClass
 MOST_JSON = 256 << 20
 
 
+class Refused(Trouble):
+    """The source answered with an HTTP error."""
+
+    def __init__(self, kind: ErrorClass, text: str, status: int) -> None:
+        super().__init__(kind, text)
+        self.status = status
+
+
 class Asking:
     """One source's HTTP server, asked from several threads."""
 
@@ -73,18 +81,22 @@ class Asking:
                 raise Trouble(broken, f"GET {path}: the answer breaks off: {error}") from error
 
 
-def refused(method: str, path: str, status: int, text: str, of_object: bool = False) -> Trouble:
+def refused(method: str, path: str, status: int, text: str, of_object: bool = False) -> Refused:
     """What an answer other than 2xx means."""
     words = f"{method} {path}: HTTP {status}: {' '.join(text.split())[:200]}"
-    if status in (401, 403):
-        return Trouble(ErrorClass.CONFIGURATION, f"{words}; the source doesn't let us in: look at its user and password")
-    if 300 <= status < 400:
-        return Trouble(ErrorClass.CONFIGURATION, f"{words}; it answers from another place: write that one's address")
-    if status == 500 and of_object:
-        return Trouble(ErrorClass.OBJECT, words)
     kind = retries.of_http(status) or ErrorClass.OBJECT
-    # A full disk there is not ours; a conflict over reading is nonsense, and passes or not.
-    return Trouble(ErrorClass.TRANSIENT if kind in (ErrorClass.DISK, ErrorClass.CONFLICT) else kind, words)
+    if status in (401, 403):
+        words += "; the source doesn't let us in: look at its user and password"
+    elif 300 <= status < 400:
+        kind, words = ErrorClass.CONFIGURATION, f"{words}; it answers from another place: write that one's address"
+    elif status == 500 and of_object:
+        kind = ErrorClass.OBJECT
+    elif kind in (
+        ErrorClass.DISK,
+        ErrorClass.CONFLICT,
+    ):  # a full disk there is not ours; a conflict over reading passes
+        kind = ErrorClass.TRANSIENT
+    return Refused(kind, words, status)
 
 
 def _not_answered(error: NoAnswer) -> Trouble:

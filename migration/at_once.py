@@ -71,7 +71,7 @@ def run(
                 finally:
                     feed.done(weight)
             results.put((False, None))
-        except BaseException as error:  # edge of a thread: it is raised where somebody waits for it
+        except Exception as error:  # noqa: BLE001  edge of a thread: it is raised where somebody waits for it
             stop.set()
             results.put((False, error))
 

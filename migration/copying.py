@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from json import JSONDecodeError
+from typing import Any
 
 import pydicom
 from pydicom.errors import InvalidDicomError
@@ -214,8 +215,9 @@ class Copier:
             carried.refused = content
             return
         if answer.status == 403:  # a filter of Orthanc's can say no and nothing else; see OrthancClient.store
-            why = (_json(_ask(wire, "GET", "/zambezi/status")).get("disk") or {}).get("reason")
-            raise Trouble(ErrorClass.DISK, why or "there was no room on the disk a moment ago", is_ours=True)
+            disk = _json(_ask(wire, "GET", "/zambezi/status")).get("disk", {})
+            why = disk.get("reason") or "there was no room on the disk a moment ago"
+            raise Trouble(ErrorClass.DISK, why, is_ours=True)
         words = f"POST /instances: HTTP {answer.status}: {answer.text[:300]}"
         kind = retries.of_orthanc(words, "store")
         if answer.status == 500 and kind is not ErrorClass.DISK:
@@ -358,7 +360,7 @@ def _ask(
         raise Trouble(ErrorClass.TRANSIENT, f"the archive: {error}", is_ours=True) from error
 
 
-def _json(answer: Answer) -> dict[str, object]:
+def _json(answer: Answer) -> dict[str, Any]:
     try:
         said = json.loads(answer.body)
     except (JSONDecodeError, UnicodeDecodeError):

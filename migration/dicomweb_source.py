@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from pydicom.datadict import keyword_for_tag
 
 from migration import inventory, multipart
-from migration.asking import MOST_JSON, Asking
+from migration.asking import Asking, Refused
 from migration.copying import Copier, Offer
 from migration.desk import Desk
 from migration.inventory import Coverage, Found
@@ -130,21 +130,22 @@ class DicomWebSource:
         key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[level]
         found: list[dict[str, str]] = []
         seen: set[tuple[str, str]] = set()
-        while page := self._page(path, matching, len(found), PAGE):
+        offset = before = 0
+        while page := self._page(path, matching, offset, PAGE):
             # One Study UID under two patients is two answers.
             new = {(one[key], one.get("PatientID", "")): one for one in page if one.get(key)}
             fresh = {which: one for which, one in new.items() if which not in seen}
             if not fresh:  # the same again: the server knows no offset
                 self._says_offset = False
-                if len(found) == PAGE:
-                    raise CutOff(f"GET {path}: {PAGE} answers, and no more whatever the offset")
+                if before == PAGE:
+                    raise CutOff(f"GET /{path}: {PAGE} answers, and no more whatever the offset")
                 break
-            if found:
-                self._full = max(self._full, min(len(found), PAGE))
+            self._full = max(self._full, min(before, PAGE))
             seen |= fresh.keys()
             found += fresh.values()
             if len(page) < self._full or len(page) > PAGE:
                 break
+            offset, before = offset + len(page), len(page)
         return found
 
     def _page(self, path: str, matching: Mapping[str, str], offset: int, limit: int) -> list[dict[str, str]]:
@@ -153,11 +154,11 @@ class DicomWebSource:
         words = urlencode([*asked.items(), *fields], quote_via=quote, safe="*-")
         try:
             answers = self._asking.json("GET", f"/{path}?{words}", headers=_JSON)
-        except Trouble as trouble:
-            if str(trouble).startswith(f"GET /{path}?{words}: HTTP {HTTPStatus.REQUEST_ENTITY_TOO_LARGE:d}"):
-                raise CutOff(str(trouble)) from trouble  # PS3.18 table 10.6.3-1: the query was too broad
-            if path != "studies" and trouble.kind is ErrorClass.OBJECT:
-                return []  # PS3.18: nothing of that study, or series, is there (any more)
+        except Refused as refused:
+            if refused.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                raise CutOff(str(refused)) from refused  # PS3.18 8.3.4: too broad a question
+            if path != "studies" and refused.status == HTTPStatus.NOT_FOUND:
+                return []  # nothing of that study, or series, is there (any more)
             raise
         if not isinstance(answers or [], list):
             raise Trouble(ErrorClass.CONFIGURATION, f"GET /{path}: the source's answer is no list; is this QIDO-RS?")
@@ -205,6 +206,10 @@ def _plain(answer: Mapping[str, Any]) -> dict[str, str]:
     for tag, said in answer.items():
         keyword = keyword_for_tag(tag) if len(tag) == 8 else ""
         if keyword and isinstance(said, dict):
-            values = [value.get("Alphabetic", "") if isinstance(value, dict) else value for value in said.get("Value", [])]
-            plain[keyword] = "\\".join("" if value is None else str(value).strip() for value in values)
+            plain[keyword] = "\\".join(_text(value) for value in said.get("Value", []))
     return plain
+
+
+def _text(value: Any) -> str:
+    said = value.get("Alphabetic", "") if isinstance(value, dict) else value
+    return "" if said is None else str(said).strip()

@@ -139,9 +139,9 @@ class OrthancSource:
             every = set(self._asking.json("GET", "/studies"))
             new = every - uids.keys()
             for orthanc_id in sorted(new):
-                if (content := self._study(orthanc_id)) is not None:
-                    uids[orthanc_id] = self._add(found, content)
-                    labelled += bool(content.get("Labels"))
+                if there := self._study(orthanc_id):
+                    uids[orthanc_id] = self._add(found, there)
+                    labelled += bool(there.get("Labels"))
             if not new:
                 break
         else:
