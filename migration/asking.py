@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
 from typing import Any
 
 from migration.source import Trouble
@@ -15,6 +15,7 @@ from zambezi.retries import ErrorClass
 
 #: No list of a page's length, nor any other JSON, is longer.
 MOST_JSON = 256 << 20
+_WELL_S = 10.0
 
 
 class Refused(Trouble):
@@ -26,10 +27,11 @@ class Refused(Trouble):
 
 
 class Asking:
-    """One source's HTTP server, asked from several threads."""
+    """One source's HTTP server, asked from several threads; `well` is a path that it answers quickly if it is well."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, well: str) -> None:
         self._pool = Pool(server)
+        self._well = well
         self.queries = 0
 
     def answer(
@@ -38,7 +40,7 @@ class Asking:
     ) -> Answer:  # fmt: skip
         """An answer of 2xx; Trouble otherwise. What isn't bytes goes as JSON.
 
-        `of_object`: a fault of the server is that object's, and others may come.
+        `of_object`: a fault of the server is that object's, if it is well otherwise, and others may come.
         """
         self.queries += 1
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -46,7 +48,7 @@ class Asking:
             try:
                 found = wire.ask(method, path, sent, headers, most=most)
             except NoAnswer as error:
-                raise _not_answered(error) from error
+                raise self._trouble(error, of_object) from error
         if not 200 <= found.status < 300:
             raise refused(method, path, found.status, found.text, of_object)
         return found
@@ -63,22 +65,32 @@ class Asking:
             raise Trouble(ErrorClass.CONFIGURATION, words) from error
 
     @contextmanager
-    def stream(self, path: str, headers: Mapping[str, str], broken: ErrorClass) -> Iterator[HTTPResponse]:
-        """A long answer to GET, read as it comes; Trouble of kind `broken` where it ends too early."""
+    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
+        """A long answer to GET, read as it comes; Trouble of kind object where it ends too early."""
         self.queries += 1
         with self._pool.wire() as wire:
-            is_open = False
             try:
                 with wire.opened("GET", path, None, headers) as response:
                     if response.status not in (200, 206):  # 206: not all of it; what is missing shows
                         text = response.read(1000).decode("utf-8", "replace")
                         raise refused("GET", path, response.status, text, of_object=True)
-                    is_open = True
                     yield response
-            except (NoAnswer, HTTPException, OSError) as error:
-                if not is_open and isinstance(error, NoAnswer):
-                    raise _not_answered(error) from error
-                raise Trouble(broken, f"GET {path}: the answer breaks off: {error}") from error
+            except NoAnswer as error:
+                raise self._trouble(error, of_object=True) from error
+
+    def _trouble(self, error: NoAnswer, of_object: bool) -> Trouble:
+        if error.lasting:
+            return Trouble(ErrorClass.CONFIGURATION, str(error))
+        is_objects = of_object and (error.began or self._is_well())
+        return Trouble(ErrorClass.OBJECT if is_objects else ErrorClass.TRANSIENT, str(error))
+
+    def _is_well(self) -> bool:
+        """Whether the server answers another question: one object on which it hangs must not stop the rest."""
+        try:
+            with self._pool.wire() as wire:
+                return wire.ask("GET", self._well, seconds=_WELL_S).status == 200
+        except NoAnswer:
+            return False
 
 
 def refused(method: str, path: str, status: int, text: str, of_object: bool = False) -> Refused:
@@ -97,7 +109,3 @@ def refused(method: str, path: str, status: int, text: str, of_object: bool = Fa
     ):  # a full disk there is not ours; a conflict over reading passes
         kind = ErrorClass.TRANSIENT
     return Refused(kind, words, status)
-
-
-def _not_answered(error: NoAnswer) -> Trouble:
-    return Trouble(ErrorClass.CONFIGURATION if error.lasting else ErrorClass.TRANSIENT, str(error))

@@ -21,7 +21,6 @@ from migration.copying import Copier, Offer
 from migration.desk import Desk
 from migration.inventory import Coverage, Found
 from migration.source import (
-    RUNGS,
     Checked,
     Compared,
     Counted,
@@ -52,7 +51,7 @@ class DicomWebSource:
     kind = "dicomweb"
 
     def __init__(self, server: Server, parallel: int) -> None:
-        self._asking = Asking(server)
+        self._asking = Asking(server, "/studies?limit=1")
         self._copier = Copier(parallel)
         self._full = 0  # a page of so many answers was not the last one: shorter ones are
         self._says_offset = True
@@ -177,14 +176,13 @@ class DicomWebSource:
 
     def _offers(self, request: Request) -> Iterator[Offer]:
         path = "".join(f"/{name}/{uid}" for name, uid in zip(_PATHS, request.keys, strict=False))
-        # The stream of a study may break at one bad object: its series, and single images, come all the same.
-        broken = ErrorClass.TRANSIENT if request.level == RUNGS[-1] else ErrorClass.OBJECT
-        with self._asking.stream(path, _AS_IT_IS, broken) as response:
+        # A stream may break at one bad object: the series, and single images, come all the same.
+        with self._asking.stream(path, _AS_IT_IS) as response:
             try:
                 for content in multipart.parts(chunks(response), response.getheader("Content-Type", "")):
                     yield _offer(content)
             except multipart.Broken as error:
-                raise Trouble(broken, f"GET {path}: {error}") from error
+                raise Trouble(ErrorClass.OBJECT, f"GET {path}: {error}") from error
 
     def check(
         self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,

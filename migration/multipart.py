@@ -29,10 +29,9 @@ def parts(pieces: Iterator[bytes], content_type: str) -> Iterator[bytes]:
     while body.exactly(2) != b"--":
         headers = _headers(b"\r\n" + body.until(b"\r\n\r\n", _LONGEST_HEADERS))
         length = headers.get("content-length", "")
-        content = body.exactly(min(int(length), MOST_BYTES)) if length.isdecimal() else b""
-        # What stands between the length that was said and the next boundary is nothing, unless the length was wrong.
-        content += body.until(delimiter, MOST_BYTES)
-        yield content
+        # A length that was said is believed where the next boundary stands behind it.
+        said_bytes = int(length) if length.isdecimal() and int(length) <= MOST_BYTES else 0
+        yield body.until(delimiter, MOST_BYTES, said_bytes if body.has(delimiter, said_bytes) else 0)
 
 
 def _headers(text: bytes) -> dict[str, str]:
@@ -48,10 +47,20 @@ class _Body:
         self._buffer = bytearray(begin)
 
     def _more(self) -> None:
-        piece = next(self._pieces, b"")
-        if not piece:
+        if not self._came():
             raise Broken("the answer ends before its last boundary")
+
+    def _came(self) -> bool:
+        piece = next(self._pieces, b"")
         self._buffer += piece
+        return bool(piece)
+
+    def has(self, expected: bytes, at: int) -> bool:
+        """Whether this stands there."""
+        while len(self._buffer) < at + len(expected):
+            if not self._came():
+                return False
+        return self._buffer[at : at + len(expected)] == expected
 
     def _take(self, length: int, and_drop: int = 0) -> bytes:
         taken = bytes(memoryview(self._buffer)[:length])
@@ -63,9 +72,8 @@ class _Body:
             self._more()
         return self._take(length)
 
-    def until(self, end: bytes, most: int) -> bytes:
-        """What stands before `end`, which is dropped."""
-        looked = 0
+    def until(self, end: bytes, most: int, looked: int = 0) -> bytes:
+        """What stands before `end`, which is dropped; it is not within the first `looked` bytes."""
         while (at := self._buffer.find(end, looked)) < 0:
             if len(self._buffer) > most:
                 raise Broken(f"a part is longer than {most} bytes")

@@ -62,7 +62,7 @@ class OrthancSource:
     kind = "orthanc"
 
     def __init__(self, server: Server, parallel: int) -> None:
-        self._asking = Asking(server)
+        self._asking = Asking(server, "/system")
         self._copier = Copier(parallel)
         self._under_way: _Listing | None = None
 

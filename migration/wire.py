@@ -27,11 +27,15 @@ _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError,
 
 
 class NoAnswer(Exception):
-    """No whole answer came; `lasting`: nor will one before an administrator changes something (a certificate)."""
+    """No whole answer came.
 
-    def __init__(self, text: str, lasting: bool = False) -> None:
+    `lasting`: nor will one before an administrator changes something (a certificate). `began`: the server answered,
+    but not to the end.
+    """
+
+    def __init__(self, text: str, lasting: bool = False, began: bool = False) -> None:
         super().__init__(text)
-        self.lasting = lasting
+        self.lasting, self.began = lasting, began
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,9 @@ class Wire:
             for piece in chunks(response):
                 size += len(piece)
                 if size > most:
-                    raise NoAnswer(f"{method} {path}: the answer is longer than {most} bytes")
+                    raise NoAnswer(f"{method} {path}: the answer is longer than {most} bytes", began=True)
                 if time.monotonic() > until:
-                    raise NoAnswer(f"{method} {path}: not answered in full within {seconds:g} s")
+                    raise NoAnswer(f"{method} {path}: not answered in full within {seconds:g} s", began=True)
                 pieces.append(piece)
             found = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, found)
@@ -103,8 +107,10 @@ class Wire:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         """An answer whose body is still to be read (`chunks`); what is left unread ends the connection."""
+        began = False
         try:
             response = self._request(method, path, body, headers or {})
+            began = True
             try:
                 if response.getheader("Content-Encoding", "identity") != "identity":
                     raise NoAnswer(f"{method} {path}: the server compresses what was asked for as it is", lasting=True)
@@ -115,7 +121,7 @@ class Wire:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             lasting = isinstance(error, ssl.SSLCertVerificationError)
-            raise NoAnswer(f"{method} {path}: {_words(error)}", lasting) from error
+            raise NoAnswer(f"{method} {path}: {_words(error)}", lasting, began) from error
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
