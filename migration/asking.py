@@ -9,7 +9,7 @@ from http.client import HTTPResponse
 from typing import Any
 
 from migration.source import Trouble
-from migration.wire import MOST_BYTES, Answer, NoAnswer, Pool, Server
+from migration.wire import MOST_BYTES, SILENCE_S, Answer, NoAnswer, Pool, Server
 from zambezi import retries
 from zambezi.retries import ErrorClass
 
@@ -29,8 +29,8 @@ class Refused(Trouble):
 class Asking:
     """One source's HTTP server, asked from several threads; `well` is a path that it answers quickly if it is well."""
 
-    def __init__(self, server: Server, well: str) -> None:
-        self._pool = Pool(server)
+    def __init__(self, server: Server, well: str, silence_s: float = SILENCE_S) -> None:
+        self._pool = Pool(server, silence_s)
         self._well = well
         self.queries = 0
 

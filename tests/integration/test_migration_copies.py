@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pydicom
 import pytest
 import requests
 from pydicom.uid import generate_uid
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from migration import inventory, worker
+from migration import inventory, transfer, worker
+from migration.copying import Offer
+from migration.desk import Closed, Desk
+from migration.dicomweb_source import DicomWebSource
 from migration.office import open_office
-from tests.integration.migration_lab import Lab, a_lab, free_port, listens, wait_for
+from migration.orthanc_source import OrthancSource
+from migration.source import Checked, Given, Named, Request, Study
+from migration.wire import Server
+from tests.integration.migration_lab import Lab, a_lab, free_port, listens, sample, wait_for
+from tests.misbehaving_web import Asked, Said, serving
 from tests.samples import FILES, OBJECTS, WITHOUT_UID
-from zambezi import clock, digest
-from zambezi.database.tables import MigrationProject, MigrationStudy
+from zambezi import clock, digest, digests, hold
+from zambezi.config.settings import Window
+from zambezi.database.tables import ExceptionItem, Held, MigrationInstance, MigrationProject, MigrationStudy
 
 _PLUGINS = "/usr/share/orthanc/plugins/"
 
@@ -116,6 +127,10 @@ def studies(session: Session, project: MigrationProject) -> list[MigrationStudy]
     return list(session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)))
 
 
+def instances(study: MigrationStudy) -> Select[tuple[MigrationInstance]]:
+    return select(MigrationInstance).where(MigrationInstance.study_id == study.id)
+
+
 def migrated(lab: Lab, source: str, name: str) -> MigrationProject:
     made = inventory.take(lab.office.sessions, lab.office.source(source), name, source, clock.now())
     desk = lab.office.desk(source)
@@ -170,3 +185,158 @@ def test_dicomweb_behind_nginx_gives_every_object_in_its_own_syntax(copies: tupl
     kept = {client.request("GET", f"/instances/{one}/metadata/TransferSyntax").text for one in client.get("/instances")}
     assert kept == syntaxes
     assert project.coverage["doubts"] == []
+
+
+def altered(name: str, change: Callable[[pydicom.Dataset], None]) -> bytes:
+    dataset = pydicom.dcmread(sample(name))
+    change(dataset)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
+    out = BytesIO()
+    dataset.save_as(out)
+    return out.getvalue()
+
+
+def another(dataset: pydicom.Dataset) -> None:
+    dataset.SOPInstanceUID = generate_uid()
+
+
+def darker(dataset: pydicom.Dataset) -> None:
+    dataset.PixelData = bytes([dataset.PixelData[0] ^ 1]) + dataset.PixelData[1:]
+
+
+def test_another_object_under_the_same_uids_is_a_conflict_and_both_sides_are_said(copies: tuple[Lab, Legacy]) -> None:
+    lab, legacy = copies
+    legacy.load(altered("CT_small.dcm", darker), altered("CT_small.dcm", another))
+    client = lab.office.client()
+    client.store(sample("CT_small.dcm").read_bytes())
+    project = migrated(lab, "ORTHANC", "conflict")
+    with lab.office.sessions.begin() as session:
+        (study,) = studies(session, project)
+        assert (study.state, study.reason) == ("divergent", "1 instances differ from the source, in (7fe0,0010)")
+        rows = {row.verdict: row for row in session.scalars(instances(study))}
+        assert rows.keys() == {"equal", "different"}
+        assert rows["equal"].source_md5 == rows["equal"].stored_md5
+        different = rows["different"]
+        assert different.source_digest != different.stored_digest
+        assert different.source_md5 in legacy.md5s().values()
+        assert different.stored_md5 == digests.orthanc_md5(sample("CT_small.dcm"))
+
+
+def test_what_is_there_is_not_fetched_again_and_a_stopped_study_goes_on(copies: tuple[Lab, Legacy]) -> None:
+    lab, legacy = copies
+    legacy.load(*(altered("CT_small.dcm", another) for _ in range(30)))
+    made = inventory.take(lab.office.sessions, lab.office.source("ORTHANC"), "again", "ORTHANC", clock.now())
+    desk, client = lab.office.desk("ORTHANC"), lab.office.client()
+    fetched: list[str] = []
+
+    class Counting(OrthancSource):
+        def _offer(self, sop_uid: str, copy: Any) -> Offer:
+            whole = super()._offer(sop_uid, copy)
+
+            def fetch() -> bytes:
+                fetched.append(sop_uid)
+                if len(fetched) == 10:
+                    desk.stop.set()  # as `zambezi` does when it is told to stop
+                return whole.fetch()
+
+            return replace(whole, fetch=fetch)
+
+    source = Counting(Server(legacy.url, "reader", "secret"), 4)
+    with pytest.raises(Closed):
+        worker.work(replace(desk, source=source), made)
+    there = len(client.get("/instances"))
+    assert 10 <= there < 30
+    desk.stop.clear()
+    assert worker.work(replace(desk, source=Counting(Server(legacy.url, "reader", "secret"), 4)), made)
+    with lab.office.sessions.begin() as session:
+        assert [study.state for study in studies(session, made)] == ["verified"]
+    assert len(fetched) == len(set(fetched)) == 30  # the source's own MD5s told of those that were there
+    assert len(client.get("/instances")) == 30
+
+
+def test_what_the_archive_cannot_store_waits_whole_in_the_hold_and_holds_nothing_up(copies: tuple[Lab, Legacy]) -> None:
+    lab, _ = copies
+    good, other = altered("CT_small.dcm", another), altered("CT_small.dcm", another)
+
+    def nameless(dataset: pydicom.Dataset) -> None:
+        del dataset.SeriesInstanceUID
+
+    bad = {"unreadable": b"no DICOM at all", "no-identity": altered("MR_small.dcm", nameless)}
+    sent = [good, bad["unreadable"], bad["no-identity"], b"PK\x03\x04 a ZIP archive", other]
+    uid = pydicom.dcmread(BytesIO(good)).StudyInstanceUID
+    named = {pydicom.dcmread(BytesIO(one)).SOPInstanceUID: Named("1.2.3") for one in (good, other)}
+    desk = lab.office.desk("WEB")
+    with serving(lambda asked: multipart_of(sent)) as web, lab.office.sessions.begin() as session:
+        source = DicomWebSource(Server(web.url), 2)
+        given, checked = carried(replace(desk, source=source), uid, named)
+        assert given.keys() >= named.keys()
+        assert {one.verdict for one in checked.compared.values()} == {"equal"}
+        assert sorted(said.partition(": ")[2] for said in checked.troubles) == [
+            "it can't be read as a DICOM file; it is in the hold",
+            "it is a ZIP archive; it is in the hold",
+            "it lacks a Study, Series or SOP Instance UID, or can't be read up to there; it is in the hold",
+        ]
+        held = session.scalars(select(Held)).all()
+        assert sorted(one.why for one in held) == ["no-identity", "unreadable", "unreadable"]
+        assert {hold.get(desk.hold_dir, one.sha256) for one in held} == set(sent) - {good, other}
+        assert {
+            item.kind for item in session.scalars(select(ExceptionItem).where(ExceptionItem.room == "hold"))
+        } == set(bad)
+
+
+def carried(desk: Desk, study_uid: str, named: dict[str, Named]) -> tuple[dict[str, Given], Checked]:
+    """One study brought and compared."""
+    keeper: Any = SimpleNamespace(check=lambda: None)
+    desk.source.prepare(desk, study_uid, keeper)
+    given = desk.source.bring(desk, Request("Study", (study_uid,)), keeper)
+    held = transfer.stored(desk, study_uid)
+    study = Study(study_uid, named, held, {})
+    return given, desk.source.check(desk, study, [uid for uid in named if uid in held], keeper, lambda results: None)
+
+
+def multipart_of(bodies: list[bytes], cut_after: int | None = None) -> Said:
+    whole = b"".join(b"\r\n--x\r\nContent-Type: application/dicom\r\n\r\n" + body for body in bodies) + b"\r\n--x--"
+    return Said(body=whole, headers={"Content-Type": "multipart/related; boundary=x"}, cut_after=cut_after)
+
+
+def test_a_study_whose_stream_breaks_at_one_object_comes_but_for_that(copies: tuple[Lab, Legacy]) -> None:
+    lab, legacy = copies
+    objects = {str(pydicom.dcmread(BytesIO(one)).SOPInstanceUID): one
+               for one in (altered("CT_small.dcm", another) for _ in range(4))}  # fmt: skip
+    bad = list(objects)[1]
+    legacy.load(*objects.values())
+
+    def answer(asked: Asked) -> Said:
+        """As the legacy Orthanc, but its WADO-RS breaks within one object."""
+        accept = {"Accept": asked.headers.get("Accept", "")}
+        if "json" in accept["Accept"]:
+            found = legacy.ask("GET", "/dicom-web" + asked.path, params=asked.query, headers=accept)
+            return Said(found.status_code, found.content)
+        wanted = [uid for uid in objects if asked.path.endswith(uid)] or list(objects)
+        said = multipart_of([objects[uid] for uid in wanted])
+        return replace(said, cut_after=said.body.index(objects[bad]) + 1000 if bad in wanted else None)
+
+    with serving(answer) as web:
+        source = DicomWebSource(Server(web.url), 2)
+        made = inventory.take(lab.office.sessions, source, "broken", "WEB", clock.now())
+        assert worker.work(replace(lab.office.desk("WEB"), source=source), made)
+    with lab.office.sessions.begin() as session:
+        (study,) = studies(session, made)
+        assert (study.state, study.reason[:29]) == ("retrying", "1 instances did not arrive (S"), study.reason
+        assert {row.sop_uid: row.verdict for row in session.scalars(instances(study))} == {
+            uid: "missing" if uid == bad else "equal" for uid in objects
+        }
+
+
+def test_each_object_is_paid_for_on_a_line_with_a_cap(copies: tuple[Lab, Legacy]) -> None:
+    lab, legacy = copies
+    legacy.load(*(altered("CT_small.dcm", another) for _ in range(4)))
+    made = inventory.take(lab.office.sessions, lab.office.source("ORTHANC"), "capped", "ORTHANC", clock.now())
+    desk = lab.office.desk("ORTHANC")
+    capped = desk.settings.model_copy(update={"windows": (Window(kilobits_per_second=800),)})
+    began = time.monotonic()
+    assert worker.work(replace(desk, settings=capped), made)
+    # Four times 39 KB at 100 KB a second, of which the first 100 are free; the wait behind the last is nobody's.
+    assert 0.15 < time.monotonic() - began < 5
+    with lab.office.sessions.begin() as session:
+        assert [study.state for study in studies(session, made)] == ["verified"]
