@@ -10,6 +10,7 @@ Orthanc, DICOMweb, folders.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
@@ -34,6 +35,9 @@ from zambezi.retries import ErrorClass
 _KEPT_AT_ONCE = 50
 #: Orthanc would take this for an archive of files, and unpack whatever is in it.
 _ZIP = b"PK\x03\x04"
+#: Media Storage SOP Instance UID, which stands near the beginning of a meta header.
+_NAMED = re.compile(rb"\x02\0\x03\0UI[\x01-\x40]\0([0-9.]+[ \0]?)")
+_META_BYTES = 1024
 #: What a refused object is called in the hold, and the same in words; by HTTP status.
 _REFUSED = {
     400: ("unreadable", "it can't be read as a DICOM file"),
@@ -42,7 +46,7 @@ _REFUSED = {
 }
 #: What the plugin calls it, too: the same bytes make one row of the hold, whoever puts them there.
 _REFERENCE = "arrival"
-_NOT_AS_RECORDED = "the source's file is not what the source recorded of it"
+_NOT_AS_RECORDED = "what the source sent is not what it recorded of its file"
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,8 @@ class Offer:
 class _Carried:
     """How one object fared. Bytes are kept only of what Orthanc refused."""
 
-    offer: Offer
     sop_uid: str = ""
     orthanc_id: str = ""
-    given: Given | None = None
     compared: Compared | None = None
     trouble: str = ""
     refused: bytes = b""
@@ -167,14 +169,15 @@ class Copier:
     # -- in the threads
 
     def _carry(self, desk: Desk, offer: Offer, stop: threading.Event) -> _Carried:
-        carried = _Carried(offer, offer.sop_uid)
+        carried = _Carried(offer.sop_uid)
         try:
-            content, md5, source_md5 = self._fetched(desk, offer, stop)
+            source_md5, content = offer.md5(), offer.fetch()
         except Trouble as trouble:
             if trouble.kind is not ErrorClass.OBJECT:
                 raise
             carried.trouble = str(trouble)
             return carried
+        _pay(desk, len(content), stop)
         carried.sop_uid = offer.sop_uid or _sop_uid(content)
         if content.startswith(_ZIP):
             carried.why, carried.trouble, carried.refused = "unreadable", "it is a ZIP archive", content
@@ -185,28 +188,12 @@ class Copier:
                 self._refused(wire, carried, content, answer)
                 return carried
             said = _json(answer)
-            carried.orthanc_id = str(said.get("ID", "")) if isinstance(said, dict) else ""
+            carried.orthanc_id = str(said.get("ID", ""))
             if not carried.orthanc_id or said.get("Status") not in ("Success", "AlreadyStored"):
                 carried.trouble = f"the archive did not store it: {answer.text[:200]}"
                 return carried
-            compared = _against(wire, content, md5, carried.orthanc_id)
-        if source_md5 and source_md5 != md5:
-            compared = _spoilt(compared, source_md5)
-        carried.compared = compared
-        carried.given = Given(md5, compared.source_digest)
+            carried.compared = _against(wire, content, source_md5, carried.orthanc_id)
         return carried
-
-    def _fetched(self, desk: Desk, offer: Offer, stop: threading.Event) -> tuple[bytes, str, str]:
-        """The bytes, their MD5 and the MD5 that the source recorded; what differs there is fetched once more."""
-        source_md5 = offer.md5()
-        content = b""
-        for _ in range(2):
-            content = offer.fetch()
-            _pay(desk, len(content), stop)
-            md5 = digests.orthanc_md5(content)
-            if not source_md5 or md5 == source_md5:
-                break
-        return content, md5, source_md5
 
     def _refused(self, wire: Wire, carried: _Carried, content: bytes, answer: Answer) -> None:
         """What the archive's refusal means: this object alone, or all of migration waits (Trouble)."""
@@ -255,11 +242,10 @@ class Copier:
             if any(offer.md5() == stored_md5 for offer in offers):
                 return Compared("equal", None, None, stored_md5, source_md5=stored_md5)
             for offer in offers:
-                content, md5, source_md5 = self._fetched(desk, offer, stop)
+                content = offer.fetch()
+                _pay(desk, len(content), stop)
                 with self._wire() as wire:
-                    best = _against(wire, content, md5, orthanc_id)
-                if source_md5 and source_md5 != md5:
-                    best = _spoilt(best, source_md5)
+                    best = _against(wire, content, offer.md5(), orthanc_id)
                 if best.verdict == "equal":
                     break
         except Trouble as trouble:
@@ -276,9 +262,10 @@ class Copier:
 
     def _take(self, desk: Desk, carried: _Carried) -> None:
         study = self._study
-        if carried.given and carried.compared:
-            study.given[carried.sop_uid] = carried.given
-            study.compared[carried.orthanc_id] = carried.compared
+        if compared := carried.compared:
+            if _NOT_AS_RECORDED not in compared.differs_in:
+                study.given[carried.sop_uid] = Given(compared.source_md5 or "", compared.source_digest)
+            study.compared[carried.orthanc_id] = compared
             return
         if carried.sop_uid:
             study.refused.add(carried.sop_uid)
@@ -298,16 +285,23 @@ class Copier:
             )  # fmt: skip
 
 
-def _against(wire: Wire, content: bytes, md5: str, orthanc_id: str) -> Compared:
-    """What was fetched against what the archive holds under this id; the bytes are read only where MD5s differ."""
+def _against(wire: Wire, content: bytes, source_md5: str, orthanc_id: str) -> Compared:
+    """What was fetched against what the archive holds under this id.
+
+    What the source recorded and what the archive recorded on arrival are equal where nothing went wrong; so bytes
+    are hashed only where the source recorded nothing or the two differ, and read back only where they differ.
+    """
     stored_md5 = _md5(wire, orthanc_id)
+    md5 = source_md5 if stored_md5 == source_md5 else digests.orthanc_md5(content)
     if stored_md5 == md5:
-        return Compared("equal", None, None, stored_md5, source_md5=md5)
+        same = Compared("equal", None, None, stored_md5, source_md5=md5)
+        return _spoilt(same, source_md5) if source_md5 and source_md5 != md5 else same
     answer = _ask(wire, "GET", f"/instances/{orthanc_id}/file")
     if answer.status != 200:
         words = f"the archive: GET /instances/{orthanc_id}/file: HTTP {answer.status}"
         raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True)
-    return compare(content, md5, answer.body, stored_md5)
+    found = compare(content, md5, answer.body, stored_md5)
+    return _spoilt(found, source_md5) if source_md5 and source_md5 != md5 else found
 
 
 def compare(content: bytes, md5: str, stored: bytes, stored_md5: str) -> Compared:
@@ -336,7 +330,7 @@ def _fingerprint(content: bytes) -> Fingerprint | str:
 
 
 def _spoilt(compared: Compared, source_md5: str) -> Compared:
-    """The same bytes on both sides, but the source's are not what the source once received: a person must know."""
+    """What came from the source is not what the source once received: a person must know, whatever is stored."""
     return Compared(
         "different", compared.source_digest, compared.stored_digest, compared.stored_md5,
         (_NOT_AS_RECORDED, *compared.differs_in), source_md5,
@@ -369,10 +363,12 @@ def _json(answer: Answer) -> dict[str, Any]:
 
 
 def _sop_uid(content: bytes) -> str:
-    """What the object calls itself; "" where it can't be read."""
+    """What the object calls itself, by its meta header (PS3.10 7.1) or else itself; "" where it can't be read."""
+    if found := _NAMED.search(content, 132, _META_BYTES):
+        return found[1].rstrip(b" \0").decode("ascii", "replace")
     try:
-        found = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-        return str(found.get("SOPInstanceUID", ""))
+        dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+        return str(dataset.get("SOPInstanceUID", ""))
     except (InvalidDicomError, ValueError, EOFError, AttributeError, KeyError, TypeError, NotImplementedError):
         return ""
 

@@ -54,7 +54,7 @@ class Legacy:
         )  # fmt: skip
         (lab.folder / "nginx.conf").write_text(
             f"daemon off; pid {lab.folder}/nginx.pid; error_log {lab.folder}/nginx-error.log;\n"
-            "events {} http { access_log off; gzip on; gzip_types *;\n"
+            "events {} http { access_log off; gzip on; gzip_types *; proxy_max_temp_file_size 0;\n"
             + "".join(f"{kind}_temp_path {lab.folder}/nginx-{kind};\n" for kind in
                       ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
             + f"server {{ listen 127.0.0.1:{self.web_port};\n"
