@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from email.message import Message
 
 #: No object is larger.
-MOST_BYTES = 4 << 30
+MOST_BYTES = 2 << 30
 _LONGEST_HEADERS = 64 << 10
 
 

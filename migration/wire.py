@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 #: No word from the server for so long: it is given up.
 SILENCE_S = 60.0
 #: Nothing longer is taken for one answer.
-MOST_BYTES = 8 << 30
+MOST_BYTES = 4 << 30
 _CHUNK = 1 << 20
 #: What a server does with a connection that it thought idle, just when we ask again.
 _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ConnectionAbortedError)

@@ -46,7 +46,7 @@ class Legacy:
             json.dumps(
                 {
                     "Name": "legacy", "StorageDirectory": str(lab.folder / "legacy-orthanc"), "HttpPort": self.port,
-                    "DicomServerEnabled": False, "RegisteredUsers": {"reader": "secret"},
+                    "DicomServerEnabled": False, "MaximumStorageCacheSize": 0, "RegisteredUsers": {"reader": "secret"},
                     "HttpCompressionEnabled": True, "Plugins": [_PLUGINS + "libOrthancDicomWeb.so"],
                     "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
                 }
@@ -99,6 +99,11 @@ class Legacy:
 
     def empty(self) -> None:
         self.ask("POST", "/tools/bulk-delete", json={"Resources": self.ask("GET", "/patients").json()})
+
+    def file_of(self, content: bytes) -> Path:
+        """Where it keeps these bytes."""
+        kept = (file for file in (self.lab.folder / "legacy-orthanc").rglob("*") if file.is_file())
+        return next(file for file in kept if file.read_bytes() == content)
 
     def md5s(self) -> dict[str, str]:
         """By Orthanc id."""
@@ -340,3 +345,47 @@ def test_each_object_is_paid_for_on_a_line_with_a_cap(copies: tuple[Lab, Legacy]
     assert 0.15 < time.monotonic() - began < 5
     with lab.office.sessions.begin() as session:
         assert [study.state for study in studies(session, made)] == ["verified"]
+
+
+def test_damage_at_the_source_is_told_and_one_uid_under_two_patients_comes_twice(copies: tuple[Lab, Legacy]) -> None:
+    lab, legacy = copies
+
+    def other_patient(dataset: pydicom.Dataset) -> None:
+        dataset.PatientID = "OTHER"
+
+    legacy.load(sample("CT_small.dcm").read_bytes(), altered("CT_small.dcm", other_patient))
+    lost, spoilt = altered("MR_small.dcm", another), altered("MR_small.dcm", another)
+    legacy.load(sample("MR_small.dcm").read_bytes(), lost, spoilt)
+    legacy.file_of(lost).unlink()
+    legacy.file_of(spoilt).write_bytes(spoilt[:-500] + bytes([spoilt[-500] ^ 1]) + spoilt[-499:])
+    project = migrated(lab, "ORTHANC", "damaged")
+    with lab.office.sessions.begin() as session:
+        found = {study.modalities: study for study in studies(session, project)}
+        assert found["CT"].state == "verified"
+        assert found["MR"].state == "divergent", found["MR"].reason
+        assert "what the source sent is not what it recorded of its file" in found["MR"].reason
+        verdicts = {row.sop_uid: row.verdict for row in session.scalars(instances(found["MR"]))}
+    names = [str(pydicom.dcmread(BytesIO(one)).SOPInstanceUID) for one in (lost, spoilt)]
+    assert [verdicts.pop(name) for name in names] == ["missing", "different"]
+    assert list(verdicts.values()) == ["equal"]
+    stored = {one: lab.office.client().md5(one) for one in lab.office.client().get("/instances")}
+    assert sum(md5 == digests.orthanc_md5(sample("CT_small.dcm")) for md5 in stored.values()) == 1
+    assert len(stored) == 4  # both patients' CT, and two of the MR
+    assert list(project.coverage["duplicates"].values()) == [["1CT1", "OTHER"]]
+
+
+def test_the_probe_says_what_a_source_can_and_what_is_not_carried(copies: tuple[Lab, Legacy]) -> None:
+    lab, legacy = copies
+    legacy.load(sample("CT_small.dcm").read_bytes())
+    said = lab.office.source("ORTHANC").probe().abilities
+    assert all(can for can, _ in said.values()), said
+    assert said["REST API"][1].startswith("Orthanc 1.")
+    said = lab.office.source("WEB").probe().abilities
+    assert {name: can for name, (can, _) in said.items()} == {
+        "QIDO-RS": True, "pages (limit, offset)": True, "names instances": True, "WADO-RS as it is": True,
+    }  # fmt: skip
+    (study,) = legacy.ask("GET", "/studies").json()
+    legacy.ask("PUT", f"/studies/{study}/attachments/1025", data=b"a note").raise_for_status()
+    assert lab.office.source("ORTHANC").probe().abilities["everything of a study is carried"] == (
+        False, "1 of the 1 studies looked at have attachments of users: not carried",
+    )  # fmt: skip
