@@ -24,7 +24,7 @@ from pydicom.errors import InvalidDicomError
 
 from migration import at_once
 from migration.desk import Desk
-from migration.source import Checked, Compared, Given, Study, Trouble
+from migration.source import Checked, Compared, Given, Request, Study, Trouble
 from migration.wire import Answer, NoAnswer, Pool, Server, Wire
 from zambezi import digest, digests, hold, holding, retries
 from zambezi.digest import Fingerprint, Unreadable
@@ -83,15 +83,15 @@ class _Study:
     uid: str = ""
     given: dict[str, Given] = field(default_factory=dict)
     compared: dict[str, Compared] = field(default_factory=dict)  # by Orthanc id
-    refused: set[str] = field(default_factory=set)  # SOP Instance UIDs
-    troubles: dict[str, None] = field(default_factory=dict)  # in their order, each once
+    refused: dict[str, str] = field(default_factory=dict)  # why, in words, by SOP Instance UID
+    held: set[str] = field(default_factory=set)  # SHA-256 of what was put into the hold
+    nameless: dict[str, None] = field(default_factory=dict)  # the same of objects without one; each once
 
 
 class Copier:
     """Carries and compares, at most `parallel` objects at once; one for each worker's source, for its studies in turn.
 
-    `begin` (in Source.prepare), then `copy` (in Source.bring, as often as there are requests), then `check` (in
-    Source.check).
+    `begin` (in Source.prepare), then `bring` (as often as there are requests), then `check`.
     """
 
     def __init__(self, parallel: int) -> None:
@@ -109,13 +109,29 @@ class Copier:
     @property
     def refused(self) -> Collection[str]:
         """SOP Instance UIDs of what could not be carried in this attempt: asking again in smaller parts is vain."""
-        return self._study.refused
+        return self._study.refused.keys()
+
+    def bring(self, desk: Desk, keeper: Keeper, request: Request, offers: Iterable[Offer]) -> dict[str, Given]:
+        """As Source.bring: carry what is offered for a request; of a single instance, Trouble says why it can't be.
+
+        What could not be carried before in this attempt isn't asked for again.
+        """
+        if request.level == "Instance":
+            self._may_be_carried(request.keys[2])
+        given = self.copy(desk, keeper, offers)
+        if request.level == "Instance":
+            self._may_be_carried(request.keys[2])
+        return given
+
+    def _may_be_carried(self, sop_uid: str) -> None:
+        if sop_uid in self._study.refused:
+            raise Trouble(ErrorClass.OBJECT, self._study.refused[sop_uid])
 
     def copy(self, desk: Desk, keeper: Keeper, offers: Iterable[Offer]) -> dict[str, Given]:
         """Carry them; by SOP Instance UID, all that was given in this attempt.
 
-        An object that can't be carried holds up nothing but itself: `check` tells of it. Trouble, Closed and Fenced
-        end it all. No object within the study's deadline is Trouble (transient).
+        An object that can't be carried holds up nothing but itself: `refused` has it. Trouble, Closed and Fenced end
+        it all. No object within the study's deadline is Trouble (transient).
         """
 
         def do(offer: Offer, stop: threading.Event) -> _Carried:
@@ -137,7 +153,7 @@ class Copier:
 
         Nothing is fetched twice whose MD5 tells: of the bytes that passed through us, or the source's own.
         """
-        checked = Checked(troubles=list(self._study.troubles))
+        checked = Checked(troubles=list(self._study.nameless))
         fresh: dict[str, Compared] = {}
 
         def do(sop_uid: str, stop: threading.Event) -> tuple[str, Compared | str]:
@@ -267,16 +283,20 @@ class Copier:
                 study.given[carried.sop_uid] = Given(compared.source_md5 or "", compared.source_digest)
             study.compared[carried.orthanc_id] = compared
             return
-        if carried.sop_uid:
-            study.refused.add(carried.sop_uid)
-        where = ""
+        said = carried.trouble
         if carried.refused:
             self._hold(desk, carried)
-            where = "; it is in the hold"
-        study.troubles[f"{carried.sop_uid or 'an object without a SOP Instance UID'}: {carried.trouble}{where}"] = None
+            said += "; it is in the hold"
+        if carried.sop_uid:
+            study.refused[carried.sop_uid] = said
+        else:
+            study.nameless[f"an object without a SOP Instance UID: {said}"] = None
 
     def _hold(self, desk: Desk, carried: _Carried) -> None:
         sha256 = hold.put(desk.hold_dir, carried.refused)
+        if sha256 in self._study.held:  # a smaller part of the study brought it once more
+            return
+        self._study.held.add(sha256)
         with desk.sessions.begin() as session:
             holding.hold(
                 session, sha256=sha256, size=len(carried.refused), why=carried.why, reason=carried.trouble,

@@ -97,9 +97,14 @@ class DicomWebSource:
 
     def find_studies(self, today: date) -> tuple[Found, Coverage]:
         found, coverage = inventory.find_studies(self, today)
-        if not self._says_offset:
-            coverage.doubts.append("the server begins anew whatever the offset; its answers may be cut off silently")
+        coverage.doubts += self.reservations()
         return found, coverage
+
+    def reservations(self) -> list[str]:
+        """What its answers leave open, in words, once it was asked."""
+        if self._says_offset:
+            return []
+        return ["the server begins anew whatever the offset; its answers may be cut off silently"]
 
     def studies(self, **matching: str) -> list[dict[str, str]]:
         """The studies that match; CutOff or Trouble."""
@@ -170,9 +175,7 @@ class DicomWebSource:
 
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
         """One WADO-RS retrieve, stored part by part while it comes."""
-        if request.level == "Instance" and request.keys[2] in self._copier.refused:
-            return self._copier.copy(desk, keeper, ())
-        return self._copier.copy(desk, keeper, self._offers(request))
+        return self._copier.bring(desk, keeper, request, self._offers(request))
 
     def _offers(self, request: Request) -> Iterator[Offer]:
         path = "".join(f"/{name}/{uid}" for name, uid in zip(_PATHS, request.keys, strict=False))

@@ -245,7 +245,7 @@ class OrthancSource:
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
         """Fetch and store what a request names and the archive has not."""
         held = transfer.stored(desk, request.keys[0])
-        return self._copier.copy(desk, keeper, self._lacking(request, held))
+        return self._copier.bring(desk, keeper, request, self._lacking(request, held))
 
     def _lacking(self, request: Request, held: dict[str, list[str]]) -> Iterator[Offer]:
         listing = self._listing_under_way(request.keys[0])

@@ -24,7 +24,7 @@ from migration.desk import Closed, Desk
 from migration.dicomweb_source import DicomWebSource
 from migration.office import open_office
 from migration.orthanc_source import OrthancSource
-from migration.source import Checked, Given, Named, Request, Study
+from migration.source import Checked, Given, Named, Request, Study, Trouble
 from migration.wire import Server
 from tests.integration.migration_lab import Lab, a_lab, free_port, listens, sample, wait_for
 from tests.misbehaving_web import Asked, Said, serving
@@ -33,6 +33,8 @@ from zambezi import clock, digest, digests, hold
 from zambezi.config.settings import Window
 from zambezi.database.tables import ExceptionItem, Held, MigrationInstance, MigrationProject, MigrationStudy
 
+#: Keeps no lease.
+NOBODY: Any = SimpleNamespace(check=lambda: None)
 _PLUGINS = "/usr/share/orthanc/plugins/"
 
 
@@ -276,11 +278,15 @@ def test_what_the_archive_cannot_store_waits_whole_in_the_hold_and_holds_nothing
         given, checked = carried(replace(desk, source=source), uid, named)
         assert given.keys() >= named.keys()
         assert {one.verdict for one in checked.compared.values()} == {"equal"}
-        assert sorted(said.partition(": ")[2] for said in checked.troubles) == [
-            "it can't be read as a DICOM file; it is in the hold",
-            "it is a ZIP archive; it is in the hold",
-            "it lacks a Study, Series or SOP Instance UID, or can't be read up to there; it is in the hold",
+        assert sorted(checked.troubles) == [
+            "an object without a SOP Instance UID: it can't be read as a DICOM file; it is in the hold",
+            "an object without a SOP Instance UID: it is a ZIP archive; it is in the hold",
         ]
+        without_series = str(pydicom.dcmread(sample("MR_small.dcm")).SOPInstanceUID)
+        asked = len(web.asked)
+        with pytest.raises(Trouble, match=r"it lacks a Study, Series or SOP Instance UID, .*; it is in the hold"):
+            source.bring(desk, Request("Instance", (uid, "1.2.3", without_series)), NOBODY)
+        assert len(web.asked) == asked
         held = session.scalars(select(Held)).all()
         assert sorted(one.why for one in held) == ["no-identity", "unreadable", "unreadable"]
         assert {hold.get(desk.hold_dir, one.sha256) for one in held} == set(sent) - {good, other}
@@ -291,12 +297,11 @@ def test_what_the_archive_cannot_store_waits_whole_in_the_hold_and_holds_nothing
 
 def carried(desk: Desk, study_uid: str, named: dict[str, Named]) -> tuple[dict[str, Given], Checked]:
     """One study brought and compared."""
-    keeper: Any = SimpleNamespace(check=lambda: None)
-    desk.source.prepare(desk, study_uid, keeper)
-    given = desk.source.bring(desk, Request("Study", (study_uid,)), keeper)
+    desk.source.prepare(desk, study_uid, NOBODY)
+    given = desk.source.bring(desk, Request("Study", (study_uid,)), NOBODY)
     held = transfer.stored(desk, study_uid)
     study = Study(study_uid, named, held, {})
-    return given, desk.source.check(desk, study, [uid for uid in named if uid in held], keeper, lambda results: None)
+    return given, desk.source.check(desk, study, [uid for uid in named if uid in held], NOBODY, lambda results: None)
 
 
 def multipart_of(bodies: list[bytes], cut_after: int | None = None) -> Said:
