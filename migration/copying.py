@@ -35,8 +35,9 @@ from zambezi.retries import ErrorClass
 _KEPT_AT_ONCE = 50
 #: Orthanc would take this for an archive of files, and unpack whatever is in it.
 _ZIP = b"PK\x03\x04"
-#: Media Storage SOP Instance UID, which stands near the beginning of a meta header.
-_NAMED = re.compile(rb"\x02\0\x03\0UI[\x01-\x40]\0([0-9.]+[ \0]?)")
+#: UIDs of a meta header, which is explicit VR little endian: Media Storage SOP Instance UID and Transfer Syntax UID.
+_SOP_UID, _SYNTAX = b"\x03", b"\x10"
+_META = re.compile(rb"\x02\0([\x03\x10])\0UI[\x01-\x40]\0([0-9.]+[ \0]?)")
 _META_BYTES = 1024
 #: What a refused object is called in the hold, and the same in words; by HTTP status.
 _REFUSED = {
@@ -194,7 +195,7 @@ class Copier:
             carried.trouble = str(trouble)
             return carried
         _pay(desk, len(content), stop)
-        carried.sop_uid = offer.sop_uid or _sop_uid(content)
+        carried.sop_uid = offer.sop_uid or named(content)[0]
         if content.startswith(_ZIP):
             carried.why, carried.trouble, carried.refused = "unreadable", "it is a ZIP archive", content
             return carried
@@ -249,8 +250,8 @@ class Copier:
     ) -> Compared | str:  # fmt: skip
         with self._wire() as wire:
             stored_md5 = _md5(wire, orthanc_id)
-        named = study.expected[sop_uid].md5 if sop_uid in study.expected else ""
-        if stored_md5 in {given.md5 if given else "", named}:
+        recorded = study.expected[sop_uid].md5 if sop_uid in study.expected else ""
+        if stored_md5 in {given.md5 if given else "", recorded}:
             return Compared("equal", None, None, stored_md5, source_md5=stored_md5)
         offers = list(again(sop_uid))
         best: Compared | str = f"{sop_uid}: the source has nothing to compare with"
@@ -382,15 +383,17 @@ def _json(answer: Answer) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _sop_uid(content: bytes) -> str:
-    """What the object calls itself, by its meta header (PS3.10 7.1) or else itself; "" where it can't be read."""
-    if found := _NAMED.search(content, 132, _META_BYTES):
-        return found[1].rstrip(b" \0").decode("ascii", "replace")
+def named(content: bytes) -> tuple[str, str]:
+    """SOP Instance UID and transfer syntax by the meta header (PS3.10 7.1), or else as pydicom reads them; "" where
+    they can't be read."""
+    found = {tag: value.rstrip(b" \0").decode("ascii") for tag, value in _META.findall(content, 132, _META_BYTES)}
+    if _SOP_UID in found and _SYNTAX in found:
+        return found[_SOP_UID], found[_SYNTAX]
     try:
         dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-        return str(dataset.get("SOPInstanceUID", ""))
+        return str(dataset.get("SOPInstanceUID", "")), str(dataset.file_meta.get("TransferSyntaxUID", ""))
     except (InvalidDicomError, ValueError, EOFError, AttributeError, KeyError, TypeError, NotImplementedError):
-        return ""
+        return "", ""
 
 
 def _pay(desk: Desk, size: int, stop: threading.Event) -> None:

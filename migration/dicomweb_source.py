@@ -8,6 +8,7 @@ through us is what the server gives, and its file is not known better than that.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from pydicom.datadict import keyword_for_tag
 
-from migration import inventory, multipart
+from migration import copying, inventory, multipart
 from migration.asking import Asking, Refused
 from migration.copying import Copier, Offer
 from migration.desk import Desk
@@ -55,6 +56,7 @@ class DicomWebSource:
         self._copier = Copier(parallel)
         self._full = 0  # a page of so many answers was not the last one: shorter ones are
         self._says_offset = True
+        self._sent_as: dict[str, str] = {}  # transfer syntaxes by SOP Instance UID, of what came in this attempt
 
     @property
     def queries(self) -> int:
@@ -120,12 +122,14 @@ class DicomWebSource:
 
     def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
         instances, modalities = {}, set()
-        for series in self._all(f"studies/{study_uid}/series", {}):
+        for series in self._all(f"studies/{quote(study_uid)}/series", {}):
             series_uid = series.get("SeriesInstanceUID", "")
             modalities.add(series.get("Modality", ""))
-            for one in self._all(f"studies/{study_uid}/series/{series_uid}/instances", {}):
+            for one in self._all(f"studies/{quote(study_uid)}/series/{quote(series_uid)}/instances", {}):
                 syntax = one.get("AvailableTransferSyntaxUID", "")
-                instances[one["SOPInstanceUID"]] = Named(series_uid, one.get("SOPClassUID", ""), syntax)
+                has_one = syntax and "\\" not in syntax
+                named = Named(series_uid, one.get("SOPClassUID", ""), syntax if has_one else "")
+                instances[one["SOPInstanceUID"]] = named
         return instances, tuple(sorted(modalities - {""}))
 
     def _all(self, path: str, matching: Mapping[str, str]) -> list[dict[str, str]]:
@@ -153,7 +157,7 @@ class DicomWebSource:
         return found
 
     def _page(self, path: str, matching: Mapping[str, str], offset: int, limit: int) -> list[dict[str, str]]:
-        asked = {**matching, "limit": limit, "offset": offset}
+        asked = {**matching, "limit": limit, **({"offset": offset} if offset else {})}
         fields = [("includefield", keyword) for keyword in _ALSO.get(path, ())]
         words = urlencode([*asked.items(), *fields], quote_via=quote, safe="*-")
         try:
@@ -163,6 +167,8 @@ class DicomWebSource:
                 raise CutOff(str(refused)) from refused  # PS3.18 8.3.4: too broad a question
             if path != "studies" and refused.status == HTTPStatus.NOT_FOUND:
                 return []  # nothing of that study, or series, is there (any more)
+            if offset and refused.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_IMPLEMENTED):
+                return self._page(path, matching, 0, limit)  # it knows no offset: the same again
             raise
         if not isinstance(answers or [], list):
             raise Trouble(ErrorClass.CONFIGURATION, f"GET /{path}: the source's answer is no list; is this QIDO-RS?")
@@ -172,18 +178,19 @@ class DicomWebSource:
 
     def prepare(self, desk: Desk, study_uid: str, keeper: Keeper) -> None:
         self._copier.begin(desk, study_uid)
+        self._sent_as.clear()
 
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
         """One WADO-RS retrieve, stored part by part while it comes."""
         return self._copier.bring(desk, keeper, request, self._offers(request))
 
     def _offers(self, request: Request) -> Iterator[Offer]:
-        path = "".join(f"/{name}/{uid}" for name, uid in zip(_PATHS, request.keys, strict=False))
+        path = "".join(f"/{name}/{quote(uid)}" for name, uid in zip(_PATHS, request.keys, strict=False))
         # A stream may break at one bad object: the series, and single images, come all the same.
         with self._asking.stream(path, _AS_IT_IS) as response:
             try:
                 for content in multipart.parts(chunks(response), response.getheader("Content-Type", "")):
-                    yield _offer(content)
+                    yield self._offer(content)
             except multipart.Broken as error:
                 raise Trouble(ErrorClass.OBJECT, f"GET {path}: {error}") from error
 
@@ -194,11 +201,25 @@ class DicomWebSource:
         def again(sop_uid: str) -> Iterable[Offer]:
             return self._offers(Request("Instance", (study.uid, study.expected[sop_uid].series_uid, sop_uid)))
 
-        return self._copier.check(desk, study, wanted, keeper, keep, again)
+        def keep_plain(results: dict[str, Compared]) -> None:
+            keep({uid: self._as_it_was(uid, study, found) for uid, found in results.items()})
 
+        checked = self._copier.check(desk, study, wanted, keeper, keep_plain, again)
+        checked.compared = {uid: self._as_it_was(uid, study, found) for uid, found in checked.compared.items()}
+        return checked
 
-def _offer(content: bytes) -> Offer:
-    return Offer(lambda: content, size=len(content))
+    def _offer(self, content: bytes) -> Offer:
+        sop_uid, syntax = copying.named(content)
+        self._sent_as[sop_uid] = syntax
+        return Offer(lambda: content, sop_uid, len(content))
+
+    def _as_it_was(self, sop_uid: str, study: Study, found: Compared) -> Compared:
+        """A server that wrote the pixels anew for us, whatever was asked for, has not sent its object."""
+        has, sent = study.expected[sop_uid].syntax, self._sent_as.get(sop_uid, "")
+        if not has or not sent or has == sent:
+            return found
+        words = f"sent in transfer syntax {sent}, though the source has it in {has}"
+        return replace(found, verdict="different", differs_in=(words, *found.differs_in))
 
 
 def _plain(answer: Mapping[str, Any]) -> dict[str, str]:

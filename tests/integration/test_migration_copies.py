@@ -394,3 +394,17 @@ def test_the_probe_says_what_a_source_can_and_what_is_not_carried(copies: tuple[
     assert lab.office.source("ORTHANC").probe().abilities["everything of a study is carried"] == (
         False, "1 of the 1 studies looked at have attachments of users: not carried",
     )  # fmt: skip
+
+
+def test_a_server_that_writes_pixels_anew_has_not_sent_its_object(copies: tuple[Lab, Legacy]) -> None:
+    lab, _ = copies
+    content = altered("CT_small.dcm", another)
+    dataset = pydicom.dcmread(BytesIO(content))
+    named = {str(dataset.SOPInstanceUID): Named("1.2.3", syntax="1.2.840.10008.1.2.4.90")}
+    with serving(lambda asked: multipart_of([content])) as web:
+        desk = replace(lab.office.desk("WEB"), source=DicomWebSource(Server(web.url), 2))
+        (compared,) = carried(desk, dataset.StudyInstanceUID, named)[1].compared.values()
+    assert compared.verdict == "different"
+    assert compared.differs_in == (
+        "sent in transfer syntax 1.2.840.10008.1.2.1, though the source has it in 1.2.840.10008.1.2.4.90",
+    )

@@ -197,6 +197,7 @@ def dicomweb_server(entry: Any) -> DicomWebServer:
     """Read one entry of DicomWeb.Servers, in the plugin's short form [url, user, password] or its long one."""
     where = orthanc_peer(entry)
     headers = entry.get("HttpHeaders", {}) if isinstance(entry, dict) else {}
-    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+    words = [*headers, *headers.values()] if isinstance(headers, dict) else [None]
+    if not all(isinstance(word, str) and word.isascii() and word.isprintable() for word in words):
         raise ValueError('HttpHeaders: allowed is {"NAME": "value"}')
     return DicomWebServer(where.url, where.user, where.password, tuple(sorted(headers.items())))
