@@ -37,8 +37,9 @@ from migration.wire import Server, chunks
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
-#: So many answers are asked for at once.
+#: So many answers are asked for at once. Some servers go through all of a series for each page of it.
 PAGE = 200
+_PAGES = {"studies": PAGE, "series": 1000, "instances": 5000}
 _JSON = {"Accept": "application/dicom+json"}
 _AS_IT_IS = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 #: Beside what PS3.18 table 10.6.3-3 has answered without being asked for.
@@ -54,7 +55,7 @@ class DicomWebSource:
     def __init__(self, server: Server, parallel: int) -> None:
         self._asking = Asking(server, "/studies?limit=1")
         self._copier = Copier(parallel)
-        self._full = 0  # a page of so many answers was not the last one: shorter ones are
+        self._fills_pages: set[str] = set()  # levels at which it gave as many as were asked for: fewer are the last
         self._says_offset = True
         self._sent_as: dict[str, str] = {}  # transfer syntaxes by SOP Instance UID, of what came in this attempt
 
@@ -136,22 +137,24 @@ class DicomWebSource:
         """Every answer, page by page; CutOff where the server doesn't give the rest."""
         level = path.rpartition("/")[2]
         key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[level]
+        page_size = _PAGES[level]
         found: list[dict[str, str]] = []
         seen: set[tuple[str, str]] = set()
         offset = before = 0
-        while page := self._page(path, matching, offset, PAGE):
+        while page := self._page(path, matching, offset, page_size):
             # One Study UID under two patients is two answers.
             new = {(one[key], one.get("PatientID", "")): one for one in page if one.get(key)}
             fresh = {which: one for which, one in new.items() if which not in seen}
             if not fresh:  # the same again: the server knows no offset
                 self._says_offset = False
-                if before == PAGE:
-                    raise CutOff(f"GET /{path}: {PAGE} answers, and no more whatever the offset")
+                if before == page_size:
+                    raise CutOff(f"GET /{path}: {page_size} answers, and no more whatever the offset")
                 break
-            self._full = max(self._full, min(before, PAGE))
+            if before == page_size:
+                self._fills_pages.add(level)
             seen |= fresh.keys()
             found += fresh.values()
-            if len(page) < self._full or len(page) > PAGE:
+            if len(page) > page_size or (len(page) < page_size and level in self._fills_pages):
                 break
             offset, before = offset + len(page), len(page)
         return found

@@ -119,13 +119,26 @@ def test_no_way_of_cutting_answers_off_loses_a_study(cap: int, knows_offset: boo
     assert any("whatever the offset" in doubt for doubt in coverage.doubts) is not bool(knows_offset)
 
 
-def test_short_pages_are_believed_once_full_ones_were_seen() -> None:
-    with serving(qido(PAGE, True)) as web:
+def test_short_pages_are_believed_of_who_fills_pages_on_that_level_alone() -> None:
+    series = [{"0020000E": {"vr": "UI", "Value": [f"1.3.{number}"]}} for number in range(1100)]
+    images = [{"00080018": {"vr": "UI", "Value": [f"1.4.{number}"]}} for number in range(40)]
+    studies = qido(PAGE, True)
+
+    def answer(asked: Asked) -> Said:
+        if asked.path == "/studies":
+            return studies(asked)
+        every, cap = (series, 1000) if asked.path.endswith("/series") else (images, 30)
+        offset = int(asked.query.get("offset", 0))
+        return as_json(every[offset : offset + cap] if every is series or "1.3.7/" in asked.path else [])
+
+    with serving(answer) as web:
         source = DicomWebSource(Server(web.url), 2)
         assert len(source.studies()) == 250
         before = len(web.asked)
         assert len(source.studies(PatientID="P00*")) == 10
-    assert len(web.asked) == before + 1
+        assert len(web.asked) == before + 1
+        # It fills pages of studies and series, and gives no more than 30 images at once.
+        assert len(source.count("1.2.7", times=1).instances) == 40
 
 
 def test_a_question_that_is_too_broad_is_asked_in_smaller_parts() -> None:
