@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -60,12 +62,13 @@ class Legacy:
             + "".join(f"{kind}_temp_path {lab.folder}/nginx-{kind};\n" for kind in
                       ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
             + f"server {{ listen 127.0.0.1:{self.web_port};\n"
-            f"location /pacs/ {{ proxy_pass {self.url}/dicom-web/; proxy_set_header Host $host; }} }} }}\n"
+            f"location /pacs/ {{ proxy_pass {self.url}/dicom-web/; proxy_set_header Host $host; }}\n"
+            f"location /rest/ {{ proxy_pass {self.url}/; access_log {lab.folder}/asked.log; }} }} }}\n"
         )  # fmt: skip
         lab.start("legacy-orthanc", ["/usr/sbin/Orthanc", str(lab.folder / "legacy-orthanc.json")])
         lab.start("legacy-nginx", ["/usr/sbin/nginx", "-c", str(lab.folder / "nginx.conf")])
         (lab.folder / "config" / "45-sources.json").write_text(
-            json.dumps({"OrthancPeers": {"old": [self.url + "/", "reader", "secret"]}})
+            json.dumps({"OrthancPeers": {"old": [f"http://127.0.0.1:{self.web_port}/rest/", "reader", "secret"]}})
         )
         self._write_plugins()
         sources = {
@@ -101,6 +104,11 @@ class Legacy:
 
     def empty(self) -> None:
         self.ask("POST", "/tools/bulk-delete", json={"Resources": self.ask("GET", "/patients").json()})
+
+    def fetched(self) -> Counter[str]:
+        """How often each object's bytes were given through nginx, by Orthanc id there."""
+        log = (self.lab.folder / "asked.log").read_text()
+        return Counter(re.findall(r'"GET /rest/instances/(\S+)/file HTTP/1.1" 200', log))
 
     def file_of(self, content: bytes) -> Path:
         """Where it keeps these bytes."""
@@ -408,3 +416,40 @@ def test_a_server_that_writes_pixels_anew_has_not_sent_its_object(copies: tuple[
     assert compared.differs_in == (
         "sent in transfer syntax 1.2.840.10008.1.2.1, though the source has it in 1.2.840.10008.1.2.4.90",
     )
+
+
+def test_killed_in_the_middle_no_byte_that_is_there_is_fetched_again(copies: tuple[Lab, Legacy]) -> None:
+    lab, legacy = copies
+
+    for _ in range(16):
+        uids = generate_uid(), generate_uid()
+
+        def another_study(dataset: pydicom.Dataset, uids: tuple[str, str] = uids) -> None:
+            dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uids
+            another(dataset)
+
+        legacy.load(*(altered("CT_small.dcm", another_study) for _ in range(3)))
+    before = legacy.fetched()
+    made = inventory.take(lab.office.sessions, lab.office.source("ORTHANC"), "killed", "ORTHANC", clock.now())
+    with lab.office.sessions.begin() as session:
+        session.get_one(MigrationProject, made.id).state = "running"
+
+    def verified() -> int:
+        with lab.office.sessions.begin() as session:
+            return sum(study.state == "verified" for study in studies(session, made))
+
+    service = lab.start_service()
+    wait_for("a study to be verified", lambda: verified() >= 1)
+    service.kill()
+    service.wait()
+    assert verified() < 16
+    there = len(lab.office.client().get("/instances"))
+    lab.let_time_pass()
+    service = lab.start_service()
+    wait_for("the rest", lambda: verified() == 16, 90)
+    service.terminate()
+    assert service.wait(30) == 0
+    times = (legacy.fetched() - before).values()
+    assert len(times) == len(lab.office.client().get("/instances")) == 48
+    assert there < 48
+    assert sum(times) <= 48 + 4  # those that were on their way in this moment
