@@ -9,25 +9,22 @@ Orthanc, DICOMweb, folders.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
-from json import JSONDecodeError
-from typing import Any
 
 import pydicom
 from pydicom.errors import InvalidDicomError
 
 from migration import at_once
+from migration.comparing import NOT_AS_RECORDED, against, ask, content_of, stored_md5_of
 from migration.desk import Desk
 from migration.source import Checked, Compared, Given, Request, Study, Trouble
-from migration.wire import Answer, NoAnswer, Pool, Server, Wire
-from zambezi import digest, digests, hold, holding, retries
-from zambezi.digest import Fingerprint, Unreadable
+from migration.wire import Answer, Pool, Server, Wire
+from zambezi import hold, holding, retries
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
@@ -47,7 +44,6 @@ _REFUSED = {
 }
 #: What the plugin calls it, too: the same bytes make one row of the hold, whoever puts them there.
 _REFERENCE = "arrival"
-_NOT_AS_RECORDED = "what the source sent is not what it recorded of its file"
 
 
 @dataclass(frozen=True)
@@ -200,16 +196,16 @@ class Copier:
             carried.why, carried.trouble, carried.refused = "unreadable", "it is a ZIP archive", content
             return carried
         with self._wire() as wire:
-            answer = _ask(wire, "POST", "/instances", content, {"Content-Type": "application/dicom"})
+            answer = ask(wire, "POST", "/instances", content, {"Content-Type": "application/dicom"})
             if answer.status != 200:
                 self._refused(wire, carried, content, answer)
                 return carried
-            said = _json(answer)
+            said = content_of(answer)
             carried.orthanc_id = str(said.get("ID", ""))
             if not carried.orthanc_id or said.get("Status") not in ("Success", "AlreadyStored"):
                 carried.trouble = f"the archive did not store it: {answer.text[:200]}"
                 return carried
-            carried.compared = _against(wire, content, source_md5, carried.orthanc_id)
+            carried.compared = against(wire, content, source_md5, carried.orthanc_id)
         return carried
 
     def _refused(self, wire: Wire, carried: _Carried, content: bytes, answer: Answer) -> None:
@@ -219,7 +215,7 @@ class Copier:
             carried.refused = content
             return
         if answer.status == 403:  # a filter of Orthanc's can say no and nothing else; see OrthancClient.store
-            disk = _json(_ask(wire, "GET", "/zambezi/status")).get("disk", {})
+            disk = content_of(ask(wire, "GET", "/zambezi/status")).get("disk", {})
             why = disk.get("reason") or "there was no room on the disk a moment ago"
             raise Trouble(ErrorClass.DISK, why, is_ours=True)
         words = f"POST /instances: HTTP {answer.status}: {answer.text[:300]}"
@@ -249,7 +245,7 @@ class Copier:
         again: Callable[[str], Iterable[Offer]], stop: threading.Event,
     ) -> Compared | str:  # fmt: skip
         with self._wire() as wire:
-            stored_md5 = _md5(wire, orthanc_id)
+            stored_md5 = stored_md5_of(wire, orthanc_id)
         recorded = study.expected[sop_uid].md5 if sop_uid in study.expected else ""
         if stored_md5 in {given.md5 if given else "", recorded}:
             return Compared("equal", None, None, stored_md5, source_md5=stored_md5)
@@ -262,7 +258,7 @@ class Copier:
                 content = offer.fetch()
                 _pay(desk, len(content), stop)
                 with self._wire() as wire:
-                    best = _against(wire, content, offer.md5(), orthanc_id)
+                    best = against(wire, content, offer.md5(), orthanc_id)
                 if best.verdict == "equal":
                     break
         except Trouble as trouble:
@@ -280,7 +276,7 @@ class Copier:
     def _take(self, desk: Desk, carried: _Carried) -> None:
         study = self._study
         if compared := carried.compared:
-            if _NOT_AS_RECORDED not in compared.differs_in:
+            if NOT_AS_RECORDED not in compared.differs_in:
                 study.given[carried.sop_uid] = Given(compared.source_md5 or "", compared.source_digest)
             study.compared[carried.orthanc_id] = compared
             return
@@ -304,83 +300,6 @@ class Copier:
                 reference=_REFERENCE, now=desk.now(), writer="migration", sop_uid=carried.sop_uid[:64] or None,
                 study_uid=self._study.uid or None, sender="a migration",
             )  # fmt: skip
-
-
-def _against(wire: Wire, content: bytes, source_md5: str, orthanc_id: str) -> Compared:
-    """What was fetched against what the archive holds under this id.
-
-    What the source recorded and what the archive recorded on arrival are equal where nothing went wrong; so bytes
-    are hashed only where the source recorded nothing or the two differ, and read back only where they differ.
-    """
-    stored_md5 = _md5(wire, orthanc_id)
-    md5 = source_md5 if stored_md5 == source_md5 else digests.orthanc_md5(content)
-    if stored_md5 == md5:
-        same = Compared("equal", None, None, stored_md5, source_md5=md5)
-        return _spoilt(same, source_md5) if source_md5 and source_md5 != md5 else same
-    answer = _ask(wire, "GET", f"/instances/{orthanc_id}/file")
-    if answer.status != 200:
-        words = f"the archive: GET /instances/{orthanc_id}/file: HTTP {answer.status}"
-        raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True)
-    found = compare(content, md5, answer.body, stored_md5)
-    return _spoilt(found, source_md5) if source_md5 and source_md5 != md5 else found
-
-
-def compare(content: bytes, md5: str, stored: bytes, stored_md5: str) -> Compared:
-    """The source's bytes and the stored ones, by their canonical digests. Pure."""
-    sides = [_fingerprint(content), _fingerprint(stored)]
-    words = [
-        f"{whose} can't be taken apart: {side}"
-        for whose, side in zip(("the source's object", "the stored object"), sides, strict=True)
-        if isinstance(side, str)
-    ]
-    source_side, stored_side = (None if isinstance(side, str) else side for side in sides)
-    if source_side and stored_side:
-        words = digest.differences(source_side, stored_side)
-    is_same = bool(source_side and stored_side and source_side.digest == stored_side.digest)
-    return Compared(
-        "equal" if is_same else "different", source_side.digest if source_side else None,
-        stored_side.digest if stored_side else None, stored_md5, tuple(words), md5,
-    )  # fmt: skip
-
-
-def _fingerprint(content: bytes) -> Fingerprint | str:
-    try:
-        return digest.fingerprint(content)
-    except Unreadable as error:
-        return str(error)
-
-
-def _spoilt(compared: Compared, source_md5: str) -> Compared:
-    """What came from the source is not what the source once received: a person must know, whatever is stored."""
-    return Compared(
-        "different", compared.source_digest, compared.stored_digest, compared.stored_md5,
-        (_NOT_AS_RECORDED, *compared.differs_in), source_md5,
-    )  # fmt: skip
-
-
-def _md5(wire: Wire, orthanc_id: str) -> str:
-    answer = _ask(wire, "GET", f"/instances/{orthanc_id}/attachments/dicom/md5")
-    if answer.status != 200:
-        words = f"the archive holds no MD5 of {orthanc_id}: HTTP {answer.status}"
-        raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True)
-    return answer.text.strip()
-
-
-def _ask(
-    wire: Wire, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-) -> Answer:
-    try:
-        return wire.ask(method, path, body, headers)
-    except NoAnswer as error:
-        raise Trouble(ErrorClass.TRANSIENT, f"the archive: {error}", is_ours=True) from error
-
-
-def _json(answer: Answer) -> dict[str, Any]:
-    try:
-        said = json.loads(answer.body)
-    except (JSONDecodeError, UnicodeDecodeError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def named(content: bytes) -> tuple[str, str]:
