@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from migration.source import Source
 from zambezi import windows
@@ -41,6 +42,7 @@ class Desk:
     now: Callable[[], datetime]
     announced: Callable[[], int]
     owner: str
+    hold_dir: Path  # where objects wait that the archive can't take (zambezi.hold)
     draw: Callable[[], float] = random.random  # chance spreads what comes again
     stop: threading.Event = field(default_factory=threading.Event)
     line: Line = field(default_factory=Line)

@@ -32,7 +32,8 @@ _WILDCARDS = "*?\\"
 class Asked(Protocol):
     """A source that answers questions by matching (C-FIND, QIDO-RS)."""
 
-    queries: int
+    @property
+    def queries(self) -> int: ...
 
     def studies(self, **matching: str) -> list[dict[str, str]]: ...
 

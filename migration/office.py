@@ -15,6 +15,7 @@ from migration.source import Source, Trouble
 from zambezi import clock, config, keys
 from zambezi.bandwidth import Line
 from zambezi.config import Configuration
+from zambezi.config.safety import Modality
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.disk import Gauge, Room
 from zambezi.environment import Environment
@@ -42,7 +43,7 @@ class Office:
 
     def source(self, name: str) -> Source:
         """What asks this source; KeyError if the configuration doesn't know it."""
-        return sources.opened(self.configuration.zambezi.migration.sources[name], self.client())
+        return sources.opened(self.configuration.zambezi.migration.sources[name], self.client(), self.configuration)
 
     def desk(self, source_name: str, stop: threading.Event | None = None) -> Desk:
         """A desk for one worker on one source; KeyError if the configuration doesn't know the source."""
@@ -50,11 +51,13 @@ class Office:
         client = self.client()
         return Desk(
             client=client, sessions=self.sessions, settings=source,
-            peer=self.configuration.modalities[source.peer], source=sources.opened(source, client),
+            peer=self.configuration.modalities.get(source.peer, Modality(source.peer, "", "", 0)),
+            source=sources.opened(source, client, self.configuration),
             target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
             site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),
-            owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", stop=stop or threading.Event(),
+            owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", hold_dir=self.environment.hold_dir,
+            stop=stop or threading.Event(),
             line=self.lines.setdefault(source_name, Line()), room=self.room,
         )  # fmt: skip
 

@@ -141,8 +141,10 @@ class Source(Protocol):
 
     #: dicom, orthanc, dicomweb, folder
     kind: str
-    #: So many questions were asked.
-    queries: int
+
+    @property
+    def queries(self) -> int:
+        """So many questions were asked."""
 
     def probe(self) -> Probe:
         """Try what it can; nothing is stored by it, neither there nor here."""

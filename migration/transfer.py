@@ -83,9 +83,12 @@ def move(desk: Desk, study_uid: str, expected: Mapping[str, Named], keeper: Keep
     desk.source.prepare(desk, study_uid, keeper)
     held = stored(desk, study_uid)
     moved = Moved(held, set(expected) - set(held))
-    paid = set(_sizes(desk, study_uid)) if desk.cap else set()
-    # A request goes as fast as the line does: on one with a cap the parts are smaller, with a wait after each.
-    for rung in RUNGS[1:] if desk.cap else RUNGS:
+    # A request goes as fast as the line does: on one with a cap the parts are smaller, with a wait after each. Where
+    # bytes pass through us each object is paid for as it comes (migration.copying).
+    comes_by_itself = desk.source.kind == "dicom"
+    in_parts = desk.cap is not None and comes_by_itself
+    paid = set(_sizes(desk, study_uid)) if in_parts else set()
+    for rung in RUNGS[1:] if in_parts else RUNGS:
         if not moved.missing:
             break
         for request in plan(study_uid, expected, moved.missing, rung):
@@ -98,11 +101,11 @@ def move(desk: Desk, study_uid: str, expected: Mapping[str, Named], keeper: Keep
                 if trouble.kind is not ErrorClass.OBJECT:
                     raise
                 moved.troubles.append(f"{request.level}: {trouble}")
-            if desk.cap:
+            if in_parts:
                 sizes = _sizes(desk, study_uid)
                 desk.used(sum(size for orthanc_id, size in sizes.items() if orthanc_id not in paid))
                 paid |= set(sizes)
-        moved.stored = _settled(desk, study_uid, expected, keeper)
+        moved.stored = _settled(desk, study_uid, expected, keeper) if comes_by_itself else stored(desk, study_uid)
         moved.missing = set(expected) - set(moved.stored)
     return moved
 

@@ -65,10 +65,17 @@ class OrthancClient:
         self._bases = [only.url] if only else environment.orthanc_urls
         self._timeout_s = timeout_s
         self._session = requests.Session()
-        self._session.auth = keys.basic(service)
+        self._credentials = keys.basic(service)
+        self._session.auth = self._credentials
         self._session.trust_env = False  # loopback never goes through a proxy, nor takes a password from .netrc
         # Orthanc before 1.12.2 would gzip every DICOM file for a client that says it accepts it.
         self._session.headers["Accept-Encoding"] = "identity"
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """URL, user and password of the node it speaks with, for connections of another kind (migration.wire)."""
+        user, password = self._credentials
+        return self._bases[0], user, password
 
     def request(self, method: str, path: str, timeout_s: float | None = None, **how: Any) -> requests.Response:
         """Any call; `how` as in requests (json, data, params, headers). Answers other than 2xx raise."""

@@ -79,11 +79,18 @@ def _numbered(key: str, values: Any) -> list[str]:
     return [f"{key}{n} = {value}" for n, value in enumerate(values, 1)]
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody uses, and that wasn't given out before: a free one may be found twice."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def sample(name: str) -> Path:

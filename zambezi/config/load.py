@@ -76,6 +76,12 @@ class Configuration:
         """Orthanc's OrthancPeers, read: where each is and how one signs in there."""
         return {name: safety.orthanc_peer(entry) for name, entry in self.orthanc.get("OrthancPeers", {}).items()}
 
+    @property
+    def dicomweb_servers(self) -> dict[str, safety.DicomWebServer]:
+        """DicomWeb.Servers, read: where each is and how one signs in there."""
+        servers = self.orthanc.get("DicomWeb", {}).get("Servers", {})
+        return {name: safety.dicomweb_server(entry) for name, entry in servers.items()}
+
 
 def load(folder: Path, environ: Mapping[str, str], instead: Mapping[str, Any] | None = None) -> Configuration:
     """Read and check the folder; raises ConfigurationFaults with every fault that was found.
@@ -140,9 +146,7 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
     named = [
         (f"Zambezi.Destinations.{name}", name) for name, one in zambezi.destinations.items() if one.kind == "dicom"
     ]
-    named += [
-        (f"Zambezi.Migration.Sources.{name}.Peer", source.peer) for name, source in zambezi.migration.sources.items()
-    ]
+    faults += _unknown_sources(file, zambezi, merged)
     named += [(f"Zambezi.DicomTls.Certificates.{name}", name) for name in zambezi.dicom_tls.certificates]
     named += [(f"Zambezi.Admission.Peers.{name}", name) for name in zambezi.admission.peers]
     listed = _listed(known)
@@ -151,6 +155,28 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
         for path, name in named
         if name not in known
     ]
+
+
+#: Where the peer of a migration's source is written, by the source's kind, and what it is there.
+_WRITTEN = {
+    "dicom": (("DicomModalities",), "modality"),
+    "orthanc": (("OrthancPeers",), "Orthanc"),
+    "dicomweb": (("DicomWeb", "Servers"), "server"),
+}
+
+
+def _unknown_sources(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[Fault]:
+    faults = []
+    for name, source in zambezi.migration.sources.items():
+        sections, what = _WRITTEN[source.kind]
+        known: Any = merged
+        for section in sections:
+            known = known.get(section, {}) if isinstance(known, dict) else {}
+        if source.peer not in known:
+            words = f'no {what} "{source.peer}" in {".".join(sections)} (known: {_listed(known)})'
+            path = f"Zambezi.Migration.Sources.{name}.Peer"
+            faults.append(Fault(file, path, words + nearest(source.peer, known)))
+    return faults
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -29,6 +29,16 @@ class OrthancPeer:
     password: str = ""
 
 
+@dataclass(frozen=True)
+class DicomWebServer:
+    """A DICOMweb server as DicomWeb.Servers names it; `headers` go with every request."""
+
+    url: str  # without a slash at its end
+    user: str = ""
+    password: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 #: Path (a dot leads into an object), the one value that is allowed, and why.
 REQUIRED: tuple[tuple[str, Any, str], ...] = (
     (
@@ -97,6 +107,13 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
             orthanc_peer(entry)
         except ValueError as error:
             found.append((f"OrthancPeers.{name}", str(error)))
+    web = orthanc.get("DicomWeb", {})
+    servers = web.get("Servers", {}) if isinstance(web, dict) else {}
+    for name, entry in servers.items() if isinstance(servers, dict) else ():
+        try:
+            dicomweb_server(entry)
+        except ValueError as error:
+            found.append((f"DicomWeb.Servers.{name}", str(error)))
     aets: dict[str, str] = {}
     for name, peer in peers.items():
         aet = peer[0] if isinstance(peer, list) and peer else peer.get("AET") if isinstance(peer, dict) else None
@@ -174,3 +191,13 @@ def orthanc_peer(entry: Any) -> OrthancPeer:
     if not all(isinstance(word, str) for word in words) or not words[0].startswith(("http://", "https://")):
         raise ValueError("Url: allowed is http://HOST:PORT/ or https://HOST/")
     return OrthancPeer(words[0].rstrip("/"), words[1], words[2])
+
+
+def dicomweb_server(entry: Any) -> DicomWebServer:
+    """Read one entry of DicomWeb.Servers, in the plugin's short form [url, user, password] or its long one."""
+    where = orthanc_peer(entry)
+    headers = entry.get("HttpHeaders", {}) if isinstance(entry, dict) else {}
+    words = [*headers, *headers.values()] if isinstance(headers, dict) else [None]
+    if not all(isinstance(word, str) and word.isascii() and word.isprintable() for word in words):
+        raise ValueError('HttpHeaders: allowed is {"NAME": "value"}')
+    return DicomWebServer(where.url, where.user, where.password, tuple(sorted(headers.items())))

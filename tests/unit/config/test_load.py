@@ -255,3 +255,29 @@ def test_another_orthanc_that_cant_be_read_is_a_fault(folder: Path, entry: objec
     (folder / "40-peers.json").write_text(json.dumps({**CT, "OrthancPeers": {"A": entry}}))
     (fault,) = faults(folder)
     assert fault.startswith("40-peers.json: OrthancPeers.A: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"Peer": "OLD"}, 'Sources.S.Peer: no modality "OLD" in DicomModalities (known: CT)'),
+        ({"Kind": "orthanc", "Peer": "CT"}, 'Sources.S.Peer: no Orthanc "CT" in OrthancPeers (known: OLD)'),
+        ({"Kind": "dicomweb", "Peer": "OLD"}, 'Sources.S.Peer: no server "OLD" in DicomWeb.Servers (known: VNA)'),
+        ({"Kind": "tape", "Peer": "CT"}, "Sources.S.Kind"),
+    ],
+)
+def test_a_legacy_archive_is_named_in_the_section_of_its_kind(folder: Path, source: object, said: str):
+    peers = {**CT, "OrthancPeers": {"OLD": ["https://old.example/", "us", "secret"]}}
+    (folder / "40-peers.json").write_text(json.dumps(peers))
+    edit(folder, "20-plugins.json", '"WadoRoot"', '"Servers": {"VNA": ["https://vna.example/rs/"]}, "WadoRoot"')
+    zambezi(folder, {"Migration": {"Sources": {"S": source}}})
+    (fault,) = faults(folder)
+    assert said in fault
+    zambezi(folder, {"Migration": {"Sources": {"S": {"Kind": "dicomweb", "Peer": "VNA"}}}})
+    assert load(folder, {}).dicomweb_servers["VNA"].url == "https://vna.example/rs"
+
+
+def test_headers_of_a_dicomweb_server_are_text(folder: Path):
+    server = {"Url": "https://vna.example/rs", "HttpHeaders": {"X-Key": 7}}
+    edit(folder, "20-plugins.json", '"WadoRoot"', f'"Servers": {json.dumps({"VNA": server})}, "WadoRoot"')
+    assert faults(folder) == ['20-plugins.json: DicomWeb.Servers.VNA: HttpHeaders: allowed is {"NAME": "value"}']

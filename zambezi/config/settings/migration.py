@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,14 +13,26 @@ from zambezi.retries import Policy
 
 
 class MigrationSource(Section):
-    peer: Name = Field(description="The legacy archive's name in DicomModalities.")
+    kind: Literal["dicom", "orthanc", "dicomweb"] = Field(
+        "dicom",
+        description="dicom: query/retrieve, a name of DicomModalities; orthanc: another Orthanc's REST, a name of "
+        "OrthancPeers; dicomweb: QIDO-RS and WADO-RS, a name of DicomWeb.Servers.",
+    )
+    peer: Name = Field(description="The legacy archive's name in the section that its Kind says.")
     aet: str = Field(
         "ZAMBEZI_MIG", max_length=16, description="Our AE title for the second, independent retrieve (C-GET)."
     )
     windows: tuple[Window, ...] = Field((Window(),), description="When it may be asked.")
     ceiling: int = Field(1, ge=1, le=8, description="Studies moved at once.")
+    parallel: int = Field(
+        4, ge=1, le=16, description="Kinds orthanc and dicomweb: objects of one study fetched or stored at once."
+    )
     study_deadline_seconds: float = Field(
-        600, ge=5, le=86400, description="A study that takes longer is tried again later."
+        600,
+        ge=5,
+        le=86400,
+        description="A study that takes longer is tried again later; where bytes pass through us: if no object of it "
+        "came for so long.",
     )
     retry_seconds: float = Field(5, ge=0.1, le=86400, description="Wait before a study is tried again.")
     retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
