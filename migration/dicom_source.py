@@ -35,6 +35,7 @@ from zambezi.retries import ErrorClass
 STUDY_KEYS = (
     "StudyInstanceUID", "StudyDate", "StudyTime", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate",
     "PatientSex", "AccessionNumber", "StudyDescription", "ModalitiesInStudy", "NumberOfStudyRelatedInstances",
+    "InstanceAvailability",
 )  # fmt: skip
 
 #: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
@@ -72,7 +73,9 @@ class DicomSource:
         while times > 1 and len(counts) < 4 and (len(counts) < 2 or counts[-1] != counts[-2]):
             counts.append(self._count_once(study_uid))
         instances, modalities = counts[-1]
-        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2])
+        owners = self._ask("Study", {"StudyInstanceUID": study_uid, "PatientID": ""})
+        patients = frozenset(_value(owner, "PatientID") for owner in owners)
+        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2], patients)
 
     def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
         found = self._ask("Series", {"StudyInstanceUID": study_uid, "SeriesInstanceUID": "", "Modality": ""})

@@ -20,6 +20,7 @@ from zambezi.database.tables.exams import (
     Series,
     Study,
 )
+from zambezi.database.tables.inventory import MigrationPass, MigrationSlice
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
@@ -68,7 +69,9 @@ __all__ = [
     "LegalHold",
     "Message",
     "MigrationInstance",
+    "MigrationPass",
     "MigrationProject",
+    "MigrationSlice",
     "MigrationStudy",
     "Moment",
     "NodeJournal",
