@@ -6,6 +6,7 @@ second retrieve (migration.verify).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
@@ -27,9 +28,13 @@ from migration.source import (
     trouble_of,
 )
 from zambezi import retries
+from zambezi.config.safety import Modality
+from zambezi.config.settings import MigrationSource
 from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
 from zambezi.retries import ErrorClass
+
+log = logging.getLogger(__name__)
 
 #: Study-level attributes that an inventory asks for.
 STUDY_KEYS = (
@@ -44,13 +49,13 @@ _POLL_SECONDS = 0.25
 
 
 class DicomSource:
-    """One legacy archive, by its name in DicomModalities."""
+    """One legacy archive of DicomModalities; `settings` are those of the migration's source."""
 
     kind = "dicom"
 
-    def __init__(self, client: OrthancClient, peer: str) -> None:
-        self._client = client
-        self._peer = peer
+    def __init__(self, client: OrthancClient, peer: Modality, settings: MigrationSource) -> None:
+        self._client, self._modality, self._settings = client, peer, settings
+        self._peer = peer.name
         self.queries = 0
 
     def probe(self) -> Probe:
@@ -62,6 +67,9 @@ class DicomSource:
 
     def find_studies(self, today: date) -> tuple[inventory.Found, inventory.Coverage]:
         return inventory.find_studies(self, today)
+
+    def reservations(self) -> list[str]:
+        return []
 
     def studies(self, **matching: str) -> list[dict[str, str]]:
         """The studies that match; CutOff, Trouble or OrthancUnreachable."""
@@ -102,9 +110,8 @@ class DicomSource:
             if job["Type"] == "DicomMoveScu" and job["State"] in ("Pending", "Running") and _concerns(job, study_uid):
                 try:
                     _await_job(desk, job["ID"], keeper)
-                except Trouble as trouble:
-                    if trouble.kind is not ErrorClass.OBJECT:
-                        raise
+                except Trouble as trouble:  # of an attempt that is over: this one has a chance of its own
+                    log.info("study %s: what was left running ended: %s", study_uid, trouble)
 
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
         """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by."""

@@ -73,6 +73,7 @@ def take(
     today = clock.parse(pass_.began_at).date()
     if isinstance(source, Asked):
         found, coverage = find_studies(Notebook(source, sessions, pass_, step), today)
+        coverage.doubts += source.reservations()
     else:
         found, coverage = source.find_studies(today)
     _count_all(sessions, source, pass_, found, coverage, now, step, only_new)

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from migration.source import CutOff
-from migration.survey import Asked
+from migration.survey import Matching
 from zambezi import clock
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import MigrationPass, MigrationProject, MigrationSlice
@@ -25,9 +25,9 @@ Step = Callable[[str], None]
 
 
 class Notebook:
-    """A source as one pass asks it (migration.survey.Asked)."""
+    """A source as one pass asks it (migration.survey.Matching)."""
 
-    def __init__(self, source: Asked, sessions: Sessions, pass_: MigrationPass, step: Step) -> None:
+    def __init__(self, source: Matching, sessions: Sessions, pass_: MigrationPass, step: Step) -> None:
         self._source, self._sessions, self._step = source, sessions, step
         self._of_pass = (
             MigrationSlice.project_id == pass_.project_id, MigrationSlice.pass_number == pass_.number,

@@ -42,7 +42,7 @@ class Office:
 
     def source(self, name: str) -> Source:
         """What asks this source; KeyError if the configuration doesn't know it."""
-        return sources.opened(self.configuration.zambezi.migration.sources[name], self.client())
+        return sources.opened(self.configuration.zambezi.migration.sources[name], self.client(), self.configuration)
 
     def desk(self, source_name: str, stop: threading.Event | None = None) -> Desk:
         """A desk for one worker on one source; KeyError if the configuration doesn't know the source."""
@@ -50,7 +50,7 @@ class Office:
         client = self.client()
         return Desk(
             client=client, sessions=self.sessions, settings=source,
-            peer=self.configuration.modalities[source.peer], source=sources.opened(source, client),
+            peer=self.configuration.modalities[source.peer], source=sources.opened(source, client, self.configuration),
             target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
             site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),

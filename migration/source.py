@@ -143,13 +143,15 @@ class Probe:
 class Source(Protocol):
     """One legacy source. All of them raise CutOff, Trouble or zambezi.orthanc_client.OrthancError.
 
-    One that can be asked by matching (`studies`, migration.survey.Asked) is asked slice by slice in an inventory.
+    One that can be asked by matching (migration.survey.Asked) is asked slice by slice in an inventory.
     """
 
     #: dicom, orthanc, dicomweb, folder
     kind: str
-    #: So many questions were asked.
-    queries: int
+
+    @property
+    def queries(self) -> int:
+        """So many questions were asked."""
 
     def probe(self) -> Probe:
         """Try what it can; nothing is stored by it, neither there nor here."""

@@ -25,14 +25,23 @@ _CUT_OFF = "cut off"
 _CUT_OFF_WHOLE = "the source cuts off the universal query; undated studies are found by patient identifier only"
 
 
-@runtime_checkable
-class Asked(Protocol):
-    """A source that answers questions by matching (C-FIND, QIDO-RS)."""
+class Matching(Protocol):
+    """What answers questions by matching (C-FIND, QIDO-RS)."""
 
-    queries: int
+    @property
+    def queries(self) -> int:
+        """So many questions were asked."""
 
     def studies(self, **matching: str) -> list[dict[str, str]]:
         """The studies that match, attributes by DICOM keyword; CutOff where the source ended its answers early."""
+
+
+@runtime_checkable
+class Asked(Matching, Protocol):
+    """A source whose inventory is taken question by question, and goes on where it was interrupted."""
+
+    def reservations(self) -> list[str]:
+        """What its answers leave open, in words, once it was asked: doubts of the inventory."""
 
 
 @dataclass
@@ -87,7 +96,7 @@ class Coverage:
         return dict(vars(self))
 
 
-def find_studies(source: Asked, today: date) -> tuple[Found, Coverage]:
+def find_studies(source: Matching, today: date) -> tuple[Found, Coverage]:
     """Ask along both axes; what was found, and how far it is shown to be all."""
     asking = _Asking(source)
     found, coverage = asking.found, asking.coverage
@@ -149,7 +158,7 @@ def _until_nothing_new(asking: _Asking, universal: bool) -> set[str]:
 class _Asking:
     """Questions and answers of one pass."""
 
-    source: Asked
+    source: Matching
     found: Found = field(default_factory=Found)
     coverage: Coverage = field(default_factory=Coverage)
     #: What was answered whole, as far as it seems: the narrowest questions, with the number of answers.

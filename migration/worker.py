@@ -163,7 +163,13 @@ def _count_again(desk: Desk, held: Claim) -> set[str]:
         raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
     with desk.sessions.begin() as session:
         project_id = session.get_one(MigrationStudy, held.study_id).project_id
-        return set(inventory.record(session, project_id, held.study_uid, counted, desk.now()).vanished)
+        change = inventory.record(session, project_id, held.study_uid, counted, desk.now())
+        before = session.get_one(MigrationStudy, held.study_id).patient_id
+    if change.patients:
+        now = ", ".join(sorted(change.patients))
+        words = f"the source has put this study under patient {now}; when it was found it was under {before}"
+        raise Trouble(ErrorClass.CONFLICT, words)
+    return set(change.vanished)
 
 
 def _presence(moved: transfer.Moved, equal: set[str]) -> dict[str, dict[str, str | None]]:

@@ -23,7 +23,6 @@ from sqlalchemy import select, update
 
 from migration import inventory
 from migration.desk import Desk
-from migration.dicom_source import DicomSource
 from migration.office import Office, open_office
 from zambezi import config, keys
 from zambezi.database.engine import connect
@@ -125,8 +124,7 @@ class Lab:
         return str(self.office.client().store(file.read_bytes())["ID"])
 
     def inventory(self, name: str = "p") -> MigrationProject:
-        source = DicomSource(self.office.client(), "legacy")
-        project = inventory.take(self.office.sessions, source, name, "LEGACY", datetime.now(UTC))
+        project = inventory.take(self.office.sessions, self.office.source("LEGACY"), name, "LEGACY", datetime.now(UTC))
         with self.office.sessions.begin() as session:
             project = session.get_one(MigrationProject, project.id)
             project.state = "running"
@@ -168,8 +166,8 @@ class Lab:
 
 
 @contextmanager
-def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
-    """Start the legacy PACS and the archive; stop what was started."""
+def a_lab(folder: Path, monkeypatch: Any, has_legacy: bool = True) -> Iterator[Lab]:
+    """Start the legacy PACS (or leave its port to the test) and the archive; stop what was started."""
     legacy_port = free_port()
     environ = {
         **os.environ, **{variable: str(free_port()) for variable, _ in PORTS.values()}, "PYTHONPATH": str(REPOSITORY),
@@ -184,7 +182,8 @@ def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
     upgrade(connect(environment.database_url, "test"))
     lab = Lab(folder, legacy_port, environ, open_office())
     try:
-        _start_legacy(lab, environment.ports.dicom)
+        if has_legacy:
+            _start_legacy(lab, environment.ports.dicom)
         _start_archive(lab, environment, secrets)
         yield lab
     finally:

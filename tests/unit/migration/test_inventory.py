@@ -107,7 +107,7 @@ def test_the_inventory_of_a_source_without_limits_costs_few_questions_and_leaves
     found, coverage = inventory.find_studies(source, TODAY)
     assert len(found.uids) == 2999
     assert (coverage.doubts, coverage.limit, coverage.repeats) == ([], None, 1)
-    assert source.queries < 150
+    assert source.queries < 100
 
 
 def test_what_comes_while_it_is_asked_is_asked_for_until_nothing_new_comes():
@@ -170,6 +170,7 @@ def test_the_slices_leave_no_day_out():
     parts = all_days(TODAY)
     assert parts[0].matching == "00010101-19691231"
     assert parts[-1].last == date(9999, 12, 31)
+    assert len(parts) == 14
     assert all(one.last + timedelta(days=1) == other.first for one, other in pairwise(parts))
 
 

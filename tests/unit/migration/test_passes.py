@@ -44,6 +44,9 @@ class Legacy:
             if first <= day <= last and patient.startswith(prefix)
         ]  # fmt: skip
 
+    def reservations(self):
+        return ["it is told not to be trusted"]
+
     def count(self, study_uid, times=2):
         self._asked()
         self.counted.append(study_uid)
@@ -70,7 +73,7 @@ def test_killed_at_any_question_it_goes_on_and_asks_nothing_twice(ledger):
     whole = legacy()
     take(sessions(_memory(), "migration"), whole)
     source, asked, states = legacy(), 0, []
-    for dies_after in (1, 7, 30, 50, 13, 4, 3):
+    for dies_after in (1, 7, 20, 25, 8, 4, 3):
         source.queries, source.dies_at = 0, dies_after
         with pytest.raises(Killed):
             take(ledger, source)
@@ -83,7 +86,11 @@ def test_killed_at_any_question_it_goes_on_and_asks_nothing_twice(ledger):
     project = take(ledger, source)
     assert asked + source.queries == whole.queries
     assert len(source.counted) == len(set(source.counted)) == 12
-    assert (project.state, project.coverage["studies"], project.coverage["doubts"]) == ("planned", 12, [])
+    assert (project.state, project.coverage["studies"], project.coverage["doubts"]) == (
+        "planned",
+        12,
+        ["it is told not to be trusted"],
+    )
     with ledger.begin() as session:
         (done,) = session.scalars(select(MigrationPass)).all()
         assert (done.state, done.named, done.counted, done.new) == ("done", 12, 12, 12)
@@ -109,7 +116,7 @@ def test_a_later_pass_counts_what_is_new_or_grew_and_names_what_is_gone(ledger):
     project = take(ledger, source, NOW + timedelta(days=1), only_new=True)
     assert sorted(source.counted) == ["1.2.3", "1.9"]
     assert project.coverage["gone"] == ["1.2.5"]
-    assert project.coverage["doubts"] == ["1 studies that an earlier pass named are not named any more"]
+    assert "1 studies that an earlier pass named are not named any more" in project.coverage["doubts"]
     with ledger.begin() as session:
         second = session.get_one(MigrationPass, (project.id, 2))
         assert (second.new, second.grown, second.gone) == (1, 1, 1)
