@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
-from migration import inventory, ledger, office, progress, worker
+from migration import inventory, ledger, office, progress, source_commands, worker
 from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
@@ -202,3 +202,7 @@ def _next_opening(opened: office.Office, source: str) -> str:
 
 def _who() -> str:
     return getpass.getuser()
+
+
+for _command in (source_commands.sources_command, source_commands.probe_command):
+    migrate.add_command(_command)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from migration import inventory, verify
+from migration import inventory, probing, verify
 from migration.desk import Closed, Desk
 from migration.source import (
     Checked,
@@ -59,11 +59,7 @@ class DicomSource:
         self.queries = 0
 
     def probe(self) -> Probe:
-        try:
-            self._client.post(f"/modalities/{self._peer}/echo", {})
-        except OrthancRefused as refused:
-            return Probe({"C-ECHO": (False, str(trouble_of(str(refused))))})
-        return Probe({"C-ECHO": (True, "")})
+        return probing.probe(self._client, self._modality, self._settings.aet)
 
     def find_studies(self, today: date) -> tuple[inventory.Found, inventory.Coverage]:
         return inventory.find_studies(self, today)

@@ -105,6 +105,15 @@ def test_the_inventory_names_undated_studies_and_those_under_two_patients(lab: L
     assert len(lab.instances()) == 3
 
 
+def test_a_probe_of_a_pacs_that_no_one_here_wrote_finds_what_it_can_do(lab: Lab) -> None:
+    lab.load(sample("CT_small.dcm"))
+    found = lab.office.source("LEGACY").probe().abilities
+    assert {name for name, (has, _) in found.items() if has} >= {
+        "C-ECHO as the archive", "C-FIND, study root", "SERIES level", "IMAGE level", "C-MOVE to the archive",
+        "C-GET, study root",
+    }  # fmt: skip
+
+
 def test_nothing_moves_outside_the_window(lab: Lab) -> None:
     lab.load(sample("CT_small.dcm"))
     project = lab.inventory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,11 +11,13 @@ from typing import Any
 
 import pydicom
 import pytest
+from click.testing import CliRunner
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import select
 
 from migration import inventory, worker
+from migration.commands import migrate
 from migration.survey import Asked
 from tests import misbehaving_sources as behaves
 from tests.integration.migration_lab import Lab, a_lab, sample
@@ -229,3 +232,47 @@ def test_one_image_uid_under_two_patients_with_other_pixels_is_no_success(case: 
         case.run(case.inventory())
     assert case.study().state not in ("verified", "ready", "retrying")
     assert "(0010,0020)" in case.study().reason
+
+
+def probed(case: Case) -> dict[str, tuple[bool, str]]:
+    return case.lab.office.source("LEGACY").probe().abilities
+
+
+def test_a_probe_shows_what_a_source_can_do_and_leaves_nothing_behind(case: Case) -> None:
+    before = case.lab.office.client().get("/statistics")["CountInstances"]
+    with case.source(*images(2, SpecificCharacterSet="ISO_IR 100"), most_associations=3):
+        runner = CliRunner()
+        answer = runner.invoke(migrate, ["probe", "LEGACY", "--json"])
+        assert answer.exit_code == 0, answer.output
+        found = {name: (one["has"], one["seen"]) for name, one in json.loads(answer.output)["abilities"].items()}
+    lacks = {name for name, (has, _) in found.items() if not has}
+    assert lacks == {
+        "relational queries", "numbers of instances", "near-line", "names transfer syntaxes",
+        "transfer syntaxes by C-GET",
+    }  # fmt: skip
+    assert found["character sets"] == (True, "ISO_IR 100")
+    assert found["associations at once"] == (True, "3")
+    assert found["IMAGE level"] == (True, "2 answers, status 0x0000")
+    assert case.lab.office.client().get("/statistics")["CountInstances"] == before
+    listed = json.loads(runner.invoke(migrate, ["sources", "--json"]).output)
+    assert [(one["source"], one["abilities"]["C-GET, study root"]["has"]) for one in listed] == [("LEGACY", True)]
+
+
+def test_a_probe_of_a_source_that_does_not_know_us_says_what_to_do(case: Case) -> None:
+    compressed = {"syntaxes": ("1.2.840.10008.1.2.4.90", ExplicitVRLittleEndian), "roots": ("2",), "limit": 1}
+    with case.source(*images(1), *images(1), moves=behaves.to_nobody, **compressed):
+        found = probed(case)
+    assert found["C-MOVE to the archive"] == (
+        False, "it doesn't know the AE title ZAMBEZI (status 0xA801): enter it there, with its address",
+    )  # fmt: skip
+    assert found["C-FIND, patient root"] == (False, "")
+    assert found["answers at once"] == (False, "cut off after 1, with status 0xFE00: it is asked in parts")
+    assert found["transfer syntaxes by C-GET"] == (
+        True, "CT Image Storage: JPEG 2000 Image Compression (Lossless Only)"
+    )  # fmt: skip
+
+
+def test_a_probe_of_a_source_that_is_not_there_says_so(case: Case) -> None:
+    found = probed(case)
+    assert [has for has, _ in found.values()] == [False, False]
+    assert "ZAMBEZI_MIG is not answered" in found["association as ourselves"][1]

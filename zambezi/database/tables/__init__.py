@@ -20,7 +20,7 @@ from zambezi.database.tables.exams import (
     Series,
     Study,
 )
-from zambezi.database.tables.inventory import MigrationPass, MigrationSlice
+from zambezi.database.tables.inventory import MigrationPass, MigrationProbe, MigrationSlice
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
@@ -70,6 +70,7 @@ __all__ = [
     "Message",
     "MigrationInstance",
     "MigrationPass",
+    "MigrationProbe",
     "MigrationProject",
     "MigrationSlice",
     "MigrationStudy",

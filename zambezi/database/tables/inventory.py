@@ -27,6 +27,17 @@ class MigrationPass(Base):
     gone: Mapped[int] = mapped_column(default=0)  # named by an earlier pass, not by this one
 
 
+class MigrationProbe(Base):
+    """What a source could do when that was last tried."""
+
+    __tablename__ = "migration_probe"
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)  # a name from Migration.Sources
+    at: Mapped[str] = mapped_column(Moment)
+    #: By ability: [whether it has it, in words what was seen]; empty with a reason where it did not answer at all.
+    abilities: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
 class MigrationSlice(Base):
     """One question of a pass, and what was answered."""
 

@@ -57,6 +57,14 @@ def _inventory() -> None:
         sa.PrimaryKeyConstraint("project_id", "number", name=op.f("pk_migration_pass")),
     )
     op.create_table(
+        "migration_probe",
+        sa.Column("source", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.String(length=27), nullable=False),
+        sa.Column("abilities", sa.JSON(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("source", name=op.f("pk_migration_probe")),
+    )
+    op.create_table(
         "migration_slice",
         sa.Column("project_id", sa.Integer(), nullable=False),
         sa.Column("pass_number", sa.Integer(), nullable=False),
@@ -73,6 +81,7 @@ def _inventory() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("migration_probe")
     op.drop_table("migration_slice")
     op.drop_table("migration_pass")
     for column in _INSTANCE:
