@@ -81,6 +81,7 @@ def take(
         project = session.get_one(MigrationProject, project_id)
         project.state = "running" if state_before == "running" else "planned"
         _compare_with_earlier(session, pass_, coverage)
+        coverage.claims = _claims(session, project_id)
         coverage.queries = max(source.queries, coverage.queries)
         project.coverage, project.updated_at = coverage.document(), clock.text(now)
         close_pass(session, pass_, clock.now())
@@ -160,6 +161,28 @@ def _compare_with_earlier(session: Session, pass_: MigrationPass, coverage: Cove
     if count:
         coverage.doubts.append(f"{count} studies that an earlier pass named are not named any more")
     _write(session, pass_, gone=count)
+
+
+def _claims(session: Session, project_id: int) -> dict[str, int]:
+    """What studies claim to have beside what was counted, and sizes as far as the source says them (bytes)."""
+    of_project = MigrationStudy.project_id == project_id
+    found = {"claiming": 0, "claimed": 0, "counted": 0, "more": 0, "fewer": 0}
+    rows = session.execute(select(MigrationStudy.expected, MigrationStudy.facts).where(of_project))
+    for expected, facts in rows.yield_per(1000):
+        found["counted"] += expected
+        claim = str(facts.get("NumberOfStudyRelatedInstances", ""))
+        if claim.isdecimal():
+            found["claiming"] += 1
+            found["claimed"] += int(claim)
+            found["more"] += int(claim) > expected
+            found["fewer"] += int(claim) < expected
+    query = (
+        select(func.count(MigrationInstance.size), func.sum(MigrationInstance.size))
+        .join(MigrationStudy, MigrationStudy.id == MigrationInstance.study_id)
+        .where(of_project)
+    )
+    sized, size = session.execute(query).one()
+    return {**found, "sized": sized, "bytes": int(size or 0)}
 
 
 def _write(session: Session, pass_: MigrationPass, **values: Any) -> None:

@@ -88,6 +88,7 @@ class Coverage:
     slices: list[list[Any]] = field(default_factory=list)  # [what was asked for, found, remark]
     duplicates: dict[str, list[str]] = field(default_factory=dict)  # Study UID: the patients it is under
     oddities: dict[str, dict[str, Any]] = field(default_factory=dict)  # migration.oddities
+    claims: dict[str, int] = field(default_factory=dict)  # what the source says of numbers and sizes (inventory)
     unsettled: list[str] = field(default_factory=list)  # studies whose two counts differed
     gone: list[str] = field(default_factory=list)  # named by an earlier pass, not by this one
     doubts: list[str] = field(default_factory=list)

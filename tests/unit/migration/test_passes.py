@@ -35,7 +35,7 @@ class Legacy:
 
     def studies(self, **matching):
         self._asked()
-        first, last = matching.get("StudyDate", "0-9").split("-")
+        first, last = matching.get("StudyDate", "-9").split("-")
         prefix = matching.get("PatientID", "*").removesuffix("*")
         return [
             {"StudyInstanceUID": uid, "PatientID": patient, "StudyDate": day,
