@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from migration import inventory, probing, verify
+from migration import getting, inventory, probing, verify
 from migration.desk import Closed, Desk
+from migration.slices import LEAST_LIMIT
 from migration.source import (
     Checked,
     Compared,
@@ -42,6 +43,8 @@ STUDY_KEYS = (
     "PatientSex", "AccessionNumber", "StudyDescription", "ModalitiesInStudy", "NumberOfStudyRelatedInstances",
     "InstanceAvailability",
 )  # fmt: skip
+
+_IMAGE_KEYS = ("SOPInstanceUID", "SOPClassUID", "AvailableTransferSyntaxUID")
 
 #: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
 _CUT_OFF = {0xFE00, 0xA700}
@@ -82,14 +85,44 @@ class DicomSource:
         return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2], patients)
 
     def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
-        found = self._ask("Series", {"StudyInstanceUID": study_uid, "SeriesInstanceUID": "", "Modality": ""})
-        instances = {}
+        keys = ("SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances")
+        found = self._ask("Series", {"StudyInstanceUID": study_uid, **dict.fromkeys(keys, "")})
+        claims = {_value(one, keys[0]): _value(one, keys[2]) for one in found}
+        instances: dict[str, Named] = {}
         for uid in _named(found, "SeriesInstanceUID"):
-            keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": uid, "SOPInstanceUID": "", "SOPClassUID": ""}
-            for image in self._ask("Instance", keys):
-                if sop_uid := _value(image, "SOPInstanceUID"):
-                    instances[sop_uid] = Named(uid, _value(image, "SOPClassUID"))
+            instances |= self._series(study_uid, uid, int(claims[uid]) if claims[uid].isdecimal() else 0)
         return instances, tuple(sorted(_named(found, "Modality")))
+
+    def _series(self, study_uid: str, series_uid: str, claimed: int) -> dict[str, Named]:
+        """The images of a series: by one question, or number by number where its answers are cut off, said or unsaid.
+
+        Trouble (of kind object) where they can't be named.
+        """
+        cut = ""
+        found: dict[str, Named] = {}
+        try:
+            found = self._images(study_uid, series_uid)
+        except CutOff as error:
+            cut = str(error)
+        if not cut and (claimed <= len(found) or len(found) < LEAST_LIMIT):
+            return found
+        for number in range(1, 2 * claimed + 1):  # numbers have gaps; where nothing more comes a claim is stale
+            if len(found) >= claimed:
+                return found
+            found |= self._images(study_uid, series_uid, InstanceNumber=str(number))
+        if cut:
+            words = f"the source cuts off the images of series {series_uid} ({cut}), and names them by number in vain"
+            raise Trouble(ErrorClass.OBJECT, words)
+        return found
+
+    def _images(self, study_uid: str, series_uid: str, **matching: str) -> dict[str, Named]:
+        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, **dict.fromkeys(_IMAGE_KEYS, "")}
+        named = {}
+        for image in self._ask("Instance", keys | matching):
+            if sop_uid := _value(image, "SOPInstanceUID"):
+                syntax = _value(image, "AvailableTransferSyntaxUID").partition("\\")[0]
+                named[sop_uid] = Named(series_uid, _value(image, "SOPClassUID"), syntax)
+        return named
 
     def _ask(self, level: str, query: dict[str, str]) -> list[dict[str, str]]:
         self.queries += 1
@@ -110,7 +143,13 @@ class DicomSource:
                     log.info("study %s: what was left running ended: %s", study_uid, trouble)
 
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
-        """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by."""
+        """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by. Or one C-GET, through us."""
+        if desk.settings.retrieve == "get":
+            try:
+                named = self._count_once(request.keys[0])[0]
+            except CutOff as error:
+                raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
+            return getting.bring(desk, request, named, keeper)
         client, peer = desk.client, self._peer
         try:
             made = client.post(f"/modalities/{peer}/query", {"Level": request.level, "Query": request.query})
@@ -130,7 +169,21 @@ class DicomSource:
         self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
         keep: Callable[[dict[str, Compared]], None],
     ) -> Checked:  # fmt: skip
-        return verify.check(desk, study, wanted, keeper.check, keep)
+        passed = {uid: found for uid in wanted if (found := _passed_through(desk, study, uid))}
+        if passed:
+            keep(passed)
+        checked = verify.check(desk, study, set(wanted) - set(passed), keeper.check, keep)
+        checked.compared |= passed
+        return checked
+
+
+def _passed_through(desk: Desk, study: Study, sop_uid: str) -> Compared | None:
+    """What came through us by C-GET, and lies in the archive byte for byte: no second retrieve could tell more."""
+    given = study.given.get(sop_uid)
+    if given is None or len(study.held[sop_uid]) != 1:
+        return None
+    stored = desk.client.md5(study.held[sop_uid][0])
+    return Compared("equal", None, None, stored, source_md5=given.md5) if stored == given.md5 else None
 
 
 def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:

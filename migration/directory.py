@@ -20,8 +20,8 @@ def entries(session: Session, settings: Migration, site: Site, now: datetime) ->
     paused = {one.name: one for one in breakers.paused(session)}
     probes = {row.source: row for row in session.scalars(select(MigrationProbe))}
     projects: dict[str, list[str]] = {}
-    for name, source in session.execute(select(MigrationProject.name, MigrationProject.source)):
-        projects.setdefault(source, []).append(name)
+    for project, of in session.execute(select(MigrationProject.name, MigrationProject.source)):
+        projects.setdefault(of, []).append(project)
     found = []
     for name, source in sorted(settings.sources.items()):
         breaker, probe = paused.get(f"source:{name}"), probes.get(name)

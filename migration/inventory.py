@@ -6,7 +6,7 @@ on: answers are kept (migration.notebook), and studies that were counted aren't 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,11 +15,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from migration.notebook import Notebook, Step, close_pass, open_pass
-from migration.source import Counted, Named, Source
+from migration.source import Counted, CutOff, Named, Source, Trouble
 from migration.survey import Asked, Coverage, Found, find_studies
 from zambezi import audit, clock, exceptions
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import MigrationInstance, MigrationPass, MigrationProject, MigrationStudy
+from zambezi.retries import ErrorClass
 
 __all__ = ["Change", "Coverage", "Found", "change", "find_studies", "raise_exception", "record", "take"]
 
@@ -28,6 +29,8 @@ _YOUNG = timedelta(days=7)
 #: So many studies that are gone from the source are named; all of them are counted.
 _NAMED_GONE = 200
 _LONGEST_UID = 64
+#: The priority of what comes from slow storage.
+_SLOW = -10
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,20 @@ def _count_all(
         _write(session, pass_, state="counting", named=len(found.uids), counted=len(done))
     for number, study_uid in enumerate(sorted(usable - done), len(done)):
         step(f"{number} of {len(usable)} studies counted")
-        counted = source.count(study_uid)
+        why = {}
+        try:
+            counted = source.count(study_uid)
+        except (CutOff, Trouble) as error:
+            if isinstance(error, Trouble) and error.kind is not ErrorClass.OBJECT:
+                raise  # the source or the way to it: whoever goes on with this pass counts it
+            counted, why = Counted({}, (), True), {"why_none": f"the source does not name its instances: {error}"}
         if not counted.agreed:
             coverage.unsettled.append(study_uid)
         with sessions.begin() as session:
             is_new = not _is_known(session, pass_.project_id, study_uid)
             # One that is unsettled is counted again by whoever goes on with this pass.
             seen_in = pass_.number if counted.agreed else pass_.number - 1
-            changed = record(session, pass_.project_id, study_uid, counted, now, found, seen_in)
+            changed = record(session, pass_.project_id, study_uid, counted, now, found, seen_in, **why)
             _write(
                 session, pass_, counted=number + 1, new=MigrationPass.new + int(is_new),
                 grown=MigrationPass.grown + int(bool(changed.appeared) and not is_new),
@@ -208,10 +217,11 @@ def record(
     now: datetime,
     named: Found | None = None,
     seen_in: int | None = None,
+    why_none: str = "the source names this study, but no instance of it",
 ) -> Change:
     """Write a count into the ledger; how it differs from the one before. What vanished stays in the ledger.
 
-    `seen_in`: the pass of inventory that counted it.
+    `seen_in`: the pass of inventory that counted it. `why_none`: what is said of a study without instances.
     """
     query = select(MigrationStudy).where(MigrationStudy.project_id == project_id, MigrationStudy.study_uid == study_uid)
     study = session.scalars(query).first()
@@ -220,7 +230,7 @@ def record(
         study = MigrationStudy(
             project_id=project_id, study_uid=study_uid, study_date=said.dates.get(study_uid, "")[:16], state="ready",
             patient_id="\\".join(sorted(said.patients.get(study_uid, ())))[:64], facts=said.facts.get(study_uid, {}),
-            next_at=clock.text(now), found_at=clock.text(now),
+            next_at=clock.text(now), found_at=clock.text(now), priority=_priority(said.facts.get(study_uid, {})),
         )  # fmt: skip
         session.add(study)
         session.flush()
@@ -238,13 +248,18 @@ def record(
         study.state, study.reason = "ready", f"{len(found.appeared)} more instances at the source"
         study.next_at, study.verified_at = clock.text(now), None
     if not instances and study.state == "ready":
-        study.state, study.reason = "parked", "the source names this study, but no instance of it"
+        study.state, study.reason = "parked", why_none[:1000]
         raise_exception(
             session, session.get_one(MigrationProject, project_id), "study-empty", study.reason,
             "Look at the study in the source.", now, study.study_uid,
         )  # fmt: skip
     session.flush()
     return Change(found.appeared, found.vanished, _new_patients(study, counted))
+
+
+def _priority(facts: Mapping[str, str]) -> int:
+    """What lies near-line or off-line (PS3.4 C.4.1.1.3.2) is moved last: it comes slowly, and holds up the rest."""
+    return 0 if facts.get("InstanceAvailability", "ONLINE") == "ONLINE" else _SLOW
 
 
 def _new_patients(study: MigrationStudy, counted: Counted) -> frozenset[str]:

@@ -24,7 +24,7 @@ from tests.integration.migration_lab import Lab, a_lab, sample
 from tests.misbehaving_sources import LegacyArchive
 from zambezi import clock
 from zambezi.config.settings import MigrationSource
-from zambezi.database.tables import Breaker, MigrationProject, MigrationStudy
+from zambezi.database.tables import Breaker, MigrationInstance, MigrationProject, MigrationStudy
 
 #: Silent for so long, a source is given up on.
 PATIENCE_S = 5
@@ -276,3 +276,40 @@ def test_a_probe_of_a_source_that_is_not_there_says_so(case: Case) -> None:
     found = probed(case)
     assert [has for has, _ in found.values()] == [False, False]
     assert "ZAMBEZI_MIG is not answered" in found["association as ourselves"][1]
+
+
+def test_a_source_that_cannot_move_is_retrieved_from_by_get_and_what_would_change_stays_there(case: Case) -> None:
+    (mine, others) = images(2)
+    (changed,) = images(1)
+    changed.AvailableTransferSyntaxUID = "1.2.840.10008.1.2.4.90"  # so it says, and sends it uncompressed
+    with case.source(mine, others, changed, moves_at_all=False):
+        case.run(case.inventory(), retrieve="get")
+    brought, left = sorted(case.studies(), key=lambda study: -study.expected)
+    assert (brought.state, case.held(brought)) == ("verified", 2)
+    assert (left.state, case.held(left)) == ("retrying", 0)
+    assert "by C-GET it would come as Explicit VR Little Endian instead of JPEG 2000" in left.reason
+    with case.lab.office.sessions.begin() as session:
+        row = session.get_one(MigrationInstance, (brought.id, str(mine.SOPInstanceUID)))
+        assert (row.verdict, row.given_md5) == ("equal", row.stored_md5)
+
+
+def test_a_series_that_is_cut_off_is_named_image_by_image(case: Case) -> None:
+    holds = images(5)
+    for number, image in enumerate(holds, 2):
+        image.InstanceNumber, image.NumberOfSeriesRelatedInstances = number, 5
+    with case.source(*holds, limit=3):
+        case.run(case.inventory())
+    assert (case.study().state, case.study().expected, case.held(case.study())) == ("verified", 5, 5)
+
+
+def test_what_lies_near_line_is_moved_last_and_what_can_not_be_named_waits_for_a_person(case: Case) -> None:
+    nameless = images(5)
+    (slow,), (fast,) = images(1, InstanceAvailability="NEARLINE"), images(1)
+    lab, source = case.lab, case.lab.office.source("LEGACY")
+    with case.source(*nameless, slow, fast, limit=3):
+        inventory.take(lab.office.sessions, source, case.name, "LEGACY", clock.now())
+    found = {study.study_uid: study for study in case.studies()}
+    assert found[slow.StudyInstanceUID].priority < found[fast.StudyInstanceUID].priority == 0
+    waits = found[nameless[0].StudyInstanceUID]
+    assert waits.state == "parked"
+    assert "does not name its instances: the source cuts off the images of series" in waits.reason
