@@ -172,7 +172,8 @@ class DicomSource:
         passed = {uid: found for uid in wanted if (found := _passed_through(desk, study, uid))}
         if passed:
             keep(passed)
-        checked = verify.check(desk, study, set(wanted) - set(passed), keeper.check, keep)
+        left = set(wanted) - set(passed)
+        checked = verify.check(desk, study, left, keeper.check, keep) if left else Checked()
         checked.compared |= passed
         return checked
 

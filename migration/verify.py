@@ -46,8 +46,6 @@ def check(
     Trouble (transient) where the source can't be reached; what it refuses to send is in `not_sent`.
     """
     checked = Checked()
-    if not wanted:
-        return checked
     receiver = _Receiver(desk, study.held, set(wanted), alive, keep, checked)
     kinds = _kinds(desk, study.held, wanted)
     for rung in RUNGS:

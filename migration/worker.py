@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from migration import inventory, ledger, transfer
+from migration import inventory, ledger, rejections, transfer
 from migration.desk import Closed, Desk
 from migration.ledger import Claim
 from migration.source import Checked, Compared, CutOff, Given, Named, Study, Trouble
@@ -135,6 +135,7 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
 
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
     checked = desk.source.check(desk, study, wanted, keeper, keep)
+    rejections.look(desk, held.project, study)
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
             log.warning("instance %s differs from the source in %s", sop_uid, ", ".join(found.differs_in))

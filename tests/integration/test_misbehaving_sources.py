@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import select
 
-from migration import inventory, worker
+from migration import inventory, rejections, worker
 from migration.commands import migrate
 from migration.survey import Asked
 from tests import misbehaving_sources as behaves
@@ -24,7 +24,7 @@ from tests.integration.migration_lab import Lab, a_lab, sample
 from tests.misbehaving_sources import LegacyArchive
 from zambezi import clock
 from zambezi.config.settings import MigrationSource
-from zambezi.database.tables import Breaker, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables import Breaker, ExceptionItem, MigrationInstance, MigrationProject, MigrationStudy
 
 #: Silent for so long, a source is given up on.
 PATIENCE_S = 5
@@ -313,3 +313,34 @@ def test_what_lies_near_line_is_moved_last_and_what_can_not_be_named_waits_for_a
     waits = found[nameless[0].StudyInstanceUID]
     assert waits.state == "parked"
     assert "does not name its instances: the source cuts off the images of series" in waits.reason
+
+
+def rejection_of(image: Dataset) -> Dataset:
+    """A Key Object Selection that takes an image back for quality reasons."""
+    note, title, study, series, one = (copy.deepcopy(image), *(Dataset() for _ in range(4)))
+    for keyword in ("PixelData", "Rows", "Columns"):
+        del note[keyword]
+    note.SOPClassUID = note.file_meta.MediaStorageSOPClassUID = rejections.KEY_OBJECTS
+    note.Modality, note.SOPInstanceUID, note.SeriesInstanceUID = "KO", generate_uid(), generate_uid()
+    note.file_meta.MediaStorageSOPInstanceUID = note.SOPInstanceUID
+    title.CodeValue, title.CodingSchemeDesignator = "113001", "DCM"
+    title.CodeMeaning = "Rejected for Quality Reasons"
+    one.ReferencedSOPClassUID, one.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = image.SeriesInstanceUID, [one]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = image.StudyInstanceUID, [series]
+    note.ConceptNameCodeSequence, note.CurrentRequestedProcedureEvidenceSequence = [title], [study]
+    return note
+
+
+def test_an_image_that_was_rejected_at_the_source_comes_over_and_is_listed(case: Case) -> None:
+    good, bad = images(2)
+    with case.source(good, bad, rejection_of(bad)):
+        case.run(case.inventory())
+    assert (case.study().state, case.held(case.study())) == ("verified", 3)
+    with case.lab.office.sessions.begin() as session:
+        query = select(ExceptionItem).where(ExceptionItem.study_uid == case.study().study_uid)
+        (waits,) = session.scalars(query).all()
+    assert (waits.kind, waits.decided_at) == ("study-rejected-images", None)
+    assert "1 images of this study were taken back at the source: rejected for quality reasons" in waits.what
+    assert bad.SOPInstanceUID in waits.what
+    assert good.SOPInstanceUID not in waits.what
