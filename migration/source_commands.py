@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 
 import click
 
 from migration import directory
+from migration.desk import Closed
+from migration.notebook import Step
 from migration.office import Office, open_office
 from migration.source import Trouble
-from zambezi import clock
+from zambezi import clock, windows
 from zambezi.orthanc_client import OrthancError
+
+#: Long work says how far it is.
+_SAY_S = 3.0
 
 
 @click.command("sources")
@@ -64,6 +70,23 @@ def probe_command(source: str, as_json: bool) -> None:
         return
     for name, (has, seen) in found.abilities.items():
         click.echo(f"{'yes' if has else 'no':<4}{name}{f': {seen}' if seen else ''}")
+
+
+def steps(opened: Office, source: str) -> Step:
+    """Says on stderr how far an inventory is, every few seconds; Closed at the end of the source's window."""
+    settings = opened.configuration.zambezi.migration.sources[source]
+    site = opened.configuration.zambezi.site
+    said = time.monotonic()
+
+    def step(words: str) -> None:
+        nonlocal said
+        if not windows.is_open(settings.windows, clock.now(), site.zone, site.holidays):
+            raise Closed(f"the window of {source} has closed")
+        if time.monotonic() - said > _SAY_S:
+            said = time.monotonic()
+            click.echo(f"  {words}", err=True)
+
+    return step
 
 
 def _list(names: list[str]) -> str:
