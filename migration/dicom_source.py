@@ -59,6 +59,7 @@ class DicomSource:
     def __init__(self, client: OrthancClient, peer: Modality, settings: MigrationSource) -> None:
         self._client, self._modality, self._settings = client, peer, settings
         self._peer = peer.name
+        self._reservations: set[str] = set()
         self.queries = 0
 
     def probe(self) -> Probe:
@@ -68,7 +69,7 @@ class DicomSource:
         return inventory.find_studies(self, today)
 
     def reservations(self) -> list[str]:
-        return []
+        return sorted(self._reservations)
 
     def studies(self, **matching: str) -> list[dict[str, str]]:
         """The studies that match; CutOff, Trouble or OrthancUnreachable."""
@@ -89,8 +90,13 @@ class DicomSource:
         found = self._ask("Series", {"StudyInstanceUID": study_uid, **dict.fromkeys(keys, "")})
         claims = {_value(one, keys[0]): _value(one, keys[2]) for one in found}
         instances: dict[str, Named] = {}
-        for uid in _named(found, "SeriesInstanceUID"):
-            instances |= self._series(study_uid, uid, int(claims[uid]) if claims[uid].isdecimal() else 0)
+        try:
+            for uid in _named(found, "SeriesInstanceUID"):
+                instances |= self._series(study_uid, uid, int(claims[uid]) if claims[uid].isdecimal() else 0)
+        except Trouble as trouble:
+            if trouble.kind not in (ErrorClass.OBJECT, ErrorClass.CONFIGURATION):
+                raise
+            instances = self._by_sending(study_uid, trouble)
         return instances, tuple(sorted(_named(found, "Modality")))
 
     def _series(self, study_uid: str, series_uid: str, claimed: int) -> dict[str, Named]:
@@ -114,6 +120,17 @@ class DicomSource:
             words = f"the source cuts off the images of series {series_uid} ({cut}), and names them by number in vain"
             raise Trouble(ErrorClass.OBJECT, words)
         return found
+
+    def _by_sending(self, study_uid: str, why: Trouble) -> dict[str, Named]:
+        """One that does not name images (0xA900) shows what it has by sending it, to nobody."""
+        try:
+            named = getting.names(self._modality, self._settings, study_uid)
+        except Trouble as trouble:
+            if trouble.kind is ErrorClass.OBJECT:
+                raise Trouble(ErrorClass.OBJECT, f"{why}; {trouble}") from trouble
+            raise
+        self._reservations.add("the source does not name the images of some studies; named is what it sends by C-GET")
+        return named
 
     def _images(self, study_uid: str, series_uid: str, **matching: str) -> dict[str, Named]:
         keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, **dict.fromkeys(_IMAGE_KEYS, "")}

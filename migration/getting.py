@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID
-from pynetdicom import build_context, build_role, evt
+from pynetdicom import AllStoragePresentationContexts, build_context, build_role, evt
 
 from migration.desk import Desk
 from migration.probing import GET, SYNTAXES, associated
 from migration.source import Given, Named, Request, Trouble, trouble_of
 from zambezi import digests, retries
+from zambezi.config.safety import Modality
+from zambezi.config.settings import MigrationSource
 from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 from zambezi.retries import ErrorClass
@@ -29,6 +35,7 @@ log = logging.getLogger(__name__)
 #: PS3.8 9.3.2.2: an association has 128 contexts, one of which is the retrieve itself.
 _CLASSES_AT_ONCE = 127 // len(SYNTAXES)
 _SUCCESS, _CANNOT = 0x0000, 0xC000
+_SERIES = Tag("SeriesInstanceUID")
 _LEVELS = {"Study": "STUDY", "Series": "SERIES", "Instance": "IMAGE"}
 #: What is offered where the source doesn't say of what class its objects are.
 _USUAL = (
@@ -45,44 +52,96 @@ def bring(desk: Desk, request: Request, named: Mapping[str, Named], keeper: Keep
     """
     taker = _Taker(desk, named)
     classes = sorted({one.sop_class for one in named.values() if one.sop_class}) or list(_USUAL)
-    for first in range(0, len(classes), _CLASSES_AT_ONCE):
-        _get(desk, request, classes[first : first + _CLASSES_AT_ONCE], taker, keeper)
+
+    def between() -> None:
+        keeper.check()
+        desk.check_open()
+
+    for some in _groups(classes):
+        ended = _get(desk.peer, desk.settings, request, some, taker.take, between)
+        if taker.broken is not None:
+            raise taker.broken
+        kind = retries.of_dimse("query", ended.status)
+        if kind and not ended.failed and not taker.left:
+            raise Trouble(kind, f"C-GET: status 0x{ended.status:04X}")
     if taker.left:
         raise Trouble(ErrorClass.OBJECT, "; ".join(taker.left)[:500])
     return taker.given
 
 
-def _get(desk: Desk, request: Request, classes: list[str], taker: _Taker, keeper: Keeper) -> None:
+def names(peer: Modality, settings: MigrationSource, study_uid: str) -> dict[str, Named]:
+    """What a source has of a study, from what it sends: for those that name no images. Nothing of it is kept.
+
+    Trouble (of kind object) unless it says that it has sent everything.
+    """
+    named: dict[str, Named] = {}
+
+    def take(event: Any) -> int:
+        head = BytesIO(event.request.DataSet.getvalue())
+        syntax = UID(event.context.transfer_syntax)
+        found = read_dataset(
+            head, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=lambda tag, *_: tag > _SERIES
+        )  # fmt: skip
+        sop_class, series_uid = str(event.request.AffectedSOPClassUID), str(found.get("SeriesInstanceUID", ""))
+        named[str(event.request.AffectedSOPInstanceUID)] = Named(series_uid, sop_class)
+        return _SUCCESS
+
+    others = [str(one.abstract_syntax) for one in AllStoragePresentationContexts]
+    ended = _Ended()
+    for some in _groups([*_USUAL, *(one for one in others if one not in _USUAL)]):
+        ended = _get(peer, settings, Request("Study", (study_uid,)), some, take, lambda: None)
+        if ended.status == _SUCCESS and not ended.failed:
+            return named
+    raise Trouble(
+        ErrorClass.OBJECT, f"it does not send everything by C-GET either: status 0x{ended.status & 0xFFFF:04X}"
+    )
+
+
+def _groups(classes: list[str]) -> Iterator[list[str]]:
+    for first in range(0, len(classes), _CLASSES_AT_ONCE):
+        yield classes[first : first + _CLASSES_AT_ONCE]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The last answer to a C-GET: its status (-1: none came) and how many sub-operations it says have failed."""
+
+    status: int = -1
+    failed: int = 0
+
+
+def _get(
+    peer: Modality, settings: MigrationSource, request: Request, classes: list[str], take: Callable[[Any], int],
+    between: Callable[[], None],
+) -> _Ended:  # fmt: skip
     contexts = [build_context(GET), *(build_context(one, syntax) for one in classes for syntax in SYNTAXES)]
     roles = [build_role(one, scp_role=True) for one in classes]
-    until = time.monotonic() + desk.settings.study_deadline_seconds
-    with associated(desk.peer, desk.settings.aet, contexts, roles, [(evt.EVT_C_STORE, taker.take)]) as (line, why):
+    until = time.monotonic() + settings.study_deadline_seconds
+    with associated(peer, settings.aet, contexts, roles, [(evt.EVT_C_STORE, take)]) as (line, why):
         if line is None:
             raise Trouble(ErrorClass.TRANSIENT, why)
-        line.dimse_timeout = min(desk.settings.study_deadline_seconds, 300)
+        line.dimse_timeout = min(settings.study_deadline_seconds, 300)
         identifier = Dataset()
         identifier.QueryRetrieveLevel = _LEVELS[request.level]
         for keyword, value in request.query.items():
             setattr(identifier, keyword, value)
-        last = -1
+        ended = _Ended()
         try:
             for status, _ in line.send_c_get(identifier, GET):
-                last = int(status.Status) if status and "Status" in status else -1
-                keeper.check()
-                desk.check_open()
+                if status and "Status" in status:
+                    ended = _Ended(int(status.Status), int(status.get("NumberOfFailedSuboperations") or 0))
+                between()
                 if time.monotonic() > until:
                     line.abort()
-                    words = f"not done in {desk.settings.study_deadline_seconds:g} s, broken off"
+                    words = f"not done in {settings.study_deadline_seconds:g} s, broken off"
                     raise Trouble(ErrorClass.TRANSIENT, words)
-        except (ValueError, RuntimeError) as error:  # no context for the retrieve itself; the association was lost
+        except ValueError as error:  # no context for the retrieve itself
+            raise Trouble(ErrorClass.OBJECT, f"the source offers no C-GET: {error}") from error
+        except RuntimeError as error:  # the association was lost
             raise Trouble(ErrorClass.TRANSIENT, f"C-GET ended early: {error}") from error
-    if taker.broken is not None:
-        raise taker.broken
-    if last == -1:
+    if ended.status == -1:
         raise Trouble(ErrorClass.TRANSIENT, "C-GET ended without an answer")
-    kind = retries.of_dimse("query", last)
-    if kind and not taker.left:
-        raise Trouble(kind, f"C-GET: status 0x{last:04X}")
+    return ended
 
 
 class _Taker:

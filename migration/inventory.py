@@ -76,7 +76,6 @@ def take(
     today = clock.parse(pass_.began_at).date()
     if isinstance(source, Asked):
         found, coverage = find_studies(Notebook(source, sessions, pass_, step), today)
-        coverage.doubts += source.reservations()
     else:
         found, coverage = source.find_studies(today)
     _count_all(sessions, source, pass_, found, coverage, now, step, only_new)
@@ -84,6 +83,7 @@ def take(
         project = session.get_one(MigrationProject, project_id)
         project.state = "running" if state_before == "running" else "planned"
         _compare_with_earlier(session, pass_, coverage)
+        coverage.doubts += source.reservations() if isinstance(source, Asked) else []
         coverage.claims = _claims(session, project_id)
         coverage.queries = max(source.queries, coverage.queries)
         project.coverage, project.updated_at = coverage.document(), clock.text(now)

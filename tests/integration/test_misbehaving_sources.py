@@ -306,7 +306,7 @@ def test_what_lies_near_line_is_moved_last_and_what_can_not_be_named_waits_for_a
     nameless = images(5)
     (slow,), (fast,) = images(1, InstanceAvailability="NEARLINE"), images(1)
     lab, source = case.lab, case.lab.office.source("LEGACY")
-    with case.source(*nameless, slow, fast, limit=3):
+    with case.source(*nameless, slow, fast, limit=3, gets=False):
         inventory.take(lab.office.sessions, source, case.name, "LEGACY", clock.now())
     found = {study.study_uid: study for study in case.studies()}
     assert found[slow.StudyInstanceUID].priority < found[fast.StudyInstanceUID].priority == 0
@@ -344,3 +344,16 @@ def test_an_image_that_was_rejected_at_the_source_comes_over_and_is_listed(case:
     assert "1 images of this study were taken back at the source: rejected for quality reasons" in waits.what
     assert bad.SOPInstanceUID in waits.what
     assert good.SOPInstanceUID not in waits.what
+
+
+def test_a_source_without_an_image_level_shows_what_it_has_by_sending_it(case: Case) -> None:
+    holds = images(3)
+    with case.source(*holds, has_image_level=False):
+        source = case.lab.office.source("LEGACY")
+        case.run(case.inventory())
+        counted = source.count(holds[0].StudyInstanceUID)
+    assert set(counted.instances) == {image.SOPInstanceUID for image in holds}
+    assert {named.series_uid for named in counted.instances.values()} == {holds[0].SeriesInstanceUID}
+    assert isinstance(source, Asked)
+    assert "named is what it sends" in source.reservations()[0]
+    assert (case.study().state, case.held(case.study())) == ("verified", 3)
