@@ -110,6 +110,10 @@ def find_studies(source: Matching, today: date) -> tuple[Found, Coverage]:
     dated |= asking.by_date
     seen = {patient for patients in found.patients.values() for patient in patients}
     by_patient = asking.each([Slice(patient=beginning) for beginning in beginnings("", seen)])
+    if universal and by_patient - universal and coverage.limit is None:
+        asking.limited_to(len(universal))
+        by_patient |= asking.by_patient
+        dated |= asking.by_date
     again = _until_nothing_new(asking, bool(universal) and coverage.limit is None)
     coverage.universal, coverage.dated, coverage.by_patient = len(again or universal), len(dated), len(by_patient)
     coverage.undated = sum(1 for uid in found.uids if not found.dates[uid])
@@ -165,8 +169,10 @@ class _Asking:
     #: What was answered whole, as far as it seems: the narrowest questions, with the number of answers.
     leaves: dict[Slice, int] = field(default_factory=dict)
     by_date: set[str] = field(default_factory=set)
+    by_patient: set[str] = field(default_factory=set)
     _counts: dict[int, Slice] = field(default_factory=dict)  # the first slice that had so many
     _most: int = 0  # so many it has answered at once: fewer are no limit
+    _proven: int = 0  # so many, and they were all: what was asked in parts named no more
     _heeds_time: bool | None = None
 
     def everything(self) -> set[str]:
@@ -220,6 +226,7 @@ class _Asking:
                 self._doubt(f"{len(named - together)} studies of {slice_} are not named by its halves")
             slice_ = max(parts, key=lambda part: len(parts[part][0]))
             if len(parts[slice_][0]) < len(named):
+                self._proven = max(self._proven, len(named))
                 return None
         return None
 
@@ -260,9 +267,11 @@ class _Asking:
             return set(), _CUT_OFF
         if slice_.days:
             self.by_date |= named
-        if len(named) < self._most and self.coverage.limit is None:
+        if slice_.patient:
+            self.by_patient |= named
+        if self.coverage.limit is None and (len(named) < self._most or len(named) <= self._proven):
             return named, ""
-        others = [count for count, first in self._counts.items() if first != slice_]
+        others = [self._most, *(count for count, first in self._counts.items() if first != slice_)]
         return named, "looks like a limit" if looks_cut_off(len(named), others, self.coverage.limit) else ""
 
     def _doubt(self, words: str) -> None:

@@ -107,7 +107,28 @@ def test_the_inventory_of_a_source_without_limits_costs_few_questions_and_leaves
     found, coverage = inventory.find_studies(source, TODAY)
     assert len(found.uids) == 2999
     assert (coverage.doubts, coverage.limit, coverage.repeats) == ([], None, 1)
-    assert source.queries < 100
+    assert source.queries < 150
+
+
+days_of_studies = st.sampled_from(["20200101", "20200102", "20211231", "19991231", ""])
+times_of_studies = st.sampled_from(["101500", "1016", "235959.999999", "000000", ""])
+patients_of_studies = st.builds("HCM{}{:02}".format, st.sampled_from("0AZ"), st.integers(0, 40))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(patients_of_studies, days_of_studies, times_of_studies), min_size=30, max_size=130),
+    st.integers(50, 70), st.booleans(),
+)  # fmt: skip
+def test_whatever_a_source_has_and_wherever_it_cuts_off_nothing_is_lost_without_a_word(rows, limit, says_so):
+    """No patient has more studies than the limit, so that asking patient by patient always ends."""
+    held = [(f"1.2.{number}", *row) for number, row in enumerate(rows)]
+    found, coverage = inventory.find_studies(AnsweringSource(held, limit=limit, says_so=says_so), TODAY)
+    assert found.uids == {study[0] for study in held}
+    if len(held) > limit:
+        assert coverage.doubts
+    else:
+        assert coverage.doubts == []
 
 
 def test_what_comes_while_it_is_asked_is_asked_for_until_nothing_new_comes():
