@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from migration.source import Probe
 from zambezi import breakers, clock, windows
 from zambezi.config.settings import Migration, Site
-from zambezi.database.tables import MigrationPass, MigrationProbe, MigrationProject
+from zambezi.database.tables import MigrationProbe, MigrationProject, MigrationSurvey
 
 
 def entries(session: Session, settings: Migration, site: Site, now: datetime) -> list[dict[str, Any]]:
@@ -51,9 +51,9 @@ def keep_probe(session: Session, source: str, found: Probe | None, reason: str, 
     row.abilities = {name: list(ability) for name, ability in found.abilities.items()} if found else {}
 
 
-def passes(session: Session, project_id: int) -> list[MigrationPass]:
-    """A project's passes over its source, the first one first."""
-    query = select(MigrationPass).where(MigrationPass.project_id == project_id).order_by(MigrationPass.number)
+def surveys(session: Session, project_id: int) -> list[MigrationSurvey]:
+    """Every time that a project's inventory was taken, the first one first."""
+    query = select(MigrationSurvey).where(MigrationSurvey.project_id == project_id).order_by(MigrationSurvey.number)
     return list(session.scalars(query).all())
 
 

@@ -1,31 +1,29 @@
 """Inventory: every study of a source found, each of its instances counted twice, all of it in the ledger.
 
 How the source is asked so that what is missing would show: migration.survey. Killed at any moment, the same call goes
-on: answers are kept (migration.notebook), and studies that were counted aren't counted again in the same pass.
+on: answers are kept (migration.notebook), and studies that were counted aren't counted again in the same inventory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from migration.notebook import Notebook, Step, close_pass, open_pass
+from migration.notebook import Notebook, Step, close_survey, open_survey
 from migration.source import Counted, CutOff, Named, Source, Trouble
 from migration.survey import Asked, Coverage, Found, find_studies
 from zambezi import audit, clock, exceptions
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import MigrationInstance, MigrationPass, MigrationProject, MigrationStudy
+from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy, MigrationSurvey
 from zambezi.retries import ErrorClass
 
 __all__ = ["Change", "Coverage", "Found", "change", "find_studies", "raise_exception", "record", "take"]
 
-#: A pass for what is new counts these again, whatever they claim: late images come within days.
-_YOUNG = timedelta(days=7)
 #: So many studies that are gone from the source are named; all of them are counted.
 _NAMED_GONE = 200
 _LONGEST_UID = 64
@@ -52,13 +50,12 @@ def change(known: Collection[str], counted: Collection[str]) -> Change:
 
 def take(
     sessions: Sessions, source: Source, project_name: str, source_name: str, now: datetime,
-    step: Step = lambda words: None, only_new: bool = False,
+    step: Step = lambda words: None,
 ) -> MigrationProject:  # fmt: skip
     """Make or repeat a project's inventory: studies, their instances counted twice, and the coverage record.
 
-    Repeating it adds what is new at the source and makes studies that grew ready again; with `only_new`, studies that
-    are known, older than a week and claim as many instances as before aren't counted again. One that was interrupted
-    goes on. `step` is called between questions, with words, and may raise (migration.desk.Closed).
+    Repeating it adds what is new at the source and makes studies that grew ready again; one that was interrupted goes
+    on. `step` is called between questions, with words, and may raise (migration.desk.Closed).
     """
     with sessions.begin() as session:
         project = session.scalars(select(MigrationProject).where(MigrationProject.name == project_name)).first()
@@ -72,22 +69,22 @@ def take(
             raise ValueError(f"project {project_name} is about the source {project.source}, not {source_name}")
         session.flush()
         project_id, state_before = project.id, project.state
-        pass_ = open_pass(session, project, now)
-    today = clock.parse(pass_.began_at).date()
+        survey = open_survey(session, project, now)
+    today = clock.parse(survey.began_at).date()
     if isinstance(source, Asked):
-        found, coverage = find_studies(Notebook(source, sessions, pass_, step), today)
+        found, coverage = find_studies(Notebook(source, sessions, survey, step), today)
     else:
         found, coverage = source.find_studies(today)
-    _count_all(sessions, source, pass_, found, coverage, now, step, only_new)
+    _count_all(sessions, source, survey, found, coverage, now, step)
     with sessions.begin() as session:
         project = session.get_one(MigrationProject, project_id)
         project.state = "running" if state_before == "running" else "planned"
-        _compare_with_earlier(session, pass_, coverage)
+        _compare_with_earlier(session, survey, coverage)
         coverage.doubts += source.reservations() if isinstance(source, Asked) else []
         coverage.claims = _claims(session, project_id)
         coverage.queries = max(source.queries, coverage.queries)
         project.coverage, project.updated_at = coverage.document(), clock.text(now)
-        close_pass(session, pass_, clock.now())
+        close_survey(session, survey, clock.now())
         audit.append(
             session, "migration", "migration-changed", now, project=project_name, state=project.state,
             studies=coverage.studies, doubts=len(coverage.doubts),
@@ -96,18 +93,18 @@ def take(
 
 
 def _count_all(
-    sessions: Sessions, source: Source, pass_: MigrationPass, found: Found, coverage: Coverage, now: datetime,
-    step: Step, only_new: bool,
+    sessions: Sessions, source: Source, survey: MigrationSurvey, found: Found, coverage: Coverage, now: datetime,
+    step: Step,
 ) -> None:  # fmt: skip
-    """Count every study that this pass has not counted yet."""
-    done = _done_before(sessions, pass_, found, now, only_new)
+    """Count every study that this inventory has not counted yet."""
+    done = _done_before(sessions, survey)
     usable = {uid for uid in found.uids if len(uid) <= _LONGEST_UID}
     if unusable := len(found.uids) - len(usable):
         coverage.doubts.append(
             f"{unusable} studies have a UID of more than {_LONGEST_UID} characters: not brought over"
         )
     with sessions.begin() as session:
-        _write(session, pass_, state="counting", named=len(found.uids), counted=len(done))
+        _write(session, survey, state="counting", named=len(found.uids), counted=len(done))
     for number, study_uid in enumerate(sorted(usable - done), len(done)):
         step(f"{number} of {len(usable)} studies counted")
         why = {}
@@ -115,52 +112,35 @@ def _count_all(
             counted = source.count(study_uid)
         except (CutOff, Trouble) as error:
             if isinstance(error, Trouble) and error.kind is not ErrorClass.OBJECT:
-                raise  # the source or the way to it: whoever goes on with this pass counts it
+                raise  # the source or the way to it: whoever goes on with it counts it
             counted, why = Counted({}, (), True), {"why_none": f"the source does not name its instances: {error}"}
         if not counted.agreed:
             coverage.unsettled.append(study_uid)
         with sessions.begin() as session:
-            is_new = not _is_known(session, pass_.project_id, study_uid)
-            # One that is unsettled is counted again by whoever goes on with this pass.
-            seen_in = pass_.number if counted.agreed else pass_.number - 1
-            changed = record(session, pass_.project_id, study_uid, counted, now, found, seen_in, **why)
+            is_new = not _is_known(session, survey.project_id, study_uid)
+            # One that is unsettled is counted again by whoever goes on with it.
+            seen_in = survey.number if counted.agreed else survey.number - 1
+            changed = record(session, survey.project_id, study_uid, counted, now, found, seen_in, **why)
             _write(
-                session, pass_, counted=number + 1, new=MigrationPass.new + int(is_new),
-                grown=MigrationPass.grown + int(bool(changed.appeared) and not is_new),
+                session, survey, counted=number + 1, new=MigrationSurvey.new + int(is_new),
+                grown=MigrationSurvey.grown + int(bool(changed.appeared) and not is_new),
             )  # fmt: skip
 
 
-def _done_before(sessions: Sessions, pass_: MigrationPass, found: Found, now: datetime, only_new: bool) -> set[str]:
-    """Studies that this pass has counted already, or need not count."""
-    of_project = MigrationStudy.project_id == pass_.project_id
-    young = f"{now - _YOUNG:%Y%m%d}"
+def _done_before(sessions: Sessions, survey: MigrationSurvey) -> set[str]:
+    """Studies that were counted already, before this inventory was interrupted."""
+    query = select(MigrationStudy.study_uid).where(
+        MigrationStudy.project_id == survey.project_id, MigrationStudy.seen_in >= survey.number
+    )
     with sessions.begin() as session:
-        query = select(MigrationStudy.study_uid).where(of_project, MigrationStudy.seen_in >= pass_.number)
-        done = set(session.scalars(query).all())
-        if only_new:
-            columns = (MigrationStudy.study_uid, MigrationStudy.study_date, MigrationStudy.facts)
-            same = {
-                uid
-                for uid, day, facts in session.execute(select(*columns).where(of_project))
-                if uid in found.uids and day < young and _claims_the_same(facts, found.facts[uid])
-            }
-            for uid in same - done:
-                one = (of_project, MigrationStudy.study_uid == uid)
-                session.execute(update(MigrationStudy).where(*one).values(seen_in=pass_.number))
-            done |= same
-    return done
+        return set(session.scalars(query).all())
 
 
-def _claims_the_same(before: dict[str, str], now: dict[str, str]) -> bool:
-    claim = before.get("NumberOfStudyRelatedInstances")
-    return bool(claim) and claim == now.get("NumberOfStudyRelatedInstances")
-
-
-def _compare_with_earlier(session: Session, pass_: MigrationPass, coverage: Coverage) -> None:
-    """What an earlier pass named and this one did not; it stays in the ledger, and is a doubt."""
+def _compare_with_earlier(session: Session, survey: MigrationSurvey, coverage: Coverage) -> None:
+    """What an earlier inventory named and this one did not; it stays in the ledger, and is a doubt."""
     gone = (
-        MigrationStudy.project_id == pass_.project_id,
-        MigrationStudy.seen_in < pass_.number,
+        MigrationStudy.project_id == survey.project_id,
+        MigrationStudy.seen_in < survey.number,
         MigrationStudy.study_uid.not_in(coverage.unsettled),
     )
     count = session.scalar(select(func.count()).select_from(MigrationStudy).where(*gone)) or 0
@@ -168,8 +148,8 @@ def _compare_with_earlier(session: Session, pass_: MigrationPass, coverage: Cove
         session.scalars(select(MigrationStudy.study_uid).where(*gone).order_by(MigrationStudy.id).limit(_NAMED_GONE))
     )
     if count:
-        coverage.doubts.append(f"{count} studies that an earlier pass named are not named any more")
-    _write(session, pass_, gone=count)
+        coverage.doubts.append(f"{count} studies that an earlier inventory named are not named any more")
+    _write(session, survey, gone=count)
 
 
 def _claims(session: Session, project_id: int) -> dict[str, int]:
@@ -194,10 +174,10 @@ def _claims(session: Session, project_id: int) -> dict[str, int]:
     return {**found, "sized": sized, "bytes": int(size or 0)}
 
 
-def _write(session: Session, pass_: MigrationPass, **values: Any) -> None:
+def _write(session: Session, survey: MigrationSurvey, **values: Any) -> None:
     session.execute(
-        update(MigrationPass)
-        .where(MigrationPass.project_id == pass_.project_id, MigrationPass.number == pass_.number)
+        update(MigrationSurvey)
+        .where(MigrationSurvey.project_id == survey.project_id, MigrationSurvey.number == survey.number)
         .values(**values)
     )
 
@@ -221,7 +201,7 @@ def record(
 ) -> Change:
     """Write a count into the ledger; how it differs from the one before. What vanished stays in the ledger.
 
-    `seen_in`: the pass of inventory that counted it. `why_none`: what is said of a study without instances.
+    `seen_in`: the inventory that counted it. `why_none`: what is said of a study without instances.
     """
     query = select(MigrationStudy).where(MigrationStudy.project_id == project_id, MigrationStudy.study_uid == study_uid)
     study = session.scalars(query).first()

@@ -1,6 +1,6 @@
-"""What a pass of inventory has asked and heard: kept before the next question, so that nothing is asked twice.
+"""What an inventory has asked and heard: kept before the next question, so that nothing is asked twice.
 
-Which question follows depends on the answers alone (migration.survey). So a pass that was killed begins from the
+Which question follows depends on the answers alone (migration.survey). So one that was killed begins from the
 start and hears from here what was answered already, until it comes to the first question that wasn't.
 """
 
@@ -18,23 +18,23 @@ from migration.source import CutOff
 from migration.survey import Matching
 from zambezi import clock
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import MigrationPass, MigrationProject, MigrationSlice
+from zambezi.database.tables import MigrationProject, MigrationSlice, MigrationSurvey
 
 #: Called between two questions, with words for whoever waits; may raise to stop (migration.desk.Closed).
 Step = Callable[[str], None]
 
 
 class Notebook:
-    """A source as one pass asks it (migration.survey.Matching)."""
+    """A source as one inventory asks it (migration.survey.Matching)."""
 
-    def __init__(self, source: Matching, sessions: Sessions, pass_: MigrationPass, step: Step) -> None:
+    def __init__(self, source: Matching, sessions: Sessions, survey: MigrationSurvey, step: Step) -> None:
         self._source, self._sessions, self._step = source, sessions, step
         self._of_pass = (
-            MigrationSlice.project_id == pass_.project_id, MigrationSlice.pass_number == pass_.number,
+            MigrationSlice.project_id == survey.project_id, MigrationSlice.survey_number == survey.number,
         )  # fmt: skip
-        self._key = {"project_id": pass_.project_id, "pass_number": pass_.number}
+        self._key = {"project_id": survey.project_id, "survey_number": survey.number}
         self._heard: set[str] = set()
-        #: Those that an earlier run of this pass asked, too.
+        #: Those that an earlier run of it asked, too.
         self.queries = 0
 
     def studies(self, **matching: str) -> list[dict[str, str]]:
@@ -77,13 +77,15 @@ class Notebook:
         return asked
 
 
-def open_pass(session: Session, project: MigrationProject, now: datetime) -> MigrationPass:
-    """The project's pass that is under way, or a new one."""
-    query = select(MigrationPass).where(MigrationPass.project_id == project.id).order_by(MigrationPass.number.desc())
+def open_survey(session: Session, project: MigrationProject, now: datetime) -> MigrationSurvey:
+    """The project's inventory that is under way, or a new one."""
+    query = (
+        select(MigrationSurvey).where(MigrationSurvey.project_id == project.id).order_by(MigrationSurvey.number.desc())
+    )
     last = session.scalars(query).first()
     if last is not None and last.state != "done":
         return last
-    new = MigrationPass(
+    new = MigrationSurvey(
         project_id=project.id, number=last.number + 1 if last else 1, state="asking", began_at=clock.text(now)
     )
     session.add(new)
@@ -91,15 +93,15 @@ def open_pass(session: Session, project: MigrationProject, now: datetime) -> Mig
     return new
 
 
-def close_pass(session: Session, pass_: MigrationPass, now: datetime) -> None:
-    """The pass is done: its answers are in the ledger, and are forgotten here; what was asked stays."""
+def close_survey(session: Session, survey: MigrationSurvey, now: datetime) -> None:
+    """It is done: its answers are in the ledger, and are forgotten here; what was asked stays."""
     session.execute(
         update(MigrationSlice)
-        .where(MigrationSlice.project_id == pass_.project_id, MigrationSlice.pass_number == pass_.number)
+        .where(MigrationSlice.project_id == survey.project_id, MigrationSlice.survey_number == survey.number)
         .values(answers=None)
     )
     session.execute(
-        update(MigrationPass)
-        .where(MigrationPass.project_id == pass_.project_id, MigrationPass.number == pass_.number)
+        update(MigrationSurvey)
+        .where(MigrationSurvey.project_id == survey.project_id, MigrationSurvey.number == survey.number)
         .values(state="done", ended_at=clock.text(now))
     )

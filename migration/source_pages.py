@@ -68,13 +68,13 @@ def index() -> Any:
 @pages.get("/migrations/<int:project_id>/found")
 @requires("migration.read")
 def found(project_id: int) -> Any:
-    """What the inventory found: years by modality, claims, oddities, doubts, passes."""
+    """What the inventory found: years by modality, claims, oddities, doubts, and how often it was taken."""
     parts = current_app.extensions["zambezi"]
     with parts.reading.begin() as session:
         project = session.get(MigrationProject, project_id) or abort(404)
         picture = findings.chart(findings.counted(session, project_id))
-        passes = directory.passes(session, project_id)
+        surveys = directory.surveys(session, project_id)
     return render_template(
-        "migration_found.html", project=project, coverage=project.coverage, chart=picture, passes=passes,
-        oddities=ODDITIES, pass_states=PASS_STATES, width=findings.WIDTH, height=findings.HEIGHT,
+        "migration_found.html", project=project, coverage=project.coverage, chart=picture, surveys=surveys,
+        oddities=ODDITIES, survey_states=PASS_STATES, width=findings.WIDTH, height=findings.HEIGHT,
     )  # fmt: skip

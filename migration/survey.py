@@ -90,7 +90,7 @@ class Coverage:
     oddities: dict[str, dict[str, Any]] = field(default_factory=dict)  # migration.oddities
     claims: dict[str, int] = field(default_factory=dict)  # what the source says of numbers and sizes (inventory)
     unsettled: list[str] = field(default_factory=list)  # studies whose two counts differed
-    gone: list[str] = field(default_factory=list)  # named by an earlier pass, not by this one
+    gone: list[str] = field(default_factory=list)  # named by an earlier inventory, not by this one
     doubts: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _until_nothing_new(asking: _Asking, universal: bool) -> set[str]:
 
 @dataclass
 class _Asking:
-    """Questions and answers of one pass."""
+    """Questions and answers of one inventory."""
 
     source: Matching
     found: Found = field(default_factory=Found)

@@ -12,7 +12,7 @@ from migration import directory, findings, inventory
 from migration.source import Probe
 from ris_service.app import create_app
 from tests.unit.migration.test_migration_pages import NOW, Pages
-from tests.unit.migration.test_passes import Legacy
+from tests.unit.migration.test_resuming import Legacy
 from zambezi.config.settings import Migration, MigrationSource, Zambezi
 from zambezi.database.tables import User
 

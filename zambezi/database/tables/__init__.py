@@ -20,7 +20,7 @@ from zambezi.database.tables.exams import (
     Series,
     Study,
 )
-from zambezi.database.tables.inventory import MigrationPass, MigrationProbe, MigrationSlice
+from zambezi.database.tables.inventory import MigrationProbe, MigrationSlice, MigrationSurvey
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
@@ -69,11 +69,11 @@ __all__ = [
     "LegalHold",
     "Message",
     "MigrationInstance",
-    "MigrationPass",
     "MigrationProbe",
     "MigrationProject",
     "MigrationSlice",
     "MigrationStudy",
+    "MigrationSurvey",
     "Moment",
     "NodeJournal",
     "Order",

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 from zambezi.database.tables.base import Base, Moment
 
 
-class MigrationPass(Base):
-    """One pass over a source, the first or one of those that look for what is new."""
+class MigrationSurvey(Base):
+    """An inventory that is taken, or was: the first, or one of those that look again."""
 
-    __tablename__ = "migration_pass"
+    __tablename__ = "migration_survey"
     project_id: Mapped[int] = mapped_column(ForeignKey("migration_project.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)  # from 1
     #: asking, counting, done
@@ -39,11 +39,11 @@ class MigrationProbe(Base):
 
 
 class MigrationSlice(Base):
-    """One question of a pass, and what was answered."""
+    """One question of an inventory, and what was answered."""
 
     __tablename__ = "migration_slice"
     project_id: Mapped[int] = mapped_column(ForeignKey("migration_project.id"), primary_key=True)
-    pass_number: Mapped[int] = mapped_column(primary_key=True)
+    survey_number: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)  # from 0, in the order of asking
     matching: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: answered; cut off (the source said so)
@@ -51,5 +51,5 @@ class MigrationSlice(Base):
     found: Mapped[int] = mapped_column(default=0)
     reason: Mapped[str] = mapped_column(Text, default="")
     asked_at: Mapped[str] = mapped_column(Moment)
-    #: JSON, deflated; taken away when the pass is done: what was found is in the ledger then.
+    #: JSON, deflated; taken away when the inventory is done: what was found is in the ledger then.
     answers: Mapped[bytes | None] = mapped_column(LargeBinary)

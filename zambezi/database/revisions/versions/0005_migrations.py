@@ -44,17 +44,17 @@ def upgrade() -> None:
 
 
 def _inventory() -> None:
-    """Passes over a source, and what each has asked."""
+    """Inventories, and what each has asked."""
     op.create_table(
-        "migration_pass",
+        "migration_survey",
         sa.Column("project_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("began_at", sa.String(length=27), nullable=False),
         sa.Column("ended_at", sa.String(length=27)),
         *(sa.Column(name, sa.Integer(), nullable=False) for name in ("named", "counted", "new", "grown", "gone")),
-        sa.ForeignKeyConstraint(["project_id"], ["migration_project.id"], name=op.f("fk_migration_pass_project_id")),
-        sa.PrimaryKeyConstraint("project_id", "number", name=op.f("pk_migration_pass")),
+        sa.ForeignKeyConstraint(["project_id"], ["migration_project.id"], name=op.f("fk_migration_survey_project_id")),
+        sa.PrimaryKeyConstraint("project_id", "number", name=op.f("pk_migration_survey")),
     )
     op.create_table(
         "migration_probe",
@@ -67,7 +67,7 @@ def _inventory() -> None:
     op.create_table(
         "migration_slice",
         sa.Column("project_id", sa.Integer(), nullable=False),
-        sa.Column("pass_number", sa.Integer(), nullable=False),
+        sa.Column("survey_number", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("matching", sa.JSON(), nullable=False),
         sa.Column("outcome", sa.String(length=16), nullable=False),
@@ -76,14 +76,14 @@ def _inventory() -> None:
         sa.Column("asked_at", sa.String(length=27), nullable=False),
         sa.Column("answers", sa.LargeBinary()),
         sa.ForeignKeyConstraint(["project_id"], ["migration_project.id"], name=op.f("fk_migration_slice_project_id")),
-        sa.PrimaryKeyConstraint("project_id", "pass_number", "number", name=op.f("pk_migration_slice")),
+        sa.PrimaryKeyConstraint("project_id", "survey_number", "number", name=op.f("pk_migration_slice")),
     )
 
 
 def downgrade() -> None:
     op.drop_table("migration_probe")
     op.drop_table("migration_slice")
-    op.drop_table("migration_pass")
+    op.drop_table("migration_survey")
     for column in _INSTANCE:
         op.drop_column("migration_instance", column.name)
     for column in _STUDY:

@@ -1,4 +1,4 @@
-"""A pass of inventory: killed anywhere it goes on; a later one finds what is new, has grown, is gone or has moved."""
+"""An inventory killed anywhere goes on; a later one finds what is new, has grown, is gone or has moved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import select
 from migration import inventory
 from migration.source import Counted, Named
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import Base, MigrationInstance, MigrationPass, MigrationSlice, MigrationStudy
+from zambezi.database.tables import Base, MigrationInstance, MigrationSlice, MigrationStudy, MigrationSurvey
 
 NOW = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
 
@@ -79,7 +79,7 @@ def test_killed_at_any_question_it_goes_on_and_asks_nothing_twice(ledger):
             take(ledger, source)
         asked += dies_after - 1
         with ledger.begin() as session:
-            (under_way,) = session.scalars(select(MigrationPass)).all()
+            (under_way,) = session.scalars(select(MigrationSurvey)).all()
             states.append((under_way.number, under_way.state))
     assert set(states) == {(1, "asking"), (1, "counting")}
     source.queries, source.dies_at = 0, 10**9
@@ -92,7 +92,7 @@ def test_killed_at_any_question_it_goes_on_and_asks_nothing_twice(ledger):
         ["it is told not to be trusted"],
     )
     with ledger.begin() as session:
-        (done,) = session.scalars(select(MigrationPass)).all()
+        (done,) = session.scalars(select(MigrationSurvey)).all()
         assert (done.state, done.named, done.counted, done.new) == ("done", 12, 12, 12)
         slices = session.scalars(select(MigrationSlice)).all()
         assert len(slices) == project.coverage["queries"]
@@ -106,23 +106,18 @@ def _memory():
     return engine
 
 
-def test_a_later_pass_counts_what_is_new_or_grew_and_names_what_is_gone(ledger):
+def test_a_later_inventory_finds_what_is_new_or_grew_and_names_what_is_gone(ledger):
     source = legacy()
     take(ledger, source)
     source.held["1.9"] = ("Q1", "20261119", ["1.9.1"])
     source.held["1.2.3"][2].append("1.2.3.2")
     del source.held["1.2.5"]
-    source.counted.clear()
-    project = take(ledger, source, NOW + timedelta(days=1), only_new=True)
-    assert sorted(source.counted) == ["1.2.3", "1.9"]
+    project = take(ledger, source, NOW + timedelta(days=1))
     assert project.coverage["gone"] == ["1.2.5"]
-    assert "1 studies that an earlier pass named are not named any more" in project.coverage["doubts"]
+    assert "1 studies that an earlier inventory named are not named any more" in project.coverage["doubts"]
     with ledger.begin() as session:
-        second = session.get_one(MigrationPass, (project.id, 2))
+        second = session.get_one(MigrationSurvey, (project.id, 2))
         assert (second.new, second.grown, second.gone) == (1, 1, 1)
-    source.counted.clear()
-    take(ledger, source, NOW + timedelta(days=2), only_new=True)
-    assert source.counted == ["1.9"], "what is younger than a week may still grow under the same claim"
 
 
 def test_a_study_that_came_under_another_patient_is_told(ledger):
