@@ -243,9 +243,13 @@ def _priority(facts: Mapping[str, str]) -> int:
 
 
 def _new_patients(study: MigrationStudy, counted: Counted) -> frozenset[str]:
-    """Patients whose study it is now, and was not when it was found: merged or moved at the source meanwhile."""
-    before = set(study.patient_id.split("\\"))
-    return frozenset(counted.patients - before) if len(study.patient_id) < _LONGEST_UID else frozenset()
+    """Patients whose study it is now, and was not when it was found: merged or moved at the source meanwhile.
+
+    A source that said of none whose it is says nothing by saying so now; identifiers that were cut aren't compared.
+    """
+    if not study.patient_id or len(study.patient_id) >= _LONGEST_UID:
+        return frozenset()
+    return counted.patients - set(study.patient_id.split("\\")) - {""}
 
 
 def _expected(study_id: int, sop_uid: str, named: Named) -> MigrationInstance:

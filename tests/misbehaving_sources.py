@@ -68,7 +68,7 @@ def success_before_sending(source: LegacyArchive, event: Any, wanted: list[Datas
     """Status 0x0000 at once; the images come later, on an association that nobody waits for."""
 
     def later() -> None:
-        time.sleep(0.3)
+        time.sleep(0.1)
         source.send(wanted)
 
     threading.Thread(target=later).start()

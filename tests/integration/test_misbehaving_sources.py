@@ -75,7 +75,7 @@ class Case:
         how = MigrationSource(peer="legacy", **{**patience, **settings})
 
         def all_there_is(_: int) -> None:
-            while worker.work(self.lab.desk(settings=how), project):
+            while worker.work(self.lab.desk(settings=how, settle_seconds=0.25), project):
                 pass
 
         with ThreadPoolExecutor(workers) as threads:
@@ -174,7 +174,7 @@ def test_a_source_that_does_not_know_us_stops_the_project_and_blames_no_study(ca
 
 
 def test_a_source_with_few_associations_is_asked_again_until_all_is_there(case: Case) -> None:
-    studies = [image for _ in range(6) for image in images(1)]
+    studies = [image for _ in range(4) for image in images(1)]
     with case.source(*studies, most_associations=2) as source:
         project = case.inventory()
         for _ in range(20):

@@ -51,7 +51,7 @@ class Legacy:
         self._asked()
         self.counted.append(study_uid)
         patient, _, images = self.held.get(study_uid, ("", "", []))
-        return Counted({uid: Named("9") for uid in images}, ("CT",), True, frozenset({patient} - {""}))
+        return Counted({uid: Named("9") for uid in images}, ("CT",), True, frozenset({patient}))
 
 
 @pytest.fixture
@@ -128,3 +128,7 @@ def test_a_study_that_came_under_another_patient_is_told(ledger):
         found = inventory.record(session, project.id, "1.2.0", source.count("1.2.0"), NOW)
         assert found.patients == {"MERGED"}
         assert session.query(MigrationStudy).one().patient_id == "P0"
+    source.held["1.2.0"] = ("", "20200101", ["1.2.0.1"])
+    with ledger.begin() as session:
+        silent = inventory.record(session, project.id, "1.2.0", source.count("1.2.0"), NOW)
+        assert not silent.patients, "a source that doesn't say whose it is has moved nothing"
