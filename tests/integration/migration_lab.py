@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +84,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_ports(count: int) -> list[int]:
+    """As many ports, no two of them the same: all are held until the last is known."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def sample(name: str) -> Path:
@@ -168,9 +177,10 @@ class Lab:
 @contextmanager
 def a_lab(folder: Path, monkeypatch: Any, has_legacy: bool = True) -> Iterator[Lab]:
     """Start the legacy PACS (or leave its port to the test) and the archive; stop what was started."""
-    legacy_port = free_port()
+    legacy_port, *ours = free_ports(1 + len(PORTS))
+    ports = {variable: str(port) for (variable, _), port in zip(PORTS.values(), ours, strict=True)}
     environ = {
-        **os.environ, **{variable: str(free_port()) for variable, _ in PORTS.values()}, "PYTHONPATH": str(REPOSITORY),
+        **os.environ, **ports, "PYTHONPATH": str(REPOSITORY),
         "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"), "ZAMBEZI_DATABASE_URL": "",
         "ZAMBEZI_REPOSITORY": str(REPOSITORY), "TCP_NODELAY": "1",
     }  # fmt: skip
