@@ -20,7 +20,7 @@ def legacy_is_migrated(hospital: Hospital, run: Run) -> str:
     """Load dcmqrscp by storescu, inventory, move, compare, certify; the studies are there for the viewer."""
     with tempfile.TemporaryDirectory() as folder:
         files = images.legacy_studies(run.number, Path(folder))
-        _load(files, hospital.neighbours.legacy_port)
+        load(files, hospital.neighbours.legacy_port)
         expected = {str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files}
     name = f"play-{run.number}"
     hospital.zambezi("migrate", "inventory", "LEGACY", "--project", name)
@@ -70,7 +70,7 @@ def legacy_is_migrated(hospital: Hospital, run: Run) -> str:
     return f"{len(studies)} studies, {len(expected)} instances (compressed, undated) equal by digest; certified"
 
 
-def _load(files: list[Path], port: int) -> None:
+def load(files: list[Path], port: int) -> None:
     for file in files:  # an association each: every file in the transfer syntax it has
         subprocess.run(
             ["dcmsend", "-aet", "OLDCT", "-aec", "LEGACY", "127.0.0.1", str(port), str(file)],

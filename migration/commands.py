@@ -11,7 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
-from migration import inventory, ledger, office, progress, worker
+from migration import inventory, ledger, office, progress, source_commands, worker
+from migration.desk import Closed
 from migration.records.commands import records
 from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
@@ -29,8 +30,12 @@ def migrate() -> None:
 @migrate.command("inventory")
 @click.argument("source")
 @click.option("--project", "name", required=True, help="Name of the migration, such as pacs-2026.")
-def inventory_command(source: str, name: str) -> None:
-    """Find every study of SOURCE (a name from Migration.Sources) and count its instances twice."""
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def inventory_command(source: str, name: str, as_json: bool) -> None:
+    """Find every study of SOURCE (a name from Migration.Sources) and count its instances twice.
+
+    Interrupted, the same command goes on where it was.
+    """
     opened = _office()
     found = opened.configuration.zambezi.migration.sources.get(source)
     if found is None:
@@ -39,12 +44,17 @@ def inventory_command(source: str, name: str) -> None:
     if not windows.is_open(found.windows, clock.now(), opened.configuration.zambezi.site.zone):
         raise click.ClickException(f"the windows of {source} are closed now; {_next_opening(opened, source)}")
     try:
-        project = inventory.take(opened.sessions, opened.source(source), name, source, clock.now())
-    except (OrthancError, Trouble) as error:
-        raise click.ClickException(f"the inventory could not be made: {error}") from error
+        step = source_commands.steps(opened, source)
+        project = inventory.take(opened.sessions, opened.source(source), name, source, clock.now(), step)
+    except (OrthancError, Trouble, Closed) as error:
+        again = "the same command goes on from here"
+        raise click.ClickException(f"the inventory is not complete: {error}; {again}") from error
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     coverage = project.coverage
+    if as_json:
+        click.echo(json.dumps({"project": name, "source": source, "coverage": coverage}, indent=1))
+        return
     click.echo(
         f"{name}: {coverage['studies']} studies ({coverage['undated']} undated), asked in {coverage['queries']} queries"
     )
@@ -205,4 +215,5 @@ def _who() -> str:
     return getpass.getuser()
 
 
-migrate.add_command(records)
+for _command in (records, source_commands.sources_command, source_commands.probe_command):
+    migrate.add_command(_command)

@@ -6,13 +6,15 @@ second retrieve (migration.verify).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from migration import inventory, verify
+from migration import getting, inventory, probing, verify
 from migration.desk import Closed, Desk
+from migration.slices import LEAST_LIMIT
 from migration.source import (
     Checked,
     Compared,
@@ -27,15 +29,22 @@ from migration.source import (
     trouble_of,
 )
 from zambezi import retries
+from zambezi.config.safety import Modality
+from zambezi.config.settings import MigrationSource
 from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
 from zambezi.retries import ErrorClass
+
+log = logging.getLogger(__name__)
 
 #: Study-level attributes that an inventory asks for.
 STUDY_KEYS = (
     "StudyInstanceUID", "StudyDate", "StudyTime", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate",
     "PatientSex", "AccessionNumber", "StudyDescription", "ModalitiesInStudy", "NumberOfStudyRelatedInstances",
+    "InstanceAvailability",
 )  # fmt: skip
+
+_IMAGE_KEYS = ("SOPInstanceUID", "SOPClassUID", "AvailableTransferSyntaxUID")
 
 #: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
 _CUT_OFF = {0xFE00, 0xA700}
@@ -43,24 +52,24 @@ _POLL_SECONDS = 0.25
 
 
 class DicomSource:
-    """One legacy archive, by its name in DicomModalities."""
+    """One legacy archive of DicomModalities; `settings` are those of the migration's source."""
 
     kind = "dicom"
 
-    def __init__(self, client: OrthancClient, peer: str) -> None:
-        self._client = client
-        self._peer = peer
+    def __init__(self, client: OrthancClient, peer: Modality, settings: MigrationSource) -> None:
+        self._client, self._modality, self._settings = client, peer, settings
+        self._peer = peer.name
+        self._reservations: set[str] = set()
         self.queries = 0
 
     def probe(self) -> Probe:
-        try:
-            self._client.post(f"/modalities/{self._peer}/echo", {})
-        except OrthancRefused as refused:
-            return Probe({"C-ECHO": (False, str(trouble_of(str(refused))))})
-        return Probe({"C-ECHO": (True, "")})
+        return probing.probe(self._client, self._modality, self._settings.aet)
 
     def find_studies(self, today: date) -> tuple[inventory.Found, inventory.Coverage]:
         return inventory.find_studies(self, today)
+
+    def reservations(self) -> list[str]:
+        return sorted(self._reservations)
 
     def studies(self, **matching: str) -> list[dict[str, str]]:
         """The studies that match; CutOff, Trouble or OrthancUnreachable."""
@@ -72,17 +81,65 @@ class DicomSource:
         while times > 1 and len(counts) < 4 and (len(counts) < 2 or counts[-1] != counts[-2]):
             counts.append(self._count_once(study_uid))
         instances, modalities = counts[-1]
-        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2])
+        owners = self._ask("Study", {"StudyInstanceUID": study_uid, "PatientID": ""})
+        patients = frozenset(_value(owner, "PatientID") for owner in owners)
+        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2], patients)
 
     def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
-        found = self._ask("Series", {"StudyInstanceUID": study_uid, "SeriesInstanceUID": "", "Modality": ""})
-        instances = {}
-        for uid in _named(found, "SeriesInstanceUID"):
-            keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": uid, "SOPInstanceUID": "", "SOPClassUID": ""}
-            for image in self._ask("Instance", keys):
-                if sop_uid := _value(image, "SOPInstanceUID"):
-                    instances[sop_uid] = Named(uid, _value(image, "SOPClassUID"))
+        keys = ("SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances")
+        found = self._ask("Series", {"StudyInstanceUID": study_uid, **dict.fromkeys(keys, "")})
+        claims = {_value(one, keys[0]): _value(one, keys[2]) for one in found}
+        instances: dict[str, Named] = {}
+        try:
+            for uid in _named(found, "SeriesInstanceUID"):
+                instances |= self._series(study_uid, uid, int(claims[uid]) if claims[uid].isdecimal() else 0)
+        except Trouble as trouble:
+            if trouble.kind not in (ErrorClass.OBJECT, ErrorClass.CONFIGURATION):
+                raise
+            instances = self._by_sending(study_uid, trouble)
         return instances, tuple(sorted(_named(found, "Modality")))
+
+    def _series(self, study_uid: str, series_uid: str, claimed: int) -> dict[str, Named]:
+        """The images of a series: by one question, or number by number where its answers are cut off, said or unsaid.
+
+        Trouble (of kind object) where they can't be named.
+        """
+        cut = ""
+        found: dict[str, Named] = {}
+        try:
+            found = self._images(study_uid, series_uid)
+        except CutOff as error:
+            cut = str(error)
+        if not cut and (claimed <= len(found) or len(found) < LEAST_LIMIT):
+            return found
+        for number in range(1, 2 * claimed + 1):  # numbers have gaps; where nothing more comes a claim is stale
+            if len(found) >= claimed:
+                return found
+            found |= self._images(study_uid, series_uid, InstanceNumber=str(number))
+        if cut:
+            words = f"the source cuts off the images of series {series_uid} ({cut}), and names them by number in vain"
+            raise Trouble(ErrorClass.OBJECT, words)
+        return found
+
+    def _by_sending(self, study_uid: str, why: Trouble) -> dict[str, Named]:
+        """One that does not name images (0xA900) shows what it has by sending it, to nobody."""
+        try:
+            named = getting.names(self._modality, self._settings, study_uid)
+        except Trouble as trouble:
+            if trouble.kind is ErrorClass.OBJECT:
+                raise Trouble(ErrorClass.OBJECT, f"{why}; {trouble}") from trouble
+            raise
+        self._reservations.add("the source does not name the images of some studies; named is what it sends by C-GET")
+        return named
+
+    def _images(self, study_uid: str, series_uid: str, **matching: str) -> dict[str, Named]:
+        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, **dict.fromkeys(_IMAGE_KEYS, "")}
+        named = {}
+        for image in self._ask("Instance", keys | matching):
+            if sop_uid := _value(image, "SOPInstanceUID"):
+                syntax = _value(image, "AvailableTransferSyntaxUID").partition("\\")[0]
+                named[sop_uid] = Named(series_uid, _value(image, "SOPClassUID"), syntax)
+        return named
 
     def _ask(self, level: str, query: dict[str, str]) -> list[dict[str, str]]:
         self.queries += 1
@@ -99,12 +156,17 @@ class DicomSource:
             if job["Type"] == "DicomMoveScu" and job["State"] in ("Pending", "Running") and _concerns(job, study_uid):
                 try:
                     _await_job(desk, job["ID"], keeper)
-                except Trouble as trouble:
-                    if trouble.kind is not ErrorClass.OBJECT:
-                        raise
+                except Trouble as trouble:  # of an attempt that is over: this one has a chance of its own
+                    log.info("study %s: what was left running ended: %s", study_uid, trouble)
 
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
-        """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by."""
+        """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by. Or one C-GET, through us."""
+        if desk.settings.retrieve == "get":
+            try:
+                named = self._count_once(request.keys[0])[0]
+            except CutOff as error:
+                raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
+            return getting.bring(desk, request, named, keeper)
         client, peer = desk.client, self._peer
         try:
             made = client.post(f"/modalities/{peer}/query", {"Level": request.level, "Query": request.query})
@@ -124,7 +186,22 @@ class DicomSource:
         self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
         keep: Callable[[dict[str, Compared]], None],
     ) -> Checked:  # fmt: skip
-        return verify.check(desk, study, wanted, keeper.check, keep)
+        passed = {uid: found for uid in wanted if (found := _passed_through(desk, study, uid))}
+        if passed:
+            keep(passed)
+        left = set(wanted) - set(passed)
+        checked = verify.check(desk, study, left, keeper.check, keep) if left else Checked()
+        checked.compared |= passed
+        return checked
+
+
+def _passed_through(desk: Desk, study: Study, sop_uid: str) -> Compared | None:
+    """What came through us by C-GET, and lies in the archive byte for byte: no second retrieve could tell more."""
+    given = study.given.get(sop_uid)
+    if given is None or len(study.held[sop_uid]) != 1:
+        return None
+    stored = desk.client.md5(study.held[sop_uid][0])
+    return Compared("equal", None, None, stored, source_md5=given.md5) if stored == given.md5 else None
 
 
 def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:

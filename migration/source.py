@@ -76,11 +76,15 @@ class Named:
 
 @dataclass(frozen=True)
 class Counted:
-    """The instances that the source names for one study, by SOP Instance UID, and whether two counts agreed."""
+    """The instances that the source names for one study, by SOP Instance UID, and whether two counts agreed.
+
+    `patients`: identifiers of the patients whose study it is at this moment, as far as the source says.
+    """
 
     instances: dict[str, Named]
     modalities: tuple[str, ...]
     agreed: bool
+    patients: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,10 @@ class Probe:
 
 
 class Source(Protocol):
-    """One legacy source. All of them raise CutOff, Trouble or zambezi.orthanc_client.OrthancError."""
+    """One legacy source. All of them raise CutOff, Trouble or zambezi.orthanc_client.OrthancError.
+
+    One that can be asked by matching (migration.survey.Asked) is asked slice by slice in an inventory.
+    """
 
     #: dicom, orthanc, dicomweb, folder
     kind: str

@@ -25,4 +25,4 @@ def opened(settings: MigrationSource, client: OrthancClient, configuration: Conf
             server = Server(web.url, web.user, web.password, dict(web.headers), authorities)
             return DicomWebSource(server, settings.parallel)
         case "dicom":
-            return DicomSource(client, settings.peer)
+            return DicomSource(client, configuration.modalities[settings.peer], settings)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from migration import inventory, ledger, transfer
+from migration import inventory, ledger, rejections, transfer
 from migration.desk import Closed, Desk
 from migration.ledger import Claim
 from migration.source import Checked, Compared, CutOff, Given, Named, Study, Trouble
@@ -135,6 +135,7 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
 
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
     checked = desk.source.check(desk, study, wanted, keeper, keep)
+    rejections.look(desk, held.project, study)
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
             log.warning("instance %s differs from the source in %s", sop_uid, ", ".join(found.differs_in))
@@ -163,7 +164,13 @@ def _count_again(desk: Desk, held: Claim) -> set[str]:
         raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
     with desk.sessions.begin() as session:
         project_id = session.get_one(MigrationStudy, held.study_id).project_id
-        return set(inventory.record(session, project_id, held.study_uid, counted, desk.now()).vanished)
+        change = inventory.record(session, project_id, held.study_uid, counted, desk.now())
+        before = session.get_one(MigrationStudy, held.study_id).patient_id
+    if change.patients:
+        now = ", ".join(sorted(change.patients))
+        words = f"the source has put this study under patient {now}; when it was found it was under {before}"
+        raise Trouble(ErrorClass.CONFLICT, words)
+    return set(change.vanished)
 
 
 def _presence(moved: transfer.Moved, equal: set[str]) -> dict[str, dict[str, str | None]]:

@@ -26,6 +26,7 @@ PAGE_SETS: tuple[str, ...] = (
     "ris_service.emergency_pages:pages",
     "migration.pages:pages",
     "migration.records_pages:pages",
+    "migration.source_pages:pages",
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",

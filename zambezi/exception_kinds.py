@@ -300,6 +300,18 @@ KINDS: dict[str, Kind] = {
             "Veja o estudo na origem e depois mande tentar de novo.",
         ),
     ),
+    "study-rejected-images": Kind(
+        Words(
+            "Images that were taken back at the source",
+            "{count} images of a study of project {source} came over, though a rejection note takes them back.",
+            "Look at them; reject them here, too, where the note is right.",
+        ),
+        Words(
+            "Imagens que foram retiradas na origem",
+            "Vieram {count} imagens de um estudo do projecto {source}, embora uma nota de rejeição as retire.",
+            "Veja-as; rejeite-as também aqui, se a nota estiver certa.",
+        ),
+    ),
     "project-stopped": Kind(
         Words(
             "Migration stands still",

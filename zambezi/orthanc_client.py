@@ -189,8 +189,12 @@ class OrthancClient:
         return looked
 
     def query(self, modality: str, level: str, query: dict[str, str]) -> list[dict[str, str]]:
-        """C-FIND to a modality: the answers, with tag names as keys. Level: Study, Series, Instance."""
-        made = self.post(f"/modalities/{modality}/query", {"Level": level, "Query": query})
+        """C-FIND to a modality: the answers, with tag names as keys. Level: Study, Series, Instance.
+
+        Asked for as it is: Orthanc would leave out what it doesn't count to the level (InstanceAvailability).
+        """
+        body = {"Level": level, "Query": query, "Normalize": False}
+        made = self.post(f"/modalities/{modality}/query", body)
         answers: list[dict[str, str]] = self.get(f"/queries/{made['ID']}/answers", expand="", simplify="")
         self.request("DELETE", f"/queries/{made['ID']}")
         return answers

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,6 @@ from sqlalchemy import select, update
 
 from migration import inventory
 from migration.desk import Desk
-from migration.dicom_source import DicomSource
 from migration.office import Office, open_office
 from tests.schema import upgraded
 from zambezi import config, keys
@@ -93,6 +92,15 @@ def free_port() -> int:
             return port
 
 
+def free_ports(count: int) -> list[int]:
+    """As many ports, no two of them the same: all are held until the last is known."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def sample(name: str) -> Path:
     found = get_testdata_file(name, download=False)
     assert isinstance(found, str)
@@ -131,8 +139,7 @@ class Lab:
         return str(self.office.client().store(file.read_bytes())["ID"])
 
     def inventory(self, name: str = "p") -> MigrationProject:
-        source = DicomSource(self.office.client(), "legacy")
-        project = inventory.take(self.office.sessions, source, name, "LEGACY", datetime.now(UTC))
+        project = inventory.take(self.office.sessions, self.office.source("LEGACY"), name, "LEGACY", datetime.now(UTC))
         with self.office.sessions.begin() as session:
             project = session.get_one(MigrationProject, project.id)
             project.state = "running"
@@ -174,11 +181,12 @@ class Lab:
 
 
 @contextmanager
-def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
-    """Start the legacy PACS and the archive; stop what was started."""
-    legacy_port = free_port()
+def a_lab(folder: Path, monkeypatch: Any, has_legacy: bool = True) -> Iterator[Lab]:
+    """Start the legacy PACS (or leave its port to the test) and the archive; stop what was started."""
+    legacy_port, *ours = free_ports(1 + len(PORTS))
+    ports = {variable: str(port) for (variable, _), port in zip(PORTS.values(), ours, strict=True)}
     environ = {
-        **os.environ, **{variable: str(free_port()) for variable, _ in PORTS.values()}, "PYTHONPATH": str(REPOSITORY),
+        **os.environ, **ports, "PYTHONPATH": str(REPOSITORY),
         "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"), "ZAMBEZI_DATABASE_URL": "",
         "ZAMBEZI_REPOSITORY": str(REPOSITORY), "TCP_NODELAY": "1",
     }  # fmt: skip
@@ -190,7 +198,8 @@ def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
     upgraded(environment.database_url)
     lab = Lab(folder, legacy_port, environ, open_office())
     try:
-        _start_legacy(lab, environment.ports.dicom)
+        if has_legacy:
+            _start_legacy(lab, environment.ports.dicom)
         _start_archive(lab, environment, secrets)
         yield lab
     finally:

@@ -16,10 +16,9 @@ from click.testing import CliRunner
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
-from migration import certificate, inventory, ledger, worker
+from migration import certificate, ledger, worker
 from migration.commands import migrate
 from migration.desk import Closed
-from migration.dicom_source import DicomSource
 from tests.integration.migration_lab import SAMPLES, Lab, a_lab, listens, sample, wait_for
 from zambezi import breakers, leases, signing
 from zambezi.config.settings import MigrationSource, Window
@@ -99,11 +98,20 @@ def test_the_inventory_names_undated_studies_and_those_under_two_patients(lab: L
 
     lab.load(sample("CT_small.dcm"), lab.altered("CT_small.dcm", undated))
     lab.load(lab.altered("CT_small.dcm", other_patient))
-    found, coverage = inventory.find_studies(DicomSource(lab.office.client(), "legacy"), datetime.now(UTC).date())
+    found, coverage = lab.office.source("LEGACY").find_studies(datetime.now(UTC).date())
     assert (coverage.studies, coverage.undated, coverage.doubts) == (2, 1, [])
     assert sorted(map(len, found.patients.values())) in ([1, 1], [1, 2])  # this PACS may merge the two patients
     lab.inventory()
     assert len(lab.instances()) == 3
+
+
+def test_a_probe_of_a_pacs_that_no_one_here_wrote_finds_what_it_can_do(lab: Lab) -> None:
+    lab.load(sample("CT_small.dcm"))
+    found = lab.office.source("LEGACY").probe().abilities
+    assert {name for name, (has, _) in found.items() if has} >= {
+        "C-ECHO as the archive", "C-FIND, study root", "SERIES level", "IMAGE level", "C-MOVE to the archive",
+        "C-GET, study root",
+    }  # fmt: skip
 
 
 def test_nothing_moves_outside_the_window(lab: Lab) -> None:
@@ -226,16 +234,6 @@ def test_a_flipped_pixel_in_the_archive_is_found(lab: Lab) -> None:
     (row,) = lab.instances().values()
     assert row.verdict == "different"
     assert row.source_digest != row.stored_digest
-
-
-def test_success_without_arrival_is_not_believed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.load(sample("CT_small.dcm"))
-    project = lab.inventory()
-    monkeypatch.setattr(worker.transfer, "_retrieve", lambda *_: None)  # "done", says the source
-    run_all(lab, project)
-    (study,) = lab.studies().values()
-    assert study.state == "retrying"
-    assert "did not arrive" in study.reason
 
 
 def test_killed_in_the_middle_a_migration_goes_on_and_moves_nothing_again(lab: Lab) -> None:

@@ -42,7 +42,7 @@ _WRITES: tuple[tuple[str, str, str], ...] = (
     ("DELETE", "/instances/{id}", "custody"),
     ("POST", "/studies/{id}/reconstruct", "custody"),
     ("POST", "/modalities/{id}/store", "gateway"),
-    ("POST", "/modalities/{id}/echo", "operations"),
+    ("POST", "/modalities/{id}/echo", "operations migration"),
     ("POST", "/peers/{id}/store", "gateway"),
     ("POST", "/modalities/{id}/query", "gateway migration"),
     ("POST", "/modalities/{id}/move", "migration"),

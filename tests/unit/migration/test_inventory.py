@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migration import inventory, transfer, worker
-from migration.inventory import Days
+from migration import inventory, oddities, transfer, worker
+from migration.slices import Days, Slice, all_days
 from migration.source import RUNGS, Checked, Compared, CutOff, Named, trouble_of
 from zambezi.config.settings import MigrationSource
 
@@ -43,6 +43,8 @@ def fits(study, matching) -> bool:
         first, last = matching["StudyTime"].split("-")
         if not first <= time <= last:
             return False
+    if "ModalitiesInStudy" in matching or "AccessionNumber" in matching:
+        return False  # this source has neither
     return fnmatch.fnmatchcase(patient, matching.get("PatientID", "*"))
 
 
@@ -70,10 +72,77 @@ def test_no_limit_of_the_source_loses_a_study(says_so):
     assert any(remark for _, _, remark in coverage.slices)
 
 
-def test_a_day_that_is_cut_off_is_asked_for_hour_by_hour():
-    held = studies(200, on="20200505")
-    found, _ = inventory.find_studies(AnsweringSource(held, limit=20), TODAY)
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_day_that_is_cut_off_is_asked_for_by_time_and_a_minute_by_patient(says_so):
+    held = [*studies(80, on="20200505"), *[(f"1.3.{n}", f"AB{n:03}", "20200505", "120003.5") for n in range(25)]]
+    found, coverage = inventory.find_studies(AnsweringSource(held, limit=20, says_so=says_so), TODAY)
     assert found.uids == {study[0] for study in held}
+    assert coverage.limit == (None if says_so else 20)
+
+
+@pytest.mark.parametrize("limit", [3, 7, 40])
+def test_a_limit_that_shows_in_one_slice_alone_is_found_out_by_asking_that_in_parts(limit):
+    """All studies are of one spring: the universal query and the year are cut off at the same number."""
+    held = [(f"1.2.{n}", f"P{n}", f"2020{n % 3 + 3:02}{n % 28 + 1:02}", f"{n % 24:02}{n % 60:02}00") for n in range(60)]
+    found, coverage = inventory.find_studies(AnsweringSource(held, limit=limit, says_so=False), TODAY)
+    assert found.uids == {study[0] for study in held}
+    assert coverage.limit == limit
+    assert f"the source gives no more than {limit} answers, and doesn't say so" in coverage.doubts
+
+
+def test_a_source_that_does_not_heed_the_time_is_asked_by_patient():
+    class Timeless(AnsweringSource):
+        def studies(self, **matching):
+            return super().studies(**{key: value for key, value in matching.items() if key != "StudyTime"})
+
+    held = studies(90, on="20200505")
+    source = Timeless(held, limit=20)
+    found, _ = inventory.find_studies(source, TODAY)
+    assert found.uids == {study[0] for study in held}
+    assert source.queries < 2000
+
+
+def test_the_inventory_of_a_source_without_limits_costs_few_questions_and_leaves_no_doubt():
+    source = AnsweringSource(studies(2999))
+    found, coverage = inventory.find_studies(source, TODAY)
+    assert len(found.uids) == 2999
+    assert (coverage.doubts, coverage.limit, coverage.repeats) == ([], None, 1)
+    assert source.queries < 150
+
+
+days_of_studies = st.sampled_from(["20200101", "20200102", "20211231", "19991231", ""])
+times_of_studies = st.sampled_from(["101500", "1016", "235959.999999", "000000", ""])
+patients_of_studies = st.builds("HCM{}{:02}".format, st.sampled_from("0AZ"), st.integers(0, 40))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(patients_of_studies, days_of_studies, times_of_studies), min_size=30, max_size=130),
+    st.integers(50, 70), st.booleans(),
+)  # fmt: skip
+def test_whatever_a_source_has_and_wherever_it_cuts_off_nothing_is_lost_without_a_word(rows, limit, says_so):
+    """No patient has more studies than the limit, so that asking patient by patient always ends."""
+    held = [(f"1.2.{number}", *row) for number, row in enumerate(rows)]
+    found, coverage = inventory.find_studies(AnsweringSource(held, limit=limit, says_so=says_so), TODAY)
+    assert found.uids == {study[0] for study in held}
+    if len(held) > limit:
+        assert coverage.doubts
+    else:
+        assert coverage.doubts == []
+
+
+def test_what_comes_while_it_is_asked_is_asked_for_until_nothing_new_comes():
+    held = studies(10)
+
+    class Growing(AnsweringSource):
+        def studies(self, **matching):
+            if not matching and len(self.held) < 12:
+                self.held.append((f"1.5.{len(self.held)}", "Z1", "", ""))
+            return super().studies(**matching)
+
+    found, coverage = inventory.find_studies(Growing(held), TODAY)
+    assert len(found.uids) == 12
+    assert coverage.repeats == 2
 
 
 def test_what_one_axis_hides_is_a_doubt_in_words():
@@ -91,10 +160,38 @@ def test_a_study_uid_under_two_patients_is_kept_and_listed():
     assert coverage.duplicates == {"1.2": ["A1", "B1"]}
 
 
+@given(st.integers(0, 86399), st.sampled_from(["", ".5", ".999999"]))
+def test_every_time_of_a_day_is_in_one_of_its_parts_however_far_it_is_divided(second, fraction):
+    """As text, as many sources compare it, and with fractions of a second between two parts."""
+    written = f"{second // 3600:02}{second // 60 % 60:02}{second % 60:02}{fraction}"
+    slice_ = Slice(days=Days(TODAY, TODAY))
+    while slice_.axis(heeds_time=True) == "time":
+        fitting = []
+        for part in slice_.along("time"):
+            first, last = part.matching["StudyTime"].split("-")
+            if first <= written <= last:
+                fitting.append(part)
+        assert fitting
+        slice_ = fitting[0]
+    assert slice_.seconds is not None
+    assert slice_.seconds[1] - slice_.seconds[0] <= 60
+
+
+def test_odd_dates_are_told_apart():
+    said = {"1": "20200230", "2": "2020.01.05", "3": "20200101-20200131", "4": "18991231", "5": "20991231", "6": ""}
+    facts = {uid: {"StudyDate": day} if day else {} for uid, day in said.items()} | {"7": {"StudyDate": "20200101"}}
+    found = oddities.of(facts, {uid: {"P"} for uid in facts}, TODAY)
+    told = {sort: entry["examples"] for sort, entry in found.items() if sort.startswith("date") or sort == "undated"}
+    assert told == {
+        "undated": ["6"], "date-form": ["2", "3"], "date-impossible": ["1"], "date-old": ["4"], "date-future": ["5"],
+    }  # fmt: skip
+
+
 def test_the_slices_leave_no_day_out():
-    parts = inventory.slices(TODAY)
+    parts = all_days(TODAY)
     assert parts[0].matching == "00010101-19691231"
     assert parts[-1].last == date(9999, 12, 31)
+    assert len(parts) == 14
     assert all(one.last + timedelta(days=1) == other.first for one, other in pairwise(parts))
 
 

@@ -79,7 +79,7 @@ def test_a_study_on_its_way_is_let_go_of(office: tuple[Office, Filling]):
     nothing: Any = None
     desk = Desk(
         nothing, opened.sessions, MigrationSource(peer="OLD"), nothing, nothing, "ZAMBEZI", Site(), clock.now,
-        lambda: 0, "me", room=disk.gauge.look,
+        lambda: 0, "me", nothing, room=disk.gauge.look,
     )  # fmt: skip
     desk.check_open()
     disk.free = 4.0

@@ -22,6 +22,11 @@ class MigrationSource(Section):
     aet: str = Field(
         "ZAMBEZI_MIG", max_length=16, description="Our AE title for the second, independent retrieve (C-GET)."
     )
+    retrieve: Literal["move", "get"] = Field(
+        "move",
+        description="How a DICOM source is retrieved from. get: C-GET under `Aet`, slower, only where it can't be told "
+        "to move to us; an object that would come in another transfer syntax than the source names is left there.",
+    )
     windows: tuple[Window, ...] = Field((Window(),), description="When it may be asked.")
     ceiling: int = Field(1, ge=1, le=8, description="Studies moved at once.")
     parallel: int = Field(

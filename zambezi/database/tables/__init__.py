@@ -20,6 +20,7 @@ from zambezi.database.tables.exams import (
     Series,
     Study,
 )
+from zambezi.database.tables.inventory import MigrationProbe, MigrationSlice, MigrationSurvey
 from zambezi.database.tables.legacy import LegacyImport, LegacyReport, LegacyRow
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.people import Revocation, User
@@ -72,8 +73,11 @@ __all__ = [
     "LegalHold",
     "Message",
     "MigrationInstance",
+    "MigrationProbe",
     "MigrationProject",
+    "MigrationSlice",
     "MigrationStudy",
+    "MigrationSurvey",
     "Moment",
     "NodeJournal",
     "Order",

@@ -48,6 +48,8 @@ class MigrationStudy(Leased, Base):
     #: The lowest level of proof of any of its instances: 0 none, 1 set, 2 arrival, 3 source.
     level: Mapped[int] = mapped_column(default=0)
     found_at: Mapped[str] = mapped_column(Moment, default="")
+    #: The last inventory that named it (migration_survey).
+    seen_in: Mapped[int] = mapped_column(default=0)
     #: ready, moving, verifying, verified, retrying, divergent, parked; held (a person decides whose it is),
     #: skipped (the plan leaves it out), waived (a person decided to leave it as it is), rolled-back
     state: Mapped[str] = mapped_column(String(16), default="ready")

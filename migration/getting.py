@@ -1,0 +1,182 @@
+"""Bringing objects by C-GET (PS3.4 C.4.3), where a source can't be told to move them: through us into the archive.
+
+Each transfer syntax is offered in a presentation context of its own, so that a source can send what it holds as it
+holds it. Where it names another syntax for an object than the one it sends (0008,3002), the object is left there: it
+would not be the same one. Slower than C-MOVE, since every byte passes through us.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import Tag
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts, build_context, build_role, evt
+
+from migration.desk import Desk
+from migration.probing import GET, SYNTAXES, associated
+from migration.source import Given, Named, Request, Trouble, trouble_of
+from zambezi import digests, retries
+from zambezi.config.safety import Modality
+from zambezi.config.settings import MigrationSource
+from zambezi.leases import Keeper
+from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
+from zambezi.retries import ErrorClass
+
+log = logging.getLogger(__name__)
+
+#: PS3.8 9.3.2.2: an association has 128 contexts, one of which is the retrieve itself.
+_CLASSES_AT_ONCE = 127 // len(SYNTAXES)
+_SUCCESS, _CANNOT = 0x0000, 0xC000
+_SERIES = Tag("SeriesInstanceUID")
+_LEVELS = {"Study": "STUDY", "Series": "SERIES", "Instance": "IMAGE"}
+#: What is offered where the source doesn't say of what class its objects are.
+_USUAL = (
+    "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.88.59",
+)  # fmt: skip
+
+
+def bring(desk: Desk, request: Request, named: Mapping[str, Named], keeper: Keeper) -> dict[str, Given]:
+    """Fetch what the request names and store it; by SOP Instance UID, the MD5 of what passed through us.
+
+    `named`: what the source names of the study. Trouble of kind object where something of it was left behind.
+    """
+    taker = _Taker(desk, named)
+    classes = sorted({one.sop_class for one in named.values() if one.sop_class}) or list(_USUAL)
+
+    def between() -> None:
+        keeper.check()
+        desk.check_open()
+
+    for some in _groups(classes):
+        ended = _get(desk.peer, desk.settings, request, some, taker.take, between)
+        if taker.broken is not None:
+            raise taker.broken
+        kind = retries.of_dimse("query", ended.status)
+        if kind and not ended.failed and not taker.left:
+            raise Trouble(kind, f"C-GET: status 0x{ended.status:04X}")
+    if taker.left:
+        raise Trouble(ErrorClass.OBJECT, "; ".join(taker.left)[:500])
+    return taker.given
+
+
+def names(peer: Modality, settings: MigrationSource, study_uid: str) -> dict[str, Named]:
+    """What a source has of a study, from what it sends: for those that name no images. Nothing of it is kept.
+
+    Trouble (of kind object) unless it says that it has sent everything.
+    """
+    named: dict[str, Named] = {}
+
+    def take(event: Any) -> int:
+        head = BytesIO(event.request.DataSet.getvalue())
+        syntax = UID(event.context.transfer_syntax)
+        found = read_dataset(
+            head, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=lambda tag, *_: tag > _SERIES
+        )  # fmt: skip
+        sop_class, series_uid = str(event.request.AffectedSOPClassUID), str(found.get("SeriesInstanceUID", ""))
+        named[str(event.request.AffectedSOPInstanceUID)] = Named(series_uid, sop_class)
+        return _SUCCESS
+
+    others = [str(one.abstract_syntax) for one in AllStoragePresentationContexts]
+    ended = _Ended()
+    for some in _groups([*_USUAL, *(one for one in others if one not in _USUAL)]):
+        ended = _get(peer, settings, Request("Study", (study_uid,)), some, take, lambda: None)
+        if ended.status == _SUCCESS and not ended.failed:
+            return named
+    raise Trouble(
+        ErrorClass.OBJECT, f"it does not send everything by C-GET either: status 0x{ended.status & 0xFFFF:04X}"
+    )
+
+
+def _groups(classes: list[str]) -> Iterator[list[str]]:
+    for first in range(0, len(classes), _CLASSES_AT_ONCE):
+        yield classes[first : first + _CLASSES_AT_ONCE]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The last answer to a C-GET: its status (-1: none came) and how many sub-operations it says have failed."""
+
+    status: int = -1
+    failed: int = 0
+
+
+def _get(
+    peer: Modality, settings: MigrationSource, request: Request, classes: list[str], take: Callable[[Any], int],
+    between: Callable[[], None],
+) -> _Ended:  # fmt: skip
+    contexts = [build_context(GET), *(build_context(one, syntax) for one in classes for syntax in SYNTAXES)]
+    roles = [build_role(one, scp_role=True) for one in classes]
+    until = time.monotonic() + settings.study_deadline_seconds
+    with associated(peer, settings.aet, contexts, roles, [(evt.EVT_C_STORE, take)]) as (line, why):
+        if line is None:
+            raise Trouble(ErrorClass.TRANSIENT, why)
+        line.dimse_timeout = min(settings.study_deadline_seconds, 300)
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = _LEVELS[request.level]
+        for keyword, value in request.query.items():
+            setattr(identifier, keyword, value)
+        ended = _Ended()
+        try:
+            for status, _ in line.send_c_get(identifier, GET):
+                if status and "Status" in status:
+                    ended = _Ended(int(status.Status), int(status.get("NumberOfFailedSuboperations") or 0))
+                between()
+                if time.monotonic() > until:
+                    line.abort()
+                    words = f"not done in {settings.study_deadline_seconds:g} s, broken off"
+                    raise Trouble(ErrorClass.TRANSIENT, words)
+        except ValueError as error:  # no context for the retrieve itself
+            raise Trouble(ErrorClass.OBJECT, f"the source offers no C-GET: {error}") from error
+        except RuntimeError as error:  # the association was lost
+            raise Trouble(ErrorClass.TRANSIENT, f"C-GET ended early: {error}") from error
+    if ended.status == -1:
+        raise Trouble(ErrorClass.TRANSIENT, "C-GET ended without an answer")
+    return ended
+
+
+class _Taker:
+    """Takes one object after the other, and stores it at once."""
+
+    def __init__(self, desk: Desk, named: Mapping[str, Named]) -> None:
+        self._desk, self._named = desk, named
+        self.given: dict[str, Given] = {}
+        self.left: list[str] = []  # why something stays behind
+        self.broken: Trouble | None = None
+
+    def take(self, event: Any) -> int:
+        """Answer one C-STORE sub-operation."""
+        if self.broken:
+            return _CANNOT
+        sop_uid, syntax = str(event.request.AffectedSOPInstanceUID), str(event.context.transfer_syntax)
+        expected = self._named.get(sop_uid)
+        if expected and expected.syntax and expected.syntax != syntax:
+            would = f"{UID(syntax).name} instead of {UID(expected.syntax).name}"
+            self.left.append(f"{sop_uid}: left there, since by C-GET it would come as {would}")
+            return _CANNOT
+        sent = bytes(event.encoded_dataset())
+        try:
+            self._desk.client.store(sent)
+        except OrthancUnreachable as error:
+            self.broken = Trouble(ErrorClass.TRANSIENT, f"the archive: {error}", is_ours=True)
+            return _CANNOT
+        except OrthancRefused as refused:
+            kind = retries.of_http(refused.status) or ErrorClass.OBJECT
+            if kind is ErrorClass.OBJECT:
+                self.left.append(f"{sop_uid}: the archive can't take it: {trouble_of(refused.detail)}")
+            else:
+                self.broken = Trouble(kind, f"the archive: {refused.detail}", is_ours=True)
+            return _CANNOT
+        self.given[sop_uid] = Given(digests.orthanc_md5(sent), None)
+        # The source waits for our answer before it sends the next; it must not think that we are dead.
+        self._desk.stop.wait(min(self._desk.line.used(len(sent), self._desk.cap, self._desk.now()), 10.0))
+        return _SUCCESS
