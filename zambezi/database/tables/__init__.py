@@ -20,6 +20,7 @@ from zambezi.database.tables.exams import (
     Series,
     Study,
 )
+from zambezi.database.tables.folders import FolderFile, FolderWalk
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
@@ -61,6 +62,8 @@ __all__ = [
     "ExceptionItem",
     "ExceptionRule",
     "FencedEntries",
+    "FolderFile",
+    "FolderWalk",
     "FollowerLease",
     "Generation",
     "Held",
