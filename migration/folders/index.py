@@ -6,7 +6,7 @@ again. What isn't met any more is gone, and stays in the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -25,8 +25,9 @@ from zambezi.database.tables import FolderFile, FolderWalk
 
 #: So many files are read at once: a share in the network answers slowly, and several at once.
 READERS = 4
-#: Rows in one transaction.
-ROWS = 500
+#: So many files, or files of so many bytes, go together, in one transaction: a death costs no more reading.
+BATCH = 256
+BATCH_BYTES = 256 << 20
 #: What is looked at again by the next walk although it has not changed.
 _AGAIN = ("unread", "changing")
 
@@ -54,7 +55,7 @@ class Index:
         """Walk through all of it, or go on with a walk that was cut off; its number. OSError where the root is away."""
         number = self._begin()
         with ThreadPoolExecutor(READERS, thread_name_prefix="folder") as readers:
-            for batch in walking.walk(self._root):
+            for batch in _pieces(walking.walk(self._root)):
                 fresh = self._known(batch, number)
                 found = readers.map(lambda entry: reading.see(self._root, entry), fresh)
                 plain: list[Seen] = []
@@ -126,7 +127,7 @@ class Index:
         waiting: list[Seen] = []
         for seen in reading.members(self._root, archive):
             waiting.append(seen)
-            if len(waiting) >= ROWS:
+            if len(waiting) >= BATCH:
                 self._members(waiting, number, row_id)
                 waiting = []
         self._members(waiting, number, row_id)
@@ -190,9 +191,23 @@ def _medium(folder: str | None) -> str | None:
     return None if folder is None else places.key(folder)
 
 
+def _pieces(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    piece: list[Entry] = []
+    size = 0
+    for entry in entries:
+        piece.append(entry)
+        size += entry.size
+        if len(piece) >= BATCH or size >= BATCH_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
 def _mark(session: Session, column: InstrumentedAttribute[Any], ids: list[int], values: dict[str, Any]) -> None:
     if ids:
-        session.execute(update(FolderFile).where(column.in_(ids)).values(**values))
+        fresh = [getattr(FolderFile, name) != value for name, value in values.items()]
+        session.execute(update(FolderFile).where(column.in_(ids), *fresh).values(**values))
 
 
 def _uid(facts: Mapping[str, str], keyword: str) -> str | None:

@@ -31,8 +31,6 @@ _LARGEST_DICOMDIR = 256 << 20
 _PIECE = 500
 #: Verdicts of what a study consists of; held: the archive refused it when it came.
 BROUGHT = ("migrate", "held")
-_SAME_BYTES = "the same bytes as another file of this source"
-_SAME_CONTENT = "the same content as another file of this source, in another encoding"
 _CONFLICT = "another file of this source has the same SOP Instance UID and other content"
 _NOT_THERE = "a DICOMDIR names it, but it is not there"
 
@@ -89,7 +87,7 @@ class Judge:
 
     def hold(self, row: FolderFile, why: str, reason: str, verdict: str = "held", same_as: int | None = None) -> None:
         """Put a file whole into the hold, before a person; a file that can't be read now waits for the next walk."""
-        values: dict[str, Any] = {"verdict": verdict, "reason": reason, "same_as": same_as}
+        values: dict[str, Any] = {"verdict": verdict, "same_as": same_as}
         if row.held_sha256 is None:
             try:
                 content = self._read(row)
@@ -143,11 +141,9 @@ class Judge:
                 if row.id == chosen.id:
                     values |= {"same_as": None} if row.verdict in BROUGHT else {"same_as": None, "verdict": "migrate"}
                 elif says_the_same(copies[row.id], chosen):
-                    is_exact = row.md5 == chosen.md5
-                    values |= {"verdict": "copy", "reason": _SAME_BYTES if is_exact else _SAME_CONTENT}
+                    values |= {"verdict": "copy"}
                 else:
-                    conflicts.append(row)
-                    values |= {"verdict": "conflict", "reason": _CONFLICT}
+                    conflicts.append(row)  # its verdict comes with its row in the hold
                 session.execute(update(FolderFile).where(FolderFile.id == row.id).values(**values))
         for row in conflicts:
             self.hold(row, "conflict", _CONFLICT, "conflict", chosen.id)

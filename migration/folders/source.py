@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from datetime import date
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -57,10 +58,7 @@ class FolderSource:
     def probe(self) -> Probe:
         """Look at the first files; nothing is written."""
         try:
-            batches = walking.walk(self._root)
-            looked = [
-                entry for entry, _ in zip((e for batch in batches for e in batch), range(_LOOKED_AT), strict=False)
-            ]
+            looked = list(islice(walking.walk(self._root), _LOOKED_AT))
         except OSError as error:
             return Probe({"folder": (False, f"{self._root} can't be read: {error.strerror}")})
         unread = sum(1 for entry in looked if entry.kind == "unread")

@@ -94,7 +94,7 @@ def tell(session: Session, source: str, now: datetime) -> None:
         return
     exceptions.wait(
         session, ROOM, reference, kind="folder-unread", now=now,
-        what=f"{unread} files of {source} could not be read or looked into; a DICOMDIR names {absent} that are not there",
+        what=f"{unread} files of {source} could not be read or looked into; {absent} of a DICOMDIR are not there",
         suggestion=f"zambezi migrate files {source} --unread lists them; then take the inventory again",
         facts={"source": source, "unread": unread, "absent": absent},
     )  # fmt: skip

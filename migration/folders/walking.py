@@ -15,8 +15,6 @@ from typing import Literal
 
 from migration.folders.places import written
 
-#: So many entries of one folder are handed over together.
-BATCH = 256
 #: The name of a DICOMDIR (PS3.10 8.6), in lower case.
 DIRECTORY = "dicomdir"
 
@@ -37,8 +35,8 @@ class Entry:
     medium: str | None = None
 
 
-def walk(root: Path) -> Iterator[list[Entry]]:
-    """Batches of entries, none of which spans two folders; OSError where the root itself can't be read."""
+def walk(root: Path) -> Iterator[Entry]:
+    """Each of them; OSError where the root itself can't be read."""
     left: list[tuple[str, str | None]] = [("", None)]
     while left:
         folder, medium = left.pop()
@@ -48,22 +46,17 @@ def walk(root: Path) -> Iterator[list[Entry]]:
         except OSError as error:
             if not folder:
                 raise
-            yield [Entry(folder + "/", kind="unread", reason=f"the folder can't be read: {error.strerror}")]
+            yield Entry(folder + "/", kind="unread", reason=f"the folder can't be read: {error.strerror}")
             continue
         if any(one.name.lower() == DIRECTORY for one in found):
             medium = written((folder,))
-        below, batch = [], []
+        below = []
         for one in found:
             path = f"{folder}/{one.name}" if folder else one.name
             if one.is_dir(follow_symlinks=False):
                 below.append((path, medium))
-                continue
-            batch.append(_entry(one, path, medium))
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+            else:
+                yield _entry(one, path, medium)
         left += reversed(below)
 
 
