@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
 from migration import inventory, ledger, office, progress, worker
+from migration.folders.commands import files_command, index_command
 from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
@@ -202,3 +203,7 @@ def _next_opening(opened: office.Office, source: str) -> str:
 
 def _who() -> str:
     return getpass.getuser()
+
+
+migrate.add_command(index_command)
+migrate.add_command(files_command)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from migration.folders import places, reading, walking
@@ -114,7 +114,11 @@ class Index:
                 if row.kind not in _AGAIN and _is_as_it_was(row, by_key[row.key])
             ]  # fmt: skip
             _mark(session, FolderFile.id, [row.id for row in same], {"walk": number})
-            _mark(session, FolderFile.archive_id, [row.id for row in same if row.kind == "archive"], {"walk": number})
+            archives = [row.id for row in same if row.kind == "archive"]
+            _mark(session, FolderFile.archive_id, archives, {"walk": number})
+            if archives:
+                inside = select(func.count()).where(FolderFile.archive_id.in_(archives), FolderFile.walk == number)
+                self.progress.files += session.scalar(inside) or 0
             back = [row.id for row in same if row.verdict == "gone"]
             _mark(session, FolderFile.id, back, {"verdict": ""})
             _mark(session, FolderFile.archive_id, back, {"verdict": ""})
@@ -131,6 +135,9 @@ class Index:
                 self._members(waiting, number, row_id)
                 waiting = []
         self._members(waiting, number, row_id)
+        with self._sessions.begin() as session:  # what an earlier state of it held never comes back with it
+            old = (FolderFile.archive_id == row_id, FolderFile.walk < number)
+            session.execute(update(FolderFile).where(*old).values(verdict="gone", archive_id=None))
 
     def _reserve(self, archive: Seen, number: int) -> int:
         """The archive's row, for its members to name: as one that is still being read."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import select
 
 from migration import inventory, worker
+from migration.commands import migrate
 from migration.desk import Desk
 from migration.folders import places
 from migration.office import open_office
 from tests.integration.migration_lab import Lab, a_lab
-from zambezi import digest, hold
+from zambezi import digest, digests, hold
 from zambezi.database.tables import FolderFile, Held, MigrationInstance, MigrationProject
 
 CORPUS = Path(pydicom.__file__).parent / "data"
@@ -86,3 +90,78 @@ def test_of_a_messy_corpus_nothing_is_lost_silently(lab: Lab) -> None:
             assert (row.verdict, row.kind) in {("listed", kind) for kind in ("other", "packed", "dicomdir")}
             assert b"DICM" not in content[128:132] or row.kind == "dicomdir"
     assert len(fates["migrate"]) > 100
+
+
+def altered(change: dict[str, str]) -> bytes:
+    dataset = pydicom.dcmread(CORPUS / "test_files" / "CT_small.dcm")
+    for keyword, value in change.items():
+        setattr(dataset, keyword, value)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    out = BytesIO()
+    dataset.save_as(out)
+    return out.getvalue()
+
+
+def test_a_folder_that_lies_breaks_grows_and_goes_away(lab: Lab) -> None:
+    root = lab.folder / "discs"
+    (root / "cd1").mkdir(parents=True)
+    good = altered({"StudyInstanceUID": "1.2.1", "SOPInstanceUID": "1.2.1.1"})
+    torn = altered({"StudyInstanceUID": "1.2.2", "SOPInstanceUID": "1.2.2.1"})[:20000]
+    beside = altered({"StudyInstanceUID": "1.2.2", "SOPInstanceUID": "1.2.2.2"})
+    later = altered({"StudyInstanceUID": "1.2.3", "SOPInstanceUID": "1.2.3.1"})
+    (root / "cd1" / "IM1").write_bytes(good)
+    (root / "cd1" / "TORN").write_bytes(torn)
+    with zipfile.ZipFile(root / "export.zip", "w") as archive:
+        archive.writestr("IM2", beside)
+    (root / "CHANGES").write_bytes(later)
+    folder_source(lab, root)
+    probe = lab.office.source("DISCS").probe().abilities
+    assert probe["folder"] == (True, "4 files looked at, 0 of them can't be read")
+    project = take_inventory(lab)
+    (root / "CHANGES").write_bytes(later[:-2] + b"\1\1")
+    run_all(lab, project)
+
+    studies = lab.studies()
+    assert {uid: study.state for uid, study in studies.items()} == {
+        "1.2.1": "verified", "1.2.2": "parked", "1.2.3": "parked",
+    }  # fmt: skip
+    assert (
+        "1 of its files are in the hold: the archive refused it: it can't be read as a DICOM" in studies["1.2.2"].reason
+    )
+    assert "the file has changed since the inventory" in studies["1.2.3"].reason
+    row = rows(lab)["cd1/TORN"]
+    assert (row.verdict, row.held_sha256) == ("held", hashlib.sha256(torn).hexdigest())
+    assert hold.get(lab.office.environment.hold_dir, str(row.held_sha256)) == torn
+    instances = lab.instances()
+    assert {uid: one.verdict for uid, one in instances.items()} == {
+        "1.2.1.1": "equal", "1.2.2.1": "missing", "1.2.2.2": "equal", "1.2.3.1": "missing",
+    }  # fmt: skip
+    md5 = digests.orthanc_md5(beside)
+    kept = instances["1.2.2.2"]
+    assert (kept.source_md5, kept.given_md5, kept.stored_md5) == (md5, md5, md5)
+
+    (root / "cd1" / "IM3").write_bytes(altered({"StudyInstanceUID": "1.2.1", "SOPInstanceUID": "1.2.1.2"}))
+    project = take_inventory(lab)
+    runner = CliRunner()
+    assert "2 studies will be tried again" in runner.invoke(migrate, ["start", "p", "--retry"]).output
+    run_all(lab, project)
+    assert {uid: study.state for uid, study in lab.studies().items()} == {
+        "1.2.1": "verified", "1.2.2": "parked", "1.2.3": "verified",
+    }  # fmt: skip
+    with lab.office.sessions.begin() as session:
+        assert [held.times for held in session.scalars(select(Held))] == [1], "what is held isn't offered again"
+
+    said = json.loads(runner.invoke(migrate, ["files", "DISCS", "--verdict", "held", "--json"]).output)
+    assert [one["place"] for one in said["files"]] == ["cd1/TORN"]
+    assert said["walk"]["files"] == 6
+    shown = runner.invoke(migrate, ["index", "DISCS"]).output
+    assert "4 dicom, migrate" in shown
+    assert "export.zip|IM2" in runner.invoke(migrate, ["files", "DISCS", "--kind", "dicom"]).output
+    assert "no source LEGACY of Kind folder" in runner.invoke(migrate, ["files", "LEGACY"]).output
+
+    root.rename(lab.folder / "elsewhere")
+    root.mkdir()
+    missing = runner.invoke(migrate, ["inventory", "DISCS", "--project", "p"])
+    assert missing.exit_code == 1
+    assert f"{root} is empty, but had 5 images: is it mounted?" in missing.output
+    assert {row.verdict for row in rows(lab).values()} == {"migrate", "held", "listed"}, "nothing counts as gone"
