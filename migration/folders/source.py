@@ -103,7 +103,10 @@ class FolderSource:
                 number = index.walk()
             except OSError as error:
                 raise Trouble(ErrorClass.TRANSIENT, f"{self._root} can't be read: {error.strerror}") from error
-            judge.judge(number)
+            try:
+                judge.judge(number)
+            except OSError as error:  # what can't be read is a file's own matter; this is our hold
+                raise Trouble(ErrorClass.DISK, f"the hold can't be written: {error.strerror}", is_ours=True) from error
             index.finish()
         self.queries = index.progress.files
         self._files.close()

@@ -17,8 +17,23 @@ from zambezi import exceptions
 from zambezi.database.tables import FolderFile, FolderWalk
 
 ROOM = "migration"
+#: The label of the page that an exception leads to; in the catalogue of the folder's page.
+OPEN = "What lies in the folder"
 #: Endings of names that promise a DICOM file.
 _PROMISING = ("dcm", "dicom", "ima", "dic")
+#: What stands behind the number of files.
+DOUBTS = {
+    "unread": "files could not be read",
+    "changing": "files changed while they were read",
+    "packed": "files are archives that were not looked into",
+    "link": "symbolic links were not followed",
+    "conflict": "files have another's SOP Instance UID and other content: in the hold",
+    "no-identity": "DICOM files name no study, series or instance: in the hold",
+    "promising": "files are called DICOM by their names, and are none",
+    "absent": "files are named by a DICOMDIR, but are not there",
+    "unnamed": "DICOM files lie beside a DICOMDIR that does not name them (they are brought)",
+    "unclear": "DICOMDIR can't be compared with what lies beside them",
+}
 #: What may be an image and could not be looked at.
 UNREAD = ("unread", "changing", "packed")
 
@@ -60,28 +75,25 @@ def describe(session: Session, source: str, coverage: Coverage) -> None:
     coverage.doubts += doubts(session, source, found)
 
 
+def doubtful(session: Session, source: str, found: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """What a person should know before believing that this is all there is: words of DOUBTS and how many files."""
+    here = (FolderFile.source == source, FolderFile.verdict != "gone")
+    unnamed = (*here, FolderFile.kind == "dicom", FolderFile.named.is_(False))
+    unclear = (*here, FolderFile.kind == "dicomdir", FolderFile.reason != "")
+    numbers = {
+        "unread": total(found, kind=("unread",)), "changing": total(found, kind=("changing",)),
+        "packed": total(found, kind=("packed",)), "link": total(found, kind=("link",)),
+        "conflict": total(found, verdict=("conflict",)), "no-identity": total(found, kind=("no-identity",)),
+        "promising": total(found, kind=("other",), extension=_PROMISING), "absent": total(found, kind=("absent",)),
+        "unnamed": session.scalar(select(func.count()).where(*unnamed)) or 0,
+        "unclear": session.scalar(select(func.count()).where(*unclear)) or 0,
+    }  # fmt: skip
+    return [(code, numbers[code]) for code in DOUBTS if numbers[code]]
+
+
 def doubts(session: Session, source: str, found: list[dict[str, Any]]) -> list[str]:
-    """What a person should know before believing that this is all there is; in words, with figures."""
-    other_media = (
-        FolderFile.source == source, FolderFile.kind == "dicom", FolderFile.named.is_(False),
-        FolderFile.verdict != "gone",
-    )  # fmt: skip
-    unnamed = session.scalar(select(func.count()).where(*other_media)) or 0
-    unclear = (FolderFile.source == source, FolderFile.kind == "dicomdir", FolderFile.reason != "")
-    said = [
-        (total(found, kind=("unread",)), "files could not be read"),
-        (total(found, kind=("changing",)), "files changed while they were read"),
-        (total(found, kind=("packed",)), "files are archives that were not looked into"),
-        (total(found, kind=("link",)), "symbolic links were not followed"),
-        (total(found, verdict=("conflict",)), "files have another's SOP Instance UID and other content: in the hold"),
-        (total(found, kind=("no-identity",)), "DICOM files name no study, series or instance: in the hold"),
-        (total(found, kind=("other",), extension=_PROMISING), "files are called DICOM by their names, and are none"),
-        (total(found, kind=("absent",)), "files are named by a DICOMDIR, but are not there"),
-        (unnamed, "DICOM files lie beside a DICOMDIR that does not name them (they are brought)"),
-        (session.scalar(select(func.count()).where(*unclear, FolderFile.verdict != "gone")) or 0,
-         "DICOMDIR can't be compared with what lies beside them"),
-    ]  # fmt: skip
-    return [f"{count} {words}" for count, words in said if count]
+    """The same in words."""
+    return [f"{count} {DOUBTS[code]}" for code, count in doubtful(session, source, found)]
 
 
 def tell(session: Session, source: str, now: datetime) -> None:
@@ -97,4 +109,5 @@ def tell(session: Session, source: str, now: datetime) -> None:
         what=f"{unread} files of {source} could not be read or looked into; {absent} of a DICOMDIR are not there",
         suggestion=f"zambezi migrate files {source} --unread lists them; then take the inventory again",
         facts={"source": source, "unread": unread, "absent": absent},
+        actions=[{"label": OPEN, "href": f"/migrations/folders/{source}?kind=unread-all"}],
     )  # fmt: skip
