@@ -7,7 +7,7 @@ of what the archive holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -144,10 +144,15 @@ class FolderSource:
 
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
         """Store the files that a request names and the archive has not."""
-        given = self._copier.copy(desk, keeper, self._lacking(desk, request))
-        self._files.close()
-        self._note_refused(request.keys[0])
-        return given
+        rows = self._lacking(desk, request)
+        if request.level == "Instance" and (held := [row for row in rows if row.verdict == "held"]):
+            raise Trouble(ErrorClass.OBJECT, f"{held[0].reason}; it is in the hold")
+        offers = (self._offer(row) for row in rows if row.verdict != "held")
+        try:
+            return self._copier.bring(desk, keeper, request, offers)
+        finally:
+            self._files.close()
+            self._note_refused(request.keys[0])
 
     def check(
         self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
@@ -157,19 +162,18 @@ class FolderSource:
             return [self._offer(row) for row in rows if row.sop_uid == sop_uid]
 
         rows = self._rows(FolderFile.study_uid == study.uid)
-        checked = self._copier.check(desk, study, wanted, keeper, keep, again)
-        held = [row for row in rows if row.verdict == "held" and row.sop_uid not in study.held]
-        if held:
-            checked.troubles.append(f"{len(held)} of its files are in the hold: {held[0].reason}")
-        self._files.close()
-        return checked
+        try:
+            return self._copier.check(desk, study, wanted, keeper, keep, again)
+        finally:
+            self._files.close()
 
-    def _lacking(self, desk: Desk, request: Request) -> Iterator[Offer]:
+    def _lacking(self, desk: Desk, request: Request) -> list[FolderFile]:
         columns = (FolderFile.study_uid, FolderFile.series_uid, FolderFile.sop_uid)
-        there = transfer.stored(desk, request.keys[0]) if request.level != "Instance" else {}
-        for row in self._rows(*(column == key for column, key in zip(columns, request.keys, strict=False))):
-            if row.verdict != "held" and row.sop_uid not in there and row.sop_uid not in self._copier.refused:
-                yield self._offer(row)
+        asked = self._rows(*(column == key for column, key in zip(columns, request.keys, strict=False)))
+        if request.level == "Instance":
+            return asked
+        there = {*transfer.stored(desk, request.keys[0]), *self._copier.refused}
+        return [row for row in asked if row.sop_uid not in there]
 
     def _offer(self, row: FolderFile) -> Offer:
         def fetch() -> bytes:
