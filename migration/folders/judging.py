@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, insert, or_, select, tuple_, update
 
 from migration.folders import dicomdir, places
 from migration.folders.archives import Refused
@@ -76,9 +76,8 @@ class Judge:
         with self._sessions.begin() as session:
             others = (*undecided, FolderFile.kind.not_in(("dicom", "no-identity")))
             session.execute(update(FolderFile).where(*others).values(verdict="listed"))
-        while groups := self._several():
-            for group in groups:
-                self._group(group)
+        for groups in self._several():
+            self._decide(groups)
         with self._sessions.begin() as session:
             lone = (*undecided, FolderFile.kind == "dicom")
             session.execute(update(FolderFile).where(*lone).values(verdict="migrate"))
@@ -106,47 +105,57 @@ class Judge:
                 )  # fmt: skip
             session.execute(update(FolderFile).where(FolderFile.id == row.id).values(**values))
 
-    def _several(self) -> list[list[FolderFile]]:
-        """The next files that share a SOP Instance UID within a study, where it isn't decided which is brought."""
+    def _several(self) -> Iterator[list[list[FolderFile]]]:
+        """Files that share a SOP Instance UID within a study, where it isn't decided which is brought, in pieces."""
         here = (FolderFile.source == self._source, FolderFile.kind == "dicom", FolderFile.verdict != "gone")
         undecided = func.sum(case((FolderFile.verdict == "", 1), else_=0))
         chosen = func.sum(case((FolderFile.verdict.in_(BROUGHT), 1), else_=0))
-        query = (
-            select(FolderFile.study_uid, FolderFile.sop_uid)
-            .where(*here)
-            .group_by(FolderFile.study_uid, FolderFile.sop_uid)
-            .having(or_(and_(func.count() > 1, undecided > 0), and_(undecided == 0, chosen != 1)))
-            .limit(_PIECE)
-        )
-        with self._sessions.begin() as session:
-            groups: dict[tuple[str | None, str | None], list[FolderFile]] = {
-                (study_uid, sop_uid): [] for study_uid, sop_uid in session.execute(query)
-            }
-            of_these = FolderFile.sop_uid.in_({sop_uid for _, sop_uid in groups})
-            for row in session.scalars(select(FolderFile).where(*here, of_these).order_by(FolderFile.id)):
-                if (row.study_uid, row.sop_uid) in groups:
-                    groups[row.study_uid, row.sop_uid].append(row)
-        return list(groups.values())
+        names = (FolderFile.study_uid, FolderFile.sop_uid)
+        last = ("", "")
+        while True:
+            query = (
+                select(*names)
+                .where(*here, names[0] >= last[0], tuple_(*names) > last)  # the first lets an index be used
+                .group_by(*names)
+                .having(or_(and_(func.count() > 1, undecided > 0), and_(undecided == 0, chosen != 1)))
+                .order_by(*names)
+                .limit(_PIECE)
+            )
+            with self._sessions.begin() as session:
+                found = [(study_uid or "", sop_uid or "") for study_uid, sop_uid in session.execute(query)]
+                groups: dict[tuple[str, str], list[FolderFile]] = {name: [] for name in found}
+                studies, instances = {study_uid for study_uid, _ in found}, {sop_uid for _, sop_uid in found}
+                of_these = select(FolderFile).where(*here, names[0].in_(studies), names[1].in_(instances))
+                for row in session.scalars(of_these.order_by(FolderFile.id)):
+                    groups.get((row.study_uid or "", row.sop_uid or ""), []).append(row)
+            if not found:
+                return
+            yield list(groups.values())
+            last = found[-1]
 
-    def _group(self, rows: list[FolderFile]) -> None:
-        if len({row.md5 for row in rows}) > 1:
+    def _decide(self, groups: list[list[FolderFile]]) -> None:
+        values: list[dict[str, Any]] = []
+        conflicts: list[tuple[FolderFile, int]] = []
+        for rows in groups:
+            if len({row.md5 for row in rows}) > 1:
+                for row in rows:
+                    row.digest = row.digest or self._digest(row)
+            copies = {row.id: _copy(row) for row in rows}
+            chosen = choose(list(copies.values()))
             for row in rows:
-                row.digest = row.digest or self._digest(row)
-        copies = {row.id: _copy(row) for row in rows}
-        chosen = choose(list(copies.values()))
-        conflicts = []
-        with self._sessions.begin() as session:
-            for row in rows:
-                values: dict[str, Any] = {"digest": row.digest, "same_as": chosen.id}
+                value: dict[str, Any] = {"id": row.id, "digest": row.digest, "same_as": chosen.id}
                 if row.id == chosen.id:
-                    values |= {"same_as": None} if row.verdict in BROUGHT else {"same_as": None, "verdict": "migrate"}
+                    value |= {"same_as": None, "verdict": row.verdict if row.verdict in BROUGHT else "migrate"}
                 elif says_the_same(copies[row.id], chosen):
-                    values |= {"verdict": "copy"}
+                    value |= {"verdict": "copy"}
                 else:
-                    conflicts.append(row)  # its verdict comes with its row in the hold
-                session.execute(update(FolderFile).where(FolderFile.id == row.id).values(**values))
-        for row in conflicts:
-            self.hold(row, "conflict", _CONFLICT, "conflict", chosen.id)
+                    conflicts.append((row, chosen.id))
+                    value |= {"verdict": row.verdict}  # another comes with its row in the hold
+                values.append(value)
+        with self._sessions.begin() as session:
+            session.execute(update(FolderFile), values)
+        for row, chosen_id in conflicts:
+            self.hold(row, "conflict", _CONFLICT, "conflict", chosen_id)
 
     def _digest(self, row: FolderFile) -> str | None:
         try:

@@ -16,8 +16,7 @@ class FolderFile(Base):
     __tablename__ = "migration_file"
     __table_args__ = (
         UniqueConstraint("source", "key"),
-        Index("ix_migration_file_study", "source", "study_uid", "sop_uid"),
-        Index("ix_migration_file_kind", "source", "kind"),
+        Index("ix_migration_file_study", "source", "kind", "study_uid", "sop_uid"),
         Index("ix_migration_file_verdict", "source", "verdict"),
         Index("ix_migration_file_medium", "source", "medium"),
     )

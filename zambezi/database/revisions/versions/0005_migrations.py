@@ -74,8 +74,7 @@ def _add_folders() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_migration_file")),
         sa.UniqueConstraint("source", "key", name=op.f("uq_migration_file_source")),
     )
-    op.create_index("ix_migration_file_study", "migration_file", ["source", "study_uid", "sop_uid"])
-    op.create_index("ix_migration_file_kind", "migration_file", ["source", "kind"])
+    op.create_index("ix_migration_file_study", "migration_file", ["source", "kind", "study_uid", "sop_uid"])
     op.create_index("ix_migration_file_verdict", "migration_file", ["source", "verdict"])
     op.create_index("ix_migration_file_medium", "migration_file", ["source", "medium"])
     op.create_index(op.f("ix_migration_file_archive_id"), "migration_file", ["archive_id"])
