@@ -194,14 +194,15 @@ class FolderSource:
         if not refused:
             return
         with self._sessions.begin() as session:
-            query = select(Held.sop_uid, Held.sha256, Held.reason).where(
+            query = select(Held).where(
                 Held.study_uid == study_uid, Held.sop_uid.in_(refused), Held.why.in_(("unreadable", "no-identity"))
             )
-            for sop_uid, sha256, reason in session.execute(query).all():
+            for held in session.scalars(query.order_by(Held.id)).all():
+                this = (FolderFile.study_uid == study_uid, FolderFile.sop_uid == held.sop_uid)
                 session.execute(
                     update(FolderFile)
-                    .where(*self._brought(), FolderFile.study_uid == study_uid, FolderFile.sop_uid == sop_uid)
-                    .values(verdict="held", held_sha256=sha256, reason=f"the archive refused it: {reason}")
+                    .where(*self._brought(), *this, FolderFile.size == held.size)
+                    .values(verdict="held", held_sha256=held.sha256, reason=f"the archive refused it: {held.reason}")
                 )
 
     def _brought(self) -> tuple[ColumnElement[bool], ...]:
