@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from migration import certificate as certificates
 from migration import inventory, ledger, office, progress, source_commands, worker
 from migration.desk import Closed
+from migration.folders.commands import files_command, index_command
 from migration.records.commands import records
 from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
@@ -215,5 +216,5 @@ def _who() -> str:
     return getpass.getuser()
 
 
-for _command in (records, source_commands.sources_command, source_commands.probe_command):
+for _command in (records, source_commands.sources_command, source_commands.probe_command, index_command, files_command):
     migrate.add_command(_command)

@@ -43,7 +43,7 @@ class Office:
 
     def source(self, name: str) -> Source:
         """What asks this source; KeyError if the configuration doesn't know it."""
-        return sources.opened(self.configuration.zambezi.migration.sources[name], self.client(), self.configuration)
+        return sources.opened(name, self.client(), self.configuration, self.sessions, self.environment)
 
     def desk(self, source_name: str, stop: threading.Event | None = None) -> Desk:
         """A desk for one worker on one source; KeyError if the configuration doesn't know the source."""
@@ -52,7 +52,7 @@ class Office:
         return Desk(
             client=client, sessions=self.sessions, settings=source,
             peer=self.configuration.modalities.get(source.peer, Modality(source.peer, "", "", 0)),
-            source=sources.opened(source, client, self.configuration),
+            source=sources.opened(source_name, client, self.configuration, self.sessions, self.environment),
             target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
             site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from migration.dicom_source import DicomSource
 from migration.dicomweb_source import DicomWebSource
+from migration.folders.source import FolderSource
 from migration.orthanc_source import OrthancSource
 from migration.source import Source
 from migration.wire import Server
 from zambezi.config import Configuration
-from zambezi.config.settings import MigrationSource
+from zambezi.database.engine import Sessions
+from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient
 
 
-def opened(settings: MigrationSource, client: OrthancClient, configuration: Configuration) -> Source:
-    """What asks this source; `client` is the connection to our own archive."""
+def opened(
+    name: str, client: OrthancClient, configuration: Configuration, sessions: Sessions, environment: Environment
+) -> Source:
+    """What asks this source; `client` is the connection to our own archive. KeyError where no source has this name."""
+    settings = configuration.zambezi.migration.sources[name]
     authorities = str(configuration.orthanc.get("HttpsCACertificates", ""))
     match settings.kind:
         case "orthanc":
@@ -26,3 +31,5 @@ def opened(settings: MigrationSource, client: OrthancClient, configuration: Conf
             return DicomWebSource(server, settings.parallel)
         case "dicom":
             return DicomSource(client, configuration.modalities[settings.peer], settings)
+        case "folder":
+            return FolderSource(name, settings, sessions, environment)

@@ -312,6 +312,22 @@ KINDS: dict[str, Kind] = {
             "Veja-as; rejeite-as também aqui, se a nota estiver certa.",
         ),
     ),
+    "folder-unread": Kind(
+        Words(
+            "Files of a source not read",
+            "Files of {source} that could not be read or looked into: {unread}. Named by a DICOMDIR, but not there: "
+            "{absent}.",
+            "zambezi migrate files {source} --unread lists them. Put right what can be put right, then take the "
+            "inventory again.",
+        ),
+        Words(
+            "Ficheiros de uma origem por ler",
+            "Ficheiros de {source} que não se puderam ler ou abrir: {unread}. Nomeados por um DICOMDIR mas ausentes: "
+            "{absent}.",
+            "zambezi migrate files {source} --unread mostra-os. Corrija o que puder e volte a fazer o inventário.",
+        ),
+        serious=True,
+    ),
     "project-stopped": Kind(
         Words(
             "Migration stands still",

@@ -168,6 +168,8 @@ _WRITTEN = {
 def _unknown_sources(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[Fault]:
     faults = []
     for name, source in zambezi.migration.sources.items():
+        if source.kind == "folder":
+            continue
         sections, what = _WRITTEN[source.kind]
         known: Any = merged
         for section in sections:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zambezi.config.settings.section import Name, Section, Window
 from zambezi.retries import Policy
 
 
 class MigrationSource(Section):
-    kind: Literal["dicom", "orthanc", "dicomweb"] = Field(
+    kind: Literal["dicom", "orthanc", "dicomweb", "folder"] = Field(
         "dicom",
         description="dicom: query/retrieve, a name of DicomModalities; orthanc: another Orthanc's REST, a name of "
-        "OrthancPeers; dicomweb: QIDO-RS and WADO-RS, a name of DicomWeb.Servers.",
+        "OrthancPeers; dicomweb: QIDO-RS and WADO-RS, a name of DicomWeb.Servers; folder: files below a Folder.",
     )
-    peer: Name = Field(description="The legacy archive's name in the section that its Kind says.")
+    peer: Name = Field("", description="The legacy archive's name in the section that its Kind says; not of a folder.")
+    folder: str = Field(
+        "",
+        description="Kind folder: where the files are, such as /mnt/archive; the account under which Zambezi runs "
+        "must be able to read them.",
+    )
     aet: str = Field(
         "ZAMBEZI_MIG", max_length=16, description="Our AE title for the second, independent retrieve (C-GET)."
     )
@@ -30,7 +35,10 @@ class MigrationSource(Section):
     windows: tuple[Window, ...] = Field((Window(),), description="When it may be asked.")
     ceiling: int = Field(1, ge=1, le=8, description="Studies moved at once.")
     parallel: int = Field(
-        4, ge=1, le=16, description="Kinds orthanc and dicomweb: objects of one study fetched or stored at once."
+        4,
+        ge=1,
+        le=16,
+        description="Kinds orthanc, dicomweb and folder: objects of one study fetched or stored at once.",
     )
     study_deadline_seconds: float = Field(
         600,
@@ -46,6 +54,15 @@ class MigrationSource(Section):
     break_after: int = Field(
         5, ge=1, le=1000, description="After so many failures in a row it is paused; the pauses grow as the waits do."
     )
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.kind == "folder":
+            if self.peer or not self.folder.startswith("/"):
+                raise ValueError("a source of Kind folder has a Folder that begins with /, and no Peer")
+        elif not self.peer or self.folder:
+            raise ValueError(f"a source of Kind {self.kind} has a Peer, and no Folder")
+        return self
 
     @property
     def policy(self) -> Policy:

@@ -20,6 +20,7 @@ from zambezi.database.tables.exams import (
     Series,
     Study,
 )
+from zambezi.database.tables.folders import FolderFile, FolderWalk
 from zambezi.database.tables.inventory import MigrationProbe, MigrationSlice, MigrationSurvey
 from zambezi.database.tables.legacy import LegacyImport, LegacyReport, LegacyRow
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
@@ -63,6 +64,8 @@ __all__ = [
     "ExceptionItem",
     "ExceptionRule",
     "FencedEntries",
+    "FolderFile",
+    "FolderWalk",
     "FollowerLease",
     "Generation",
     "Held",

@@ -42,6 +42,7 @@ def upgrade() -> None:
         op.add_column("migration_instance", column)
     _upgrade_legacy()
     _inventory()
+    _add_folders()
 
 
 def _upgrade_legacy() -> None:
@@ -175,7 +176,58 @@ def _inventory() -> None:
     )
 
 
+def _add_folders() -> None:
+    op.create_table(
+        "migration_file",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("source", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
+        sa.Column("medium", sa.String(length=64)),
+        sa.Column("extension", sa.String(length=8), nullable=False),
+        sa.Column("archive_id", sa.Integer()),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
+        sa.Column("walk", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("verdict", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("same_as", sa.Integer()),
+        sa.Column("named", sa.Boolean()),
+        sa.Column("md5", sa.String(length=32)),
+        sa.Column("digest", sa.String(length=64)),
+        sa.Column("held_sha256", sa.String(length=64)),
+        sa.Column("study_uid", sa.String(length=64)),
+        sa.Column("series_uid", sa.String(length=64)),
+        sa.Column("sop_uid", sa.String(length=64)),
+        sa.Column("patient_id", sa.String(length=64), nullable=False),
+        sa.Column("sop_class", sa.String(length=64)),
+        sa.Column("syntax", sa.String(length=64)),
+        sa.Column("facts", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_migration_file")),
+        sa.UniqueConstraint("source", "key", name=op.f("uq_migration_file_source")),
+    )
+    op.create_index("ix_migration_file_study", "migration_file", ["source", "kind", "study_uid", "sop_uid"])
+    op.create_index("ix_migration_file_verdict", "migration_file", ["source", "verdict"])
+    op.create_index("ix_migration_file_medium", "migration_file", ["source", "medium"])
+    op.create_index(op.f("ix_migration_file_archive_id"), "migration_file", ["archive_id"])
+    op.create_table(
+        "migration_walk",
+        sa.Column("source", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("started_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=False),
+        sa.Column("finished_at", sa.String(length=27)),
+        sa.Column("files", sa.Integer(), nullable=False),
+        sa.Column("read", sa.Integer(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("source", name=op.f("pk_migration_walk")),
+    )
+
+
 def downgrade() -> None:
+    op.drop_table("migration_walk")
+    op.drop_table("migration_file")
     op.drop_table("migration_probe")
     op.drop_table("migration_slice")
     op.drop_table("migration_survey")
