@@ -6,6 +6,7 @@ pushes what is announced to the plugin; whoever announces waits until the plugin
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -25,12 +26,17 @@ _ROWS = 1000
 _EVERY_S = 0.2
 
 
-def announce_studies(session: Session, uids: Iterable[str], cause: str, reference: str, now: datetime) -> int:
+def announce_studies(
+    session: Session, uids: Iterable[str], cause: str, reference: str, now: datetime,
+    changes: Mapping[str, str] | None = None,
+) -> int:  # fmt: skip
     """What comes under these Study Instance UIDs comes by this cause; the generation that says so.
 
+    `changes`: what their images get as they come, by DICOM keyword (declared coercions of a migration).
     Announced anew, a study has the newer cause. ValueError for a cause that doesn't exist.
     """
-    said = [{"study_uid": uid} for uid in sorted(set(uids))]
+    told = json.dumps(dict(changes), ensure_ascii=False, sort_keys=True) if changes else ""
+    said = [{"study_uid": uid, "changes": told} for uid in sorted(set(uids))]
     return _announce(session, AnnouncedStudy, "study_uid", said, cause, reference, now)
 
 

@@ -21,6 +21,7 @@ from zambezi.database.tables.exams import (
     Study,
 )
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables.migration_plan import MigrationMatch, PlanVersion
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
 from zambezi.database.tables.queues import (
@@ -68,6 +69,7 @@ __all__ = [
     "LegalHold",
     "Message",
     "MigrationInstance",
+    "MigrationMatch",
     "MigrationProject",
     "MigrationStudy",
     "Moment",
@@ -75,6 +77,7 @@ __all__ = [
     "Order",
     "Patient",
     "PerformedStep",
+    "PlanVersion",
     "ProcessState",
     "Pseudonym",
     "PseudonymKey",

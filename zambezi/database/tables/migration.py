@@ -42,6 +42,8 @@ class MigrationStudy(Leased, Base):
     urgent_because: Mapped[str] = mapped_column(Text, default="")
     #: What is changed on the way, as declared by the plan: DICOM keyword and new value.
     changes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    #: The version of the plan that has decided this; nothing is claimed that the plan in force hasn't seen.
+    plan_version: Mapped[int] = mapped_column(default=0)
     expected: Mapped[int] = mapped_column(default=0)
     stored: Mapped[int] = mapped_column(default=0)  # instances, at the last look
     size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes stored
