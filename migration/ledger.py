@@ -49,7 +49,11 @@ def claim(
     """
     found = leases.claim(
         session, MigrationStudy, ready=("ready", "retrying"), working="moving", also_working=("verifying",),
-        where=[MigrationStudy.project_id == project.id], now=now, owner=owner, lease=lease,
+        # What an inventory found after the plan was taken is decided first (migration.plans).
+        where=[
+            MigrationStudy.project_id == project.id,
+            MigrationStudy.plan_version == int((project.plan or {}).get("Version", 0)),
+        ], now=now, owner=owner, lease=lease,
         order_by=(MigrationStudy.priority.desc(), MigrationStudy.study_date.desc(), MigrationStudy.id),
         counts_abandoned=False,
     )  # fmt: skip

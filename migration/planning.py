@@ -70,6 +70,10 @@ class Planner:
         self._found: dict[str, Found] = {}
         self._shared = self._made_one() if _touches_identifiers(plan) else frozenset()
 
+    def use(self, session: Session) -> None:
+        """Look things up in this session from now on."""
+        self._session = session
+
     def decide(self, study: MigrationStudy) -> Decision:
         """What becomes of this study. Nothing is written."""
         facts = facts_of(study)

@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, worker
+from migration import ledger, plans, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
@@ -79,6 +79,7 @@ class Migrations:
         site = self._office.configuration.zambezi.site
         if not windows.is_open(source.windows, clock.now(), site.zone, site.holidays):
             return
+        plans.catch_up(self._office.sessions, project.id, clock.now())
         with ThreadPoolExecutor(source.ceiling, thread_name_prefix=project.name) as workers:
             for _ in range(source.ceiling):
                 workers.submit(self._work, project)

@@ -39,6 +39,7 @@ ACTIONS = {
     "Open the order": _("Open the order"),
     "Open the study": _("Open the study"),
     "Open the migration": _("Open the migration"),
+    "Open the held studies": _("Open the held studies"),
     "Open the other study": _("Open the other study"),
     "Open in the hold": _("Open in the hold"),
     "Open the deletion": _("Open the deletion"),

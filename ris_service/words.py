@@ -125,6 +125,8 @@ EVENT = {
     "report-signed": _("report signed"),
     "report-read": _("report read"),
     "migration-changed": _("migration changed its state"),
+    "migration-planned": _("migration planned"),
+    "migration-patient-decided": _("patient of a migration decided"),
     "migration-certified": _("migration certified"),
     "held": _("object put into the hold"),
     "hold-changed": _("held object changed its state"),

@@ -189,7 +189,7 @@ class MigrationPlan(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         faults = []
-        named = [rule.name for rule in (*self.skip, *self.rules)]
+        named = [*(rule.name for rule in self.skip), *(rule.name for rule in self.rules)]
         faults += [("Rules", f'"{name}" stands twice') for name in sorted({n for n in named if named.count(n) > 1})]
         if self.sample is not None and self.level != "source":
             faults.append(("Sample", "is drawn for Level source alone"))

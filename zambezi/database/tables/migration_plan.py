@@ -43,7 +43,7 @@ class MigrationMatch(Base):
     state: Mapped[str] = mapped_column(String(16))
     patient_key: Mapped[int | None] = mapped_column(ForeignKey("patient.id"))  # who it is here; NULL: one of its own
     given_id: Mapped[str] = mapped_column(String(64), default="")  # decided: of its own, under this identifier
-    score: Mapped[float] = mapped_column(default=0.0)
+    score: Mapped[int] = mapped_column(default=0)  # of the likeliest, in hundredths
     reason: Mapped[str] = mapped_column(Text, default="")  # why it is held; no patient's data
     #: [{"patient": id, "score", "reasons": [[code, weight], ...]}], the likeliest first
     candidates: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)

@@ -70,7 +70,7 @@ def _plans() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("patient_key", sa.Integer(), nullable=True),
         sa.Column("given_id", sa.String(length=64), nullable=False),
-        sa.Column("score", sa.Float(), nullable=False),
+        sa.Column("score", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("candidates", sa.JSON(), nullable=False),
         sa.Column("decided_by", sa.String(length=80), nullable=False),

@@ -1,0 +1,408 @@
+"""Plans in the database: read and checked, shown on real rows of the inventory, taken as the next version, carried out.
+
+Nothing is claimed that the version in force hasn't decided (MigrationStudy.plan_version): what an inventory finds later
+is decided before it may move (`catch_up`). A study of which something is here already keeps what was decided for it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from migration import ledger
+from migration.planning import Decision, Planner, facts_of
+from zambezi import audit, clock, exceptions
+from zambezi.config.load import ConfigurationFaults, Fault, typed_faults
+from zambezi.config.settings.migration_plan import MigrationPlan
+from zambezi.database.engine import Sessions
+from zambezi.database.tables import MigrationInstance, MigrationMatch, MigrationProject, MigrationStudy, PlanVersion
+
+#: Studies in one transaction.
+PAGE = 500
+#: A plan's file, with the maps that it names, and pairs in one of these.
+LARGEST, MOST_PAIRS = 64 * 2**20, 500_000
+#: Nothing of these studies is here yet, or under way: a new version decides them anew.
+DECIDABLE = ("ready", "retrying", "held", "skipped", "parked", "divergent")
+#: What a worker may come upon: later finds, and studies that grew.
+_LATE = ("ready", "retrying", "held")
+#: What pages and workers ask of a plan, of which a version's document may hold megabytes.
+IN_SHORT = ("Title", "Order", "Batches", "Level", "Sample")
+
+
+class PlanRefused(ValueError):
+    """It can't be taken now; the text says why and what to do."""
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The plan's document, with the files of its maps read into it; ConfigurationFaults where it can't be one."""
+    if file.stat().st_size > LARGEST:
+        raise ConfigurationFaults([Fault(file.name, "Plan", f"is larger than {LARGEST >> 20} MB")])
+    document = parsed(file.read_bytes(), file.name)
+    faults: list[Fault] = []
+    for number, rule in enumerate(document.get("Rules", [])):
+        named = rule.pop("MapFile", {}) if isinstance(rule, dict) else {}
+        for keyword, name in named.items() if isinstance(named, dict) else ():
+            try:
+                pairs = _pairs(file.parent / str(name))
+            except (OSError, ValueError, csv.Error) as error:
+                faults.append(Fault(file.name, f"Plan.Rules[{number}].MapFile.{keyword}", f"{name}: {error}"))
+                continue
+            rule.setdefault("Map", {}).setdefault(keyword, {}).update(pairs)
+    if faults:
+        raise ConfigurationFaults(faults)
+    checked(document, file.name)
+    return document
+
+
+def parsed(content: bytes, name: str) -> dict[str, Any]:
+    """The document as it was written, not checked yet."""
+    try:
+        document = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationFaults([Fault(name, "Plan", f"is no JSON: {error}")]) from error
+    if not isinstance(document, dict):
+        raise ConfigurationFaults([Fault(name, "Plan", "found no object; a plan is one {...}")])
+    return document
+
+
+def checked(document: Mapping[str, Any], name: str = "plan") -> MigrationPlan:
+    """The plan; ConfigurationFaults with each fault's JSON path, what was found and what is allowed."""
+    try:
+        plan = MigrationPlan.model_validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        raise ConfigurationFaults(
+            [fault for one in error.errors() for fault in typed_faults(name, dict(one), "Plan")]
+        ) from error
+    if any(rule.map_file for rule in plan.rules):
+        what = "files can't be read from here; give the plan to `zambezi migrate plan`, or use Map"
+        raise ConfigurationFaults([Fault(name, "Plan.Rules.MapFile", what)])
+    return plan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One study as the plan would have it: attribute, what it is, what it becomes, by which rule."""
+
+    study_uid: str
+    study_date: str
+    modalities: str
+    state: str
+    reason: str
+    changes: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass
+class Preview:
+    """What a plan would do; rows are real ones: some of each rule, of what is left out and of what is held."""
+
+    looked_at: int = 0
+    studies: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    rules: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    matched: Counter[str] = field(default_factory=Counter)  # patients by what became of them
+    rows: list[Row] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def preview(
+    session: Session, project: MigrationProject, plan: MigrationPlan, *, most: int | None = None, rows_each: int = 3,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Preview:  # fmt: skip
+    """Decide all studies, or `most` of them evenly spread, and write nothing."""
+    ids = list(session.scalars(_ids(project.id)))
+    made = Preview(studies=len(ids))
+    if most is not None and len(ids) > most:
+        ids = [ids[n * len(ids) // most] for n in range(most)]
+    planner = Planner(session, project.id, plan)
+    shown: Counter[str] = Counter()
+    known: set[str] = set()
+    patients: set[str] = set()
+    for studies in _studies(session, ids):
+        for study in studies:
+            decision = planner.decide(study)
+            known.update(keyword for keyword, value in facts_of(study).items() if value)
+            _count(made, decision, patients)
+            labels = [*decision.by.values(), *([decision.reason] if decision.reason else [])]
+            if any(shown[label] < rows_each for label in labels):
+                shown.update(labels)
+                made.rows.append(_row(study, decision))
+        made.looked_at += len(studies)
+        progress(made.looked_at, len(ids))
+    made.warnings = _warnings(plan, known) if ids else ["the inventory is empty: nothing can be shown"]
+    return made
+
+
+def take(
+    sessions: Sessions, project_id: int, document: Mapping[str, Any], *, who: str, because: str, now: datetime,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> PlanVersion:  # fmt: skip
+    """Make the document the plan's next version and carry it out on all studies that may still change.
+
+    PlanRefused while the migration runs. Ended in the middle, `catch_up` does the rest before anything moves.
+    """
+    plan = checked(document)
+    if not because.strip():
+        raise PlanRefused("say why: a version of a plan is kept with its reason")
+    with sessions.begin() as session:
+        project = session.get_one(MigrationProject, project_id, with_for_update=True)
+        if project.state in ("inventory", "running"):
+            wait = "pause it first: zambezi migrate pause" if project.state == "running" else "let it end first"
+            raise PlanRefused(f"{project.name}: its state is {project.state}; {wait} {project.name}")
+        number = int(project.plan.get("Version", 0)) + 1
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        version = PlanVersion(
+            project_id=project_id, version=number, document=dict(document), made_by=who, because=because.strip(),
+            sha256=hashlib.sha256(canonical).hexdigest(), made_at=clock.text(now),
+        )  # fmt: skip
+        session.add(version)
+        told = plan.model_dump(by_alias=True, mode="json", include={name.lower() for name in IN_SHORT})
+        project.plan = {**told, "Version": number, "Hash": version.sha256}
+        project.updated_at = clock.text(now)
+        audit.append(
+            session, ledger.WRITER, "migration-planned", now, project=project.name, version=number,
+            sha256=version.sha256, who=who, reason=because.strip(),
+        )  # fmt: skip
+        session.flush()
+        version_id = version.id
+    counts = _carry_out(sessions, project_id, plan, number, DECIDABLE, now, progress)
+    with sessions.begin() as session:
+        version = session.get_one(PlanVersion, version_id)
+        version.counts = dict(counts)
+        tell_of_held(session, project_id, now)
+        return version
+
+
+def catch_up(sessions: Sessions, project_id: int, now: datetime) -> int:
+    """Decide what was found, or grew, since the plan was taken; how many studies. Before each sweep of a migration."""
+    with sessions.begin() as session:
+        project = session.get_one(MigrationProject, project_id)
+        number = int(project.plan.get("Version", 0))
+        is_late = session.scalars(_ids(project_id, _LATE, number).limit(1)).first() is not None
+        if not number or not is_late:
+            return 0
+        version = current(session, project)
+        plan = checked(version.document) if version else MigrationPlan()
+    counts = _carry_out(sessions, project_id, plan, number, _LATE, now)
+    with sessions.begin() as session:
+        tell_of_held(session, project_id, now)
+    return counts.total()
+
+
+def current(session: Session, project: MigrationProject) -> PlanVersion | None:
+    """The version in force."""
+    query = select(PlanVersion).where(
+        PlanVersion.project_id == project.id, PlanVersion.version == int(project.plan.get("Version", 0))
+    )
+    return session.scalars(query).first()
+
+
+def versions(session: Session, project_id: int) -> Sequence[PlanVersion]:
+    """All of them, the newest first."""
+    query = select(PlanVersion).where(PlanVersion.project_id == project_id).order_by(PlanVersion.version.desc())
+    return session.scalars(query).all()
+
+
+def carry_out_one(session: Session, planner: Planner, study: MigrationStudy, number: int, now: datetime) -> str:
+    """Decide one study and write it down, unless a worker has it by now; its state."""
+    seen = study.state
+    values: dict[str, Any] = {"plan_version": number}
+    if not _is_begun(session, study):
+        decision = planner.decide(study)
+        values |= {"changes": decision.changes, "reason": decision.reason, "state": decision.state}
+        if decision.state == "ready" and seen in ("ready", "retrying"):
+            values |= {"state": seen, "reason": study.reason}
+        elif decision.state == "ready":
+            values |= {"attempts": 0, "next_at": clock.text(now)}
+        if decision.match is not None:
+            remember(session, study, decision)
+    done = update(MigrationStudy).where(
+        MigrationStudy.id == study.id, MigrationStudy.state == seen, MigrationStudy.fence == study.fence
+    )
+    session.execute(done.values(**values).execution_options(synchronize_session=False))
+    return str(values.get("state", seen))
+
+
+def remember(session: Session, study: MigrationStudy, decision: Decision) -> None:
+    """Whom the study's patient was taken for, unless a person has said it."""
+    found = decision.match
+    if found is None:
+        return
+    query = select(MigrationMatch).where(
+        MigrationMatch.project_id == study.project_id, MigrationMatch.identity == decision.identity
+    )
+    row = session.scalars(query).first()
+    if row is None:
+        row = MigrationMatch(
+            project_id=study.project_id, identity=decision.identity, patient_id=study.patient_id[:64],
+            said=decision.said, state=found.state,
+        )  # fmt: skip
+        session.add(row)
+    if row.state != "decided":
+        row.said, row.state, row.patient_key = decision.said, found.state, found.patient_key
+        row.score, row.reason = round(found.score * 100), found.reason
+        row.candidates = [
+            {"patient": key, "score": one.score, "reasons": [[r.code, r.weight] for r in one.reasons]}
+            for key, one in found.candidates
+        ]
+    session.flush()
+
+
+def tell_of_held(session: Session, project_id: int, now: datetime) -> int:
+    """Put the project's held studies before a person, once for all; how many there are."""
+    project = session.get_one(MigrationProject, project_id)
+    held = ledger.states(session, project_id).get("held", 0)
+    reference = f"held {project.name}"
+    if held:
+        exceptions.wait(
+            session, "migration", reference, kind="migration-held", now=now,
+            what=f"{held} studies of {project.name} are held: whose they are, or what they are to say, is not clear.",
+            suggestion="Decide patient by patient, both sides beside each other.",
+            facts={"source": project.name, "count": held},
+            actions=[{"label": "Open the held studies", "href": f"/migrations/{project_id}/held"}],
+        )  # fmt: skip
+    else:
+        exceptions.decide(
+            session, "migration", reference, who="the migration itself", decision="nothing is held", now=now,
+            writer=ledger.WRITER,
+        )  # fmt: skip
+    return held
+
+
+def _carry_out(
+    sessions: Sessions, project_id: int, plan: MigrationPlan, number: int, states: Sequence[str], now: datetime,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Counter[str]:  # fmt: skip
+    counts: Counter[str] = Counter()
+    with sessions() as looking:  # one look at all patients; each page of studies is a transaction of its own
+        planner = Planner(looking, project_id, plan)
+        ids = list(looking.scalars(_ids(project_id, states, number, plan.order == "oldest")))
+        batches = _Batches(plan, looking, project_id)
+        looking.rollback()
+        for n in range(0, len(ids), PAGE):
+            with sessions.begin() as session:
+                planner.use(session)
+                for studies in _studies(session, ids[n : n + PAGE]):
+                    for study in studies:
+                        state = carry_out_one(session, planner, study, number, now)
+                        batches.put(session, study, state)
+                        counts[state] += 1
+            progress(min(n + PAGE, len(ids)), len(ids))
+    return counts
+
+
+class _Batches:
+    """Which batch the next study comes into; one that has a batch keeps it."""
+
+    def __init__(self, plan: MigrationPlan, session: Session, project_id: int) -> None:
+        self._how = plan.batches
+        query = select(MigrationStudy.batch).where(MigrationStudy.project_id == project_id)
+        self._number = session.scalars(query.order_by(MigrationStudy.batch.desc()).limit(1)).first() or 0
+        self._in_it = self._how.studies
+
+    def put(self, session: Session, study: MigrationStudy, state: str) -> None:
+        if study.batch or state == "skipped":
+            return
+        if self._how.by == "year":
+            number = int(study.study_date[:4]) if study.study_date[:4].isdigit() else 1
+        elif self._how.by == "one":
+            number = 1
+        else:
+            if self._in_it >= self._how.studies:
+                self._number, self._in_it = self._number + 1, 0
+            self._in_it += 1
+            number = self._number
+        values = update(MigrationStudy).where(MigrationStudy.id == study.id).values(batch=number)
+        session.execute(values.execution_options(synchronize_session=False))
+
+
+def _ids(
+    project_id: int, states: Sequence[str] = (), number: int | None = None, oldest_first: bool = False
+) -> Any:  # fmt: skip
+    """Ids of studies, in the order in which they are to move; with `number` those that this version hasn't decided."""
+    day = MigrationStudy.study_date if oldest_first else MigrationStudy.study_date.desc()
+    query = select(MigrationStudy.id).where(MigrationStudy.project_id == project_id).order_by(day, MigrationStudy.id)
+    if states:
+        query = query.where(MigrationStudy.state.in_(states))
+    return query if number is None else query.where(MigrationStudy.plan_version != number)
+
+
+def _studies(session: Session, ids: Sequence[int]) -> Iterator[Sequence[MigrationStudy]]:
+    for n in range(0, len(ids), PAGE):
+        page = session.scalars(select(MigrationStudy).where(MigrationStudy.id.in_(ids[n : n + PAGE]))).all()
+        order = {key: place for place, key in enumerate(ids[n : n + PAGE])}
+        yield sorted(page, key=lambda study: order[study.id])
+        session.expunge_all()
+
+
+def _is_begun(session: Session, study: MigrationStudy) -> bool:
+    """Whether anything of it is here: what was decided for the first image holds for the last."""
+    of_study = (MigrationInstance.study_id == study.id, MigrationInstance.orthanc_id.is_not(None))
+    return session.scalars(select(MigrationInstance.sop_uid).where(*of_study).limit(1)).first() is not None
+
+
+def _count(made: Preview, decision: Decision, patients: set[str]) -> None:
+    made.states[decision.state] += 1
+    made.rules.update(set(decision.by.values()))
+    if decision.reason:
+        made.reasons[decision.reason] += 1
+    if decision.identity and decision.identity not in patients:
+        patients.add(decision.identity)
+        made.matched[decision.match.state if decision.match else "decided"] += 1
+
+
+def _row(study: MigrationStudy, decision: Decision) -> Row:
+    facts = facts_of(study)
+    changes = tuple(
+        (keyword, facts.get(keyword, ""), value, decision.by.get(keyword, ""))
+        for keyword, value in decision.changes.items()
+    )
+    return Row(study.study_uid, study.study_date, study.modalities, decision.state, decision.reason, changes)
+
+
+def _warnings(plan: MigrationPlan, known: set[str]) -> list[str]:
+    """Rules that look at what no study of the inventory has."""
+    faults = []
+    for rule in plan.rules:
+        steps: tuple[Mapping[str, Any], ...] = (rule.strip, rule.cut, rule.pad, rule.prefix, rule.map_)
+        asked = {*rule.when, *rule.tidy, *rule.copy_.values(), *(keyword for step in steps for keyword in step)}
+        if missing := sorted(asked - known):
+            faults.append(f"rule {rule.name}: the inventory has {', '.join(missing)} of no study")
+    for skip in plan.skip:
+        if missing := sorted(set(skip.when) - known):
+            faults.append(f"rule {skip.name}: the inventory has {', '.join(missing)} of no study")
+    return faults
+
+
+def _pairs(file: Path) -> dict[str, str]:
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"is larger than {LARGEST >> 20} MB")
+    text = file.read_text(encoding="utf-8-sig")
+    first = text.splitlines()[0] if text else ""
+    rows = csv.reader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ",")
+    pairs: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        if not any(row):
+            continue
+        if len(row) < 2:
+            raise ValueError(f"line {number} has one column; wanted are two: old value, new value")
+        old, new = row[0].strip(), row[1].strip()
+        if pairs.setdefault(old, new) != new:
+            raise ValueError(f"line {number} maps a value that an earlier line maps to something else")
+        if len(pairs) > MOST_PAIRS:
+            raise ValueError(f"has more than {MOST_PAIRS} lines")
+    return pairs
