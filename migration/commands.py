@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
-from migration import inventory, ledger, office, progress, worker
+from migration import inventory, ledger, office, plan_commands, progress, worker
 from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
@@ -202,3 +202,7 @@ def _next_opening(opened: office.Office, source: str) -> str:
 
 def _who() -> str:
     return getpass.getuser()
+
+
+for _command in (plan_commands.plan, plan_commands.document_command, plan_commands.held, plan_commands.decide):
+    migrate.add_command(_command)

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from migration import ledger, plans, whose
+from migration import ledger, plan_file, plans, whose
 from migration.planning import Planner
 from zambezi import audit, clock
 from zambezi.config.settings.migration_plan import MigrationPlan
@@ -124,7 +124,7 @@ def _check(session: Session, row: MigrationMatch, patient_key: int | None, given
 def _let_go(session: Session, project: MigrationProject, row: MigrationMatch, now: datetime) -> int:
     """Decide the patient's studies anew, now that it is known whose they are; how many go on."""
     version = plans.current(session, project)
-    planner = Planner(session, project.id, plans.checked(version.document) if version else MigrationPlan())
+    planner = Planner(session, project.id, plan_file.checked(version.document) if version else MigrationPlan())
     number = int(project.plan.get("Version", 0))
     studies = session.scalars(
         select(MigrationStudy).where(
@@ -135,6 +135,6 @@ def _let_go(session: Session, project: MigrationProject, row: MigrationMatch, no
     moved = 0
     for study in studies:
         before = study.state
-        state = plans.carry_out_one(session, planner, study, number, now)
+        state, _ = plans.carry_out_one(session, planner, study, number, now)
         moved += before == "held" and state == "ready"
     return moved

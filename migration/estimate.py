@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from itertools import pairwise
 
 from zambezi import windows
 from zambezi.config.settings import Window
@@ -19,15 +20,15 @@ ASSUMED = (3.0, 18.0, 110.0)
 TWICE = 2.0
 #: Measured rates spread; the slowest tenth and the quickest tenth of what was seen are the bounds.
 _TENTH = 0.1
-#: Fewer measured studies than this say nothing.
-LEAST_MEASURED = 20
+#: Studies that make a rate; fewer rates than this say nothing; who stands still for longer isn't slow.
+_TOGETHER, LEAST_MEASURED, _STANDSTILL_S = 10, 5, 600.0
 #: No estimate goes further.
 _HORIZON = timedelta(days=20 * 365)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Images a second, from slow to quick, of one study after another; `measured`: of how many studies."""
+    """Images a second that a source brings, from slow to quick; `measured`: from how many studies, 0: assumed."""
 
     slow: float
     usual: float
@@ -46,16 +47,31 @@ class Estimate:
     rates: Rates
 
 
-def rates(seen: Sequence[float], ceiling: int) -> Rates:
-    """What may be expected of a source that moved studies at these rates (images a second each), so many at once."""
-    if len(seen) < LEAST_MEASURED:
+def seen(ends: Sequence[tuple[datetime, int]]) -> list[float]:
+    """Images a second of a source, from when its studies were verified and how many images each had.
+
+    Ten studies after one another make a rate; where it stood still for long in between, nothing is learnt.
+    """
+    ordered = sorted(ends)
+    found = []
+    for n in range(_TOGETHER, len(ordered), _TOGETHER):
+        part = ordered[n - _TOGETHER : n + 1]
+        gaps = [(b[0] - a[0]).total_seconds() for a, b in pairwise(part)]
+        if max(gaps) < _STANDSTILL_S and sum(gaps) > 0:
+            found.append(sum(images for _, images in part[1:]) / sum(gaps))
+    return found
+
+
+def rates(measured: Sequence[float], ceiling: int) -> Rates:
+    """What may be expected of a source: as it did before (`seen`), else as sources do that move so many at once."""
+    if len(measured) < LEAST_MEASURED:
         # Side by side they gain less and less: the archive's ingest is the limit at last.
         gain = min(ceiling, 4) ** 0.8
         slow, usual, quick = (rate * gain for rate in ASSUMED)
         return Rates(slow, usual, quick)
-    ordered = sorted(seen)
-    at = [ordered[int(share * (len(ordered) - 1))] * ceiling for share in (_TENTH, 0.5, 1 - _TENTH)]
-    return Rates(at[0], at[1], at[2], len(seen))
+    ordered = sorted(measured)
+    slow, usual, quick = (ordered[int(share * (len(ordered) - 1))] for share in (_TENTH, 0.5, 1 - _TENTH))
+    return Rates(slow, usual, quick, len(measured) * _TOGETHER)
 
 
 def of(

@@ -11,7 +11,8 @@ import click
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration import deciding, office, plan_document, plan_pdf, plans
+from migration import deciding, office, plan_document, plan_file, plan_pdf, plans
+from migration.plan_text import Language
 from migration.plans import Preview
 from zambezi import clock
 from zambezi.config.load import ConfigurationFaults
@@ -35,8 +36,8 @@ def plan(name: str, file: Path | None, take: bool, because: str, rows: int, as_j
         _versions(opened, name, as_json)
         return
     try:
-        document = plans.read(file)
-        checked = plans.checked(document)
+        document = plan_file.read(file)
+        checked = plan_file.checked(document)
     except ConfigurationFaults as faults:
         raise click.ClickException(f"the plan can't be used:\n{faults}") from faults
     if not take:
@@ -58,9 +59,10 @@ def plan(name: str, file: Path | None, take: bool, because: str, rows: int, as_j
     if as_json:
         click.echo(json.dumps({"version": made.version, "sha256": made.sha256, "counts": made.counts}, indent=1))
         return
-    told = ", ".join(f"{number} {state}" for state, number in sorted(made.counts.items())) or "no study to decide"
+    states = made.counts["states"]
+    told = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "no study to decide"
     click.echo(f"{name}: version {made.version} of the plan is in force: {told}.")
-    if made.counts.get("held"):
+    if states.get("held"):
         click.echo(f"Decide the held ones: zambezi migrate held {name}, or on the migration's page.")
 
 
@@ -68,7 +70,7 @@ def plan(name: str, file: Path | None, take: bool, because: str, rows: int, as_j
 @click.argument("name")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The PDF's file.")
 @click.option("--language", type=click.Choice(["pt", "en"]), default=None, help="Default: the site's.")
-def document_command(name: str, out: Path, language: str | None) -> None:
+def document_command(name: str, out: Path, language: Language | None) -> None:
     """Write the plan document of the migration NAME as PDF: scope, mapping, proof, roll-back, schedule, duties."""
     opened = _office()
     settings = opened.configuration.zambezi
@@ -166,7 +168,7 @@ def _progress(done: int, total: int) -> None:
 
 def _versions(opened: office.Office, name: str, as_json: bool) -> None:
     with opened.sessions.begin() as session:
-        found = [
+        found: list[dict[str, Any]] = [
             {"version": one.version, "made_at": one.made_at, "made_by": one.made_by, "because": one.because,
              "sha256": one.sha256, "counts": one.counts, "document": one.document}
             for one in plans.versions(session, project_of(session, name).id)
@@ -190,7 +192,9 @@ def _said(shown: Preview) -> str:
     lines += [f"  patients {state}: {number}" for state, number in sorted(shown.matched.items())]
     lines += [f"  warning: {words}" for words in shown.warnings]
     for row in shown.rows:
-        lines.append(f"{row.study_date or 'undated'} {row.modalities} {row.study_uid}: {row.state} {row.reason}".rstrip())
+        lines.append(
+            f"{row.study_date or 'undated'} {row.modalities} {row.study_uid}: {row.state} {row.reason}".rstrip()
+        )
         lines += [f"    {keyword}: {was or '(empty)'} -> {new or '(empty)'}  [{rule}]"
                   for keyword, was, new, rule in row.changes]  # fmt: skip
     return "\n".join(lines)

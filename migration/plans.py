@@ -6,32 +6,27 @@ is decided before it may move (`catch_up`). A study of which something is here a
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from migration import ledger
+from migration.plan_file import checked
 from migration.planning import Decision, Planner, facts_of
 from zambezi import audit, clock, exceptions
-from zambezi.config.load import ConfigurationFaults, Fault, typed_faults
 from zambezi.config.settings.migration_plan import MigrationPlan
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import MigrationInstance, MigrationMatch, MigrationProject, MigrationStudy, PlanVersion
 
 #: Studies in one transaction.
 PAGE = 500
-#: A plan's file, with the maps that it names, and pairs in one of these.
-LARGEST, MOST_PAIRS = 64 * 2**20, 500_000
 #: Nothing of these studies is here yet, or under way: a new version decides them anew.
 DECIDABLE = ("ready", "retrying", "held", "skipped", "parked", "divergent")
 #: What a worker may come upon: later finds, and studies that grew.
@@ -42,52 +37,6 @@ IN_SHORT = ("Title", "Order", "Batches", "Level", "Sample")
 
 class PlanRefused(ValueError):
     """It can't be taken now; the text says why and what to do."""
-
-
-def read(file: Path) -> dict[str, Any]:
-    """The plan's document, with the files of its maps read into it; ConfigurationFaults where it can't be one."""
-    if file.stat().st_size > LARGEST:
-        raise ConfigurationFaults([Fault(file.name, "Plan", f"is larger than {LARGEST >> 20} MB")])
-    document = parsed(file.read_bytes(), file.name)
-    faults: list[Fault] = []
-    for number, rule in enumerate(document.get("Rules", [])):
-        named = rule.pop("MapFile", {}) if isinstance(rule, dict) else {}
-        for keyword, name in named.items() if isinstance(named, dict) else ():
-            try:
-                pairs = _pairs(file.parent / str(name))
-            except (OSError, ValueError, csv.Error) as error:
-                faults.append(Fault(file.name, f"Plan.Rules[{number}].MapFile.{keyword}", f"{name}: {error}"))
-                continue
-            rule.setdefault("Map", {}).setdefault(keyword, {}).update(pairs)
-    if faults:
-        raise ConfigurationFaults(faults)
-    checked(document, file.name)
-    return document
-
-
-def parsed(content: bytes, name: str) -> dict[str, Any]:
-    """The document as it was written, not checked yet."""
-    try:
-        document = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationFaults([Fault(name, "Plan", f"is no JSON: {error}")]) from error
-    if not isinstance(document, dict):
-        raise ConfigurationFaults([Fault(name, "Plan", "found no object; a plan is one {...}")])
-    return document
-
-
-def checked(document: Mapping[str, Any], name: str = "plan") -> MigrationPlan:
-    """The plan; ConfigurationFaults with each fault's JSON path, what was found and what is allowed."""
-    try:
-        plan = MigrationPlan.model_validate_json(json.dumps(document), strict=True)
-    except ValidationError as error:
-        raise ConfigurationFaults(
-            [fault for one in error.errors() for fault in typed_faults(name, dict(one), "Plan")]
-        ) from error
-    if any(rule.map_file for rule in plan.rules):
-        what = "files can't be read from here; give the plan to `zambezi migrate plan`, or use Map"
-        raise ConfigurationFaults([Fault(name, "Plan.Rules.MapFile", what)])
-    return plan
 
 
 @dataclass(frozen=True)
@@ -179,10 +128,10 @@ def take(
         )  # fmt: skip
         session.flush()
         version_id = version.id
-    counts = _carry_out(sessions, project_id, plan, number, DECIDABLE, now, progress)
+    states, rules = _carry_out(sessions, project_id, plan, number, DECIDABLE, now, progress)
     with sessions.begin() as session:
         version = session.get_one(PlanVersion, version_id)
-        version.counts = dict(counts)
+        version.counts = {"states": dict(states), "rules": dict(rules)}
         tell_of_held(session, project_id, now)
         return version
 
@@ -197,10 +146,10 @@ def catch_up(sessions: Sessions, project_id: int, now: datetime) -> int:
             return 0
         version = current(session, project)
         plan = checked(version.document) if version else MigrationPlan()
-    counts = _carry_out(sessions, project_id, plan, number, _LATE, now)
+    states, _ = _carry_out(sessions, project_id, plan, number, _LATE, now)
     with sessions.begin() as session:
         tell_of_held(session, project_id, now)
-    return counts.total()
+    return states.total()
 
 
 def current(session: Session, project: MigrationProject) -> PlanVersion | None:
@@ -217,10 +166,13 @@ def versions(session: Session, project_id: int) -> Sequence[PlanVersion]:
     return session.scalars(query).all()
 
 
-def carry_out_one(session: Session, planner: Planner, study: MigrationStudy, number: int, now: datetime) -> str:
-    """Decide one study and write it down, unless a worker has it by now; its state."""
+def carry_out_one(
+    session: Session, planner: Planner, study: MigrationStudy, number: int, now: datetime
+) -> tuple[str, Decision | None]:  # fmt: skip
+    """Decide one study and write it down, unless a worker has it by now; its state, and what was decided."""
     seen = study.state
     values: dict[str, Any] = {"plan_version": number}
+    decision = None
     if not _is_begun(session, study):
         decision = planner.decide(study)
         values |= {"changes": decision.changes, "reason": decision.reason, "state": decision.state}
@@ -234,7 +186,7 @@ def carry_out_one(session: Session, planner: Planner, study: MigrationStudy, num
         MigrationStudy.id == study.id, MigrationStudy.state == seen, MigrationStudy.fence == study.fence
     )
     session.execute(done.values(**values).execution_options(synchronize_session=False))
-    return str(values.get("state", seen))
+    return str(values.get("state", seen)), decision
 
 
 def remember(session: Session, study: MigrationStudy, decision: Decision) -> None:
@@ -286,8 +238,8 @@ def tell_of_held(session: Session, project_id: int, now: datetime) -> int:
 def _carry_out(
     sessions: Sessions, project_id: int, plan: MigrationPlan, number: int, states: Sequence[str], now: datetime,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> Counter[str]:  # fmt: skip
-    counts: Counter[str] = Counter()
+) -> tuple[Counter[str], Counter[str]]:  # fmt: skip
+    counts, rules = Counter[str](), Counter[str]()
     with sessions() as looking:  # one look at all patients; each page of studies is a transaction of its own
         planner = Planner(looking, project_id, plan)
         ids = list(looking.scalars(_ids(project_id, states, number, plan.order == "oldest")))
@@ -298,11 +250,12 @@ def _carry_out(
                 planner.use(session)
                 for studies in _studies(session, ids[n : n + PAGE]):
                     for study in studies:
-                        state = carry_out_one(session, planner, study, number, now)
+                        state, decision = carry_out_one(session, planner, study, number, now)
                         batches.put(session, study, state)
                         counts[state] += 1
+                        rules.update(set(decision.by.values()) if decision else ())
             progress(min(n + PAGE, len(ids)), len(ids))
-    return counts
+    return counts, rules
 
 
 class _Batches:
@@ -386,23 +339,3 @@ def _warnings(plan: MigrationPlan, known: set[str]) -> list[str]:
         if missing := sorted(set(skip.when) - known):
             faults.append(f"rule {skip.name}: the inventory has {', '.join(missing)} of no study")
     return faults
-
-
-def _pairs(file: Path) -> dict[str, str]:
-    if file.stat().st_size > LARGEST:
-        raise ValueError(f"is larger than {LARGEST >> 20} MB")
-    text = file.read_text(encoding="utf-8-sig")
-    first = text.splitlines()[0] if text else ""
-    rows = csv.reader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ",")
-    pairs: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
-        if not any(row):
-            continue
-        if len(row) < 2:
-            raise ValueError(f"line {number} has one column; wanted are two: old value, new value")
-        old, new = row[0].strip(), row[1].strip()
-        if pairs.setdefault(old, new) != new:
-            raise ValueError(f"line {number} maps a value that an earlier line maps to something else")
-        if len(pairs) > MOST_PAIRS:
-            raise ValueError(f"has more than {MOST_PAIRS} lines")
-    return pairs
