@@ -16,7 +16,7 @@ from migration.plan_text import Language
 from migration.plans import Preview
 from zambezi import clock
 from zambezi.config.load import ConfigurationFaults
-from zambezi.database.tables import MigrationMatch, MigrationProject, Patient
+from zambezi.database.tables import MigrationMatch, MigrationProject, Patient, PlanVersion
 
 
 @click.command("plan")
@@ -41,7 +41,7 @@ def plan(name: str, file: Path | None, take: bool, because: str, rows: int, as_j
     except ConfigurationFaults as faults:
         raise click.ClickException(f"the plan can't be used:\n{faults}") from faults
     if not take:
-        with opened.sessions.begin() as session:
+        with (opened.reading or opened.sessions)() as session:
             shown = plans.preview(session, project_of(session, name), checked, rows_each=rows, progress=_progress)
         click.echo(json.dumps(shown.document(), indent=1, ensure_ascii=False) if as_json else _said(shown))
         if not as_json:
@@ -50,12 +50,14 @@ def plan(name: str, file: Path | None, take: bool, because: str, rows: int, as_j
     with opened.sessions.begin() as session:
         project_id = project_of(session, name).id
     try:
-        made = plans.take(
-            opened.sessions, project_id, document, who=getpass.getuser(), because=because, now=clock.now(),
-            progress=_progress,
-        )  # fmt: skip
+        made = plans.record(
+            opened.sessions, project_id, document, who=getpass.getuser(), because=because, now=clock.now()
+        )
     except plans.PlanRefused as refused:
         raise click.ClickException(str(refused)) from refused
+    plans.catch_up(opened.sessions, project_id, clock.now(), _progress, opened.reading)
+    with opened.sessions.begin() as session:
+        made = session.get_one(PlanVersion, made.id)
     if as_json:
         click.echo(json.dumps({"version": made.version, "sha256": made.sha256, "counts": made.counts}, indent=1))
         return

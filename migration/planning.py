@@ -66,7 +66,8 @@ class Planner:
         self._session = session
         self._project_id = project_id
         self.plan = plan
-        self._register: Register | None = None  # read when somebody is looked for
+        #: Without matching it is read when somebody is held for another reason.
+        self._register = Register.of(session) if plan.matching else None
         self._found: dict[str, Found] = {}
         self._shared = self._made_one() if _touches_identifiers(plan) else frozenset()
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from migration import ledger
@@ -29,8 +29,6 @@ from zambezi.database.tables import MigrationInstance, MigrationMatch, Migration
 PAGE = 500
 #: Nothing of these studies is here yet, or under way: a new version decides them anew.
 DECIDABLE = ("ready", "retrying", "held", "skipped", "parked", "divergent")
-#: What a worker may come upon: later finds, and studies that grew.
-_LATE = ("ready", "retrying", "held")
 #: What pages and workers ask of a plan, of which a version's document may hold megabytes.
 IN_SHORT = ("Title", "Order", "Batches", "Level", "Sample")
 
@@ -81,28 +79,27 @@ def preview(
     shown: Counter[str] = Counter()
     known: set[str] = set()
     patients: set[str] = set()
-    for studies in _studies(session, ids):
-        for study in studies:
-            decision = planner.decide(study)
-            known.update(keyword for keyword, value in facts_of(study).items() if value)
-            _count(made, decision, patients)
-            labels = [*decision.by.values(), *([decision.reason] if decision.reason else [])]
-            if any(shown[label] < rows_each for label in labels):
-                shown.update(labels)
-                made.rows.append(_row(study, decision))
-        made.looked_at += len(studies)
-        progress(made.looked_at, len(ids))
+    for study in _studies(session, ids):
+        decision = planner.decide(study)
+        known.update(keyword for keyword, value in facts_of(study).items() if value)
+        _count(made, decision, patients)
+        labels = [*decision.by.values(), *([decision.reason] if decision.reason else [])]
+        if any(shown[label] < rows_each for label in labels):
+            shown.update(labels)
+            made.rows.append(_row(study, decision))
+        made.looked_at += 1
+        if made.looked_at % PAGE == 0 or made.looked_at == len(ids):
+            progress(made.looked_at, len(ids))
     made.warnings = _warnings(plan, known) if ids else ["the inventory is empty: nothing can be shown"]
     return made
 
 
-def take(
-    sessions: Sessions, project_id: int, document: Mapping[str, Any], *, who: str, because: str, now: datetime,
-    progress: Callable[[int, int], None] = lambda *_: None,
+def record(
+    sessions: Sessions, project_id: int, document: Mapping[str, Any], *, who: str, because: str, now: datetime
 ) -> PlanVersion:  # fmt: skip
-    """Make the document the plan's next version and carry it out on all studies that may still change.
+    """Make the document the plan's next version, in force at once; `catch_up` carries it out before anything moves.
 
-    PlanRefused while the migration runs. Ended in the middle, `catch_up` does the rest before anything moves.
+    PlanRefused while the migration runs or its inventory is taken; ConfigurationFaults for what is no plan.
     """
     plan = checked(document)
     if not because.strip():
@@ -116,7 +113,7 @@ def take(
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         version = PlanVersion(
             project_id=project_id, version=number, document=dict(document), made_by=who, because=because.strip(),
-            sha256=hashlib.sha256(canonical).hexdigest(), made_at=clock.text(now),
+            sha256=hashlib.sha256(canonical).hexdigest(), made_at=clock.text(now), counts={"states": {}, "rules": {}},
         )  # fmt: skip
         session.add(version)
         told = plan.model_dump(by_alias=True, mode="json", include={name.lower() for name in IN_SHORT})
@@ -127,29 +124,49 @@ def take(
             sha256=version.sha256, who=who, reason=because.strip(),
         )  # fmt: skip
         session.flush()
-        version_id = version.id
-    states, rules = _carry_out(sessions, project_id, plan, number, DECIDABLE, now, progress)
-    with sessions.begin() as session:
-        version = session.get_one(PlanVersion, version_id)
-        version.counts = {"states": dict(states), "rules": dict(rules)}
-        tell_of_held(session, project_id, now)
         return version
 
 
-def catch_up(sessions: Sessions, project_id: int, now: datetime) -> int:
-    """Decide what was found, or grew, since the plan was taken; how many studies. Before each sweep of a migration."""
-    with sessions.begin() as session:
-        project = session.get_one(MigrationProject, project_id)
-        number = int(project.plan.get("Version", 0))
-        is_late = session.scalars(_ids(project_id, _LATE, number).limit(1)).first() is not None
-        if not number or not is_late:
+def catch_up(
+    sessions: Sessions, project_id: int, now: datetime, progress: Callable[[int, int], None] = lambda *_: None,
+    reading: Sessions | None = None,
+) -> int:  # fmt: skip
+    """Decide what the version in force hasn't decided yet: all at first, later what is found or grows; how many.
+
+    Ended in the middle it goes on where it was; two at once do it once. Patients and identifiers are read once, by
+    `reading`, which holds up no writer; each page of studies is a transaction of its own.
+    """
+    with (reading or sessions)() as looking:
+        project = looking.get_one(MigrationProject, project_id)
+        version = current(looking, project)
+        if version is None:
             return 0
-        version = current(session, project)
-        plan = checked(version.document) if version else MigrationPlan()
-    states, _ = _carry_out(sessions, project_id, plan, number, _LATE, now)
+        plan, number = checked(version.document), version.version
+        ids = list(looking.scalars(_ids(project_id, DECIDABLE, number, plan.order == "oldest")))
+        if not ids:
+            return 0
+        planner, batches = Planner(looking, project_id, plan), _Batches(plan, looking, project_id)
+    decided = 0
+    for n in range(0, len(ids), PAGE):
+        with sessions.begin() as session:
+            if not _page(session, project_id, number, ids[n : n + PAGE], planner, batches, now):
+                return decided
+        decided += len(ids[n : n + PAGE])
+        progress(decided, len(ids))
     with sessions.begin() as session:
         tell_of_held(session, project_id, now)
-    return states.total()
+    return decided
+
+
+def undecided(session: Session, project: MigrationProject) -> int:
+    """How many studies the version in force has still to decide."""
+    if not project.plan.get("Version"):
+        return 0
+    query = select(func.count()).where(
+        MigrationStudy.project_id == project.id, MigrationStudy.state.in_(DECIDABLE),
+        MigrationStudy.plan_version < int(project.plan["Version"]),
+    )  # fmt: skip
+    return session.scalars(query).one()
 
 
 def current(session: Session, project: MigrationProject) -> PlanVersion | None:
@@ -235,27 +252,30 @@ def tell_of_held(session: Session, project_id: int, now: datetime) -> int:
     return held
 
 
-def _carry_out(
-    sessions: Sessions, project_id: int, plan: MigrationPlan, number: int, states: Sequence[str], now: datetime,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> tuple[Counter[str], Counter[str]]:  # fmt: skip
-    counts, rules = Counter[str](), Counter[str]()
-    with sessions() as looking:  # one look at all patients; each page of studies is a transaction of its own
-        planner = Planner(looking, project_id, plan)
-        ids = list(looking.scalars(_ids(project_id, states, number, plan.order == "oldest")))
-        batches = _Batches(plan, looking, project_id)
-        looking.rollback()
-        for n in range(0, len(ids), PAGE):
-            with sessions.begin() as session:
-                planner.use(session)
-                for studies in _studies(session, ids[n : n + PAGE]):
-                    for study in studies:
-                        state, decision = carry_out_one(session, planner, study, number, now)
-                        batches.put(session, study, state)
-                        counts[state] += 1
-                        rules.update(set(decision.by.values()) if decision else ())
-            progress(min(n + PAGE, len(ids)), len(ids))
-    return counts, rules
+def _page(
+    session: Session, project_id: int, number: int, ids: Sequence[int], planner: Planner, batches: _Batches,
+    now: datetime,
+) -> bool:  # fmt: skip
+    """Decide these studies, unless somebody else did; False where another version is in force by now."""
+    project = session.get_one(MigrationProject, project_id, with_for_update=True)
+    version = current(session, project)
+    if version is None or version.version != number:
+        return False
+    planner.use(session)
+    states, rules = Counter(version.counts.get("states", {})), Counter(version.counts.get("rules", {}))
+    still = session.scalars(_ids(project_id, DECIDABLE, number).where(MigrationStudy.id.in_(ids))).all()
+    order = {key: place for place, key in enumerate(ids)}
+    for study in _studies(session, sorted(still, key=order.__getitem__)):
+        state, decision = carry_out_one(session, planner, study, number, now)
+        batches.put(session, study, state)
+        states[state] += 1
+        rules.update(set(decision.by.values()) if decision else ())
+    session.execute(
+        update(PlanVersion)
+        .where(PlanVersion.project_id == project_id, PlanVersion.version == number)
+        .values(counts={"states": dict(states), "rules": dict(rules)})
+    )
+    return True
 
 
 class _Batches:
@@ -291,15 +311,19 @@ def _ids(
     query = select(MigrationStudy.id).where(MigrationStudy.project_id == project_id).order_by(day, MigrationStudy.id)
     if states:
         query = query.where(MigrationStudy.state.in_(states))
-    return query if number is None else query.where(MigrationStudy.plan_version != number)
+    return query if number is None else query.where(MigrationStudy.plan_version < number)
 
 
-def _studies(session: Session, ids: Sequence[int]) -> Iterator[Sequence[MigrationStudy]]:
+def _studies(session: Session, ids: Sequence[int]) -> Iterator[MigrationStudy]:
+    """The studies in this order; the session forgets each page."""
     for n in range(0, len(ids), PAGE):
-        page = session.scalars(select(MigrationStudy).where(MigrationStudy.id.in_(ids[n : n + PAGE]))).all()
-        order = {key: place for place, key in enumerate(ids[n : n + PAGE])}
-        yield sorted(page, key=lambda study: order[study.id])
-        session.expunge_all()
+        page = ids[n : n + PAGE]
+        found = {one.id: one for one in session.scalars(select(MigrationStudy).where(MigrationStudy.id.in_(page)))}
+        for key in page:
+            if key in found:
+                yield found[key]
+        for one in found.values():
+            session.expunge(one)
 
 
 def _is_begun(session: Session, study: MigrationStudy) -> bool:

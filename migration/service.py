@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2
 HEARTBEAT_SECONDS = 5
+#: Migrations in these states have studies that a plan may decide.
+_LIVING = ("planned", "running", "paused", "finished")
 
 
 class Migrations:
@@ -48,9 +50,11 @@ class Migrations:
             return
         try:
             with self._office.sessions.begin() as session:
-                projects = session.scalars(select(MigrationProject).where(MigrationProject.state == "running")).all()
+                projects = session.scalars(select(MigrationProject).where(MigrationProject.state.in_(_LIVING))).all()
             for project in projects:
-                self._project(project)
+                plans.catch_up(self._office.sessions, project.id, clock.now(), reading=self._office.reading)
+                if project.state == "running":
+                    self._project(project)
         except SQLAlchemyError as error:
             self._say(f"the database can't be used: {type(error).__name__}; trying again")
 
@@ -79,7 +83,6 @@ class Migrations:
         site = self._office.configuration.zambezi.site
         if not windows.is_open(source.windows, clock.now(), site.zone, site.holidays):
             return
-        plans.catch_up(self._office.sessions, project.id, clock.now())
         with ThreadPoolExecutor(source.ceiling, thread_name_prefix=project.name) as workers:
             for _ in range(source.ceiling):
                 workers.submit(self._work, project)

@@ -24,6 +24,7 @@ from zambezi.database.tables import (
     MigrationProject,
     MigrationStudy,
     Patient,
+    PlanVersion,
     Study,
 )
 from zambezi.database.upgrade import upgrade
@@ -68,9 +69,10 @@ class House:
             )  # fmt: skip
 
     def take(self, **document: Any) -> dict[str, int]:
-        counts: dict[str, int] = plans.take(
-            self.sessions, self.project_id, document, who="eva", because="a test", now=NOW
-        ).counts["states"]
+        made = plans.record(self.sessions, self.project_id, document, who="eva", because="a test", now=NOW)
+        plans.catch_up(self.sessions, self.project_id, NOW)
+        with self.sessions.begin() as session:
+            counts: dict[str, int] = session.get_one(PlanVersion, made.id).counts["states"]
         return counts
 
     def study(self, uid: str) -> MigrationStudy:

@@ -45,6 +45,7 @@ def upgrade() -> None:
 
 def _plans() -> None:
     op.add_column("announced_study", sa.Column("changes", sa.Text(), nullable=False, server_default=""))
+    op.create_index("ix_migration_study_planned", "migration_study", ["project_id", "state", "plan_version"])
     op.create_table(
         "migration_plan",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -87,6 +88,7 @@ def _plans() -> None:
 def downgrade() -> None:
     op.drop_table("migration_match")
     op.drop_table("migration_plan")
+    op.drop_index("ix_migration_study_planned", "migration_study")
     op.drop_column("announced_study", "changes")
     for column in _INSTANCE:
         op.drop_column("migration_instance", column.name)
