@@ -28,6 +28,7 @@ class PlanDocument:
     site: str
     project: str
     source: str
+    is_source_known: bool
     ceiling: int
     windows: tuple[Window, ...]
     holidays: tuple[Holiday, ...]
@@ -63,7 +64,8 @@ def of(session: Session, project: MigrationProject, settings: Zambezi, now: date
     patients = _counts(session, MigrationMatch.state, MigrationMatch.project_id == project.id)
     windows = source.windows if source else (Window(),)
     return PlanDocument(
-        site=settings.site.name, project=project.name, source=project.source, ceiling=source.ceiling if source else 1,
+        site=settings.site.name, project=project.name, source=project.source, is_source_known=source is not None,
+        ceiling=source.ceiling if source else 1,
         windows=windows, holidays=settings.site.holidays, made_at=now, version=version.version if version else 0,
         sha256=version.sha256 if version else "", made_by=version.made_by if version else "",
         taken_at=version.made_at if version else "", because=version.because if version else "", plan=plan,

@@ -114,12 +114,14 @@ class _Writer:
 
     def _source(self) -> Part:
         one = self._of
-        rows = [(self._say("Days", "Dias"), self._say("From", "Das"), self._say("To", "Às"), self._say("Cap", "Limite"))]
+        rows = [
+            (self._say("Days", "Dias"), self._say("From", "Das"), self._say("To", "Às"), self._say("Cap", "Limite"))
+        ]
         rows += [rule_text.hours(window, self._say) for window in one.windows]
         said = self._say(
-            f"Source: {one.source}. At most {one.ceiling} studies are moved at once, and only inside these hours:",
-            f"Origem: {one.source}. São transferidos no máximo {one.ceiling} estudos ao mesmo tempo e só neste "
-            "horário:",
+            f"Source: {one.source}. Moved at once, and only inside these hours: {self._studies(one.ceiling)} at most.",
+            f"Origem: {one.source}. Transferidos ao mesmo tempo, e só neste horário: no máximo "
+            f"{self._studies(one.ceiling)}.",
         )
         return Part(self._say("Source and hours", "Origem e horário"), (said,), (Table(tuple(rows)),))
 
@@ -226,7 +228,8 @@ class _Writer:
             "motivo. Ninguém é fundido sem ser visto.",
         )
         names = {
-            "matched": self._say("matched by score", "correspondência aceite"), "new": self._say("new here", "novos aqui"),
+            "matched": self._say("matched by score", "correspondência aceite"),
+            "new": self._say("new here", "novos aqui"),
             "held": self._say("held for a person", "retidos, alguém tem de decidir"),
             "decided": self._say("decided by a person", "decididos por alguém"),
         }  # fmt: skip
@@ -298,6 +301,9 @@ class _Writer:
     def _schedule(self) -> Part:
         found = self._of.estimate
         title = self._say("Schedule", "Calendário")
+        if found is None and not self._of.is_source_known:
+            words = self._say("The configuration doesn't know the source.", "A configuração não conhece a origem.")
+            return Part(title, (words,))
         if found is None:
             return Part(title, (self._say("There is nothing left to move.", "Nada resta a transferir."),))
         speed = found.rates

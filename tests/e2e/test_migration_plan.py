@@ -107,6 +107,7 @@ def test_a_plan_is_shown_taken_and_its_held_patients_decided(running: tuple[Hosp
     page.keyboard.type("certidão de nascimento")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text("decisão")
+    expect(page.get_by_role("region", name="5\\6")).to_contain_text("5, 6")
     assert states(hospital) == {"1.2.0": "ready", "1.2.1": "ready", "1.2.2": "skipped", "1.2.3": "held"}
     with hospital.sessions.begin() as session:
         decided = session.scalars(select(MigrationStudy).where(MigrationStudy.study_uid == "1.2.0")).one()
