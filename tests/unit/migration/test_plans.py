@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,6 @@ from zambezi.database.tables import (
     PlanVersion,
     Study,
 )
-from zambezi.database.upgrade import upgrade
 from zambezi.matching import Person
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -39,8 +39,8 @@ RUI = {"PatientName": "TEMBO^RUI", "PatientBirthDate": "19810930", "PatientSex":
 class House:
     """A database with one project, whose inventory is made by `found`."""
 
-    def __init__(self, made: Sessions) -> None:
-        self.sessions = made
+    def __init__(self, made: Sessions, reading: Sessions | None = None) -> None:
+        self.sessions, self.reading = made, reading or made
         with made.begin() as session:
             project = MigrationProject(name="p", source="OLD", state="planned", created_at=AT, updated_at=AT)
             session.add(project)
@@ -70,7 +70,7 @@ class House:
 
     def take(self, **document: Any) -> dict[str, int]:
         made = plans.record(self.sessions, self.project_id, document, who="eva", because="a test", now=NOW)
-        plans.catch_up(self.sessions, self.project_id, NOW)
+        plans.catch_up(self.sessions, self.project_id, NOW, reading=self.reading)
         with self.sessions.begin() as session:
             counts: dict[str, int] = session.get_one(PlanVersion, made.id).counts["states"]
         return counts
@@ -91,11 +91,11 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    engine = connect(f"sqlite:///{tmp_path}/z.db", "test")
-    upgrade(engine)
-    yield House(sessions(engine, "test"))
+def house(tables_url: str) -> Iterator[House]:
+    engine, reading = connect(tables_url, "test"), connect(tables_url, "test", reading=True)
+    yield House(sessions(engine, "test"), sessions(reading, "test"))
     engine.dispose()
+    reading.dispose()
 
 
 def test_what_a_preview_shows_is_what_is_then_done(house: House) -> None:
@@ -258,3 +258,43 @@ def test_a_file_of_a_map_becomes_part_of_the_plan_and_faults_say_where(tmp_path:
         plan_file.read(file)
     assert "Plan.Ordr" in str(faults.value)
     assert "Plan.Batches.Studies" in str(faults.value)
+
+
+def test_a_kill_in_the_middle_costs_nothing_and_two_at_once_decide_each_study_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "PAGE", 2)
+    for n in range(7):
+        house.found(f"1.{n}", f"OLD-{n}")
+    document = {"Rules": [{"Name": "ids", "Strip": {"PatientID": {"Prefix": "OLD-"}}}]}
+    plans.record(house.sessions, house.project_id, document, who="eva", because="a test", now=NOW)
+
+    class Killed(BaseException):
+        pass
+
+    def die(done: int, _total: int) -> None:
+        if done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        plans.catch_up(house.sessions, house.project_id, NOW, die)
+    with house.sessions.begin() as session:
+        assert plans.undecided(session, session.get_one(MigrationProject, house.project_id)) == 3
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            plans.catch_up(house.sessions, house.project_id, NOW)
+        except BaseException as error:  # noqa: BLE001  # a thread's failure is the test's
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert errors == []
+    with house.sessions.begin() as session:
+        (version,) = plans.versions(session, house.project_id)
+        assert version.counts == {"states": {"ready": 7}, "rules": {"ids": 7}}
+    assert {house.study(f"1.{n}").changes["PatientID"] for n in range(7)} == set("0123456")
