@@ -132,9 +132,9 @@ def _let_go(session: Session, project: MigrationProject, row: MigrationMatch, no
             MigrationStudy.state.in_(("held", "ready", "retrying")),
         )
     ).all()  # fmt: skip
-    moved = 0
+    moved, here = 0, plans.begun(session, [study.id for study in studies])
     for study in studies:
         before = study.state
-        state, _ = plans.carry_out_one(session, planner, study, number, now)
+        state, _ = plans.carry_out_one(session, planner, study, number, now, is_begun=study.id in here)
         moved += before == "held" and state == "ready"
     return moved

@@ -69,11 +69,23 @@ class Planner:
         #: Without matching it is read when somebody is held for another reason.
         self._register = Register.of(session) if plan.matching else None
         self._found: dict[str, Found] = {}
+        self._decided: dict[str, MigrationMatch] = {}
+        self._decided_until = ""
+        self.use(session)
+        #: Whom studies were taken for, as far as it is written down already.
+        self.remembered: set[str] = set()
         self._shared = self._made_one() if _touches_identifiers(plan) else frozenset()
 
     def use(self, session: Session) -> None:
-        """Look things up in this session from now on."""
+        """Look things up in this session from now on; what persons have decided meanwhile counts."""
         self._session = session
+        query = select(MigrationMatch).where(
+            MigrationMatch.project_id == self._project_id, MigrationMatch.state == "decided",
+            MigrationMatch.decided_at >= self._decided_until,
+        )  # fmt: skip
+        for row in session.scalars(query):
+            self._decided[row.identity] = row
+            self._decided_until = max(self._decided_until, row.decided_at or "")
 
     def decide(self, study: MigrationStudy) -> Decision:
         """What becomes of this study. Nothing is written."""
@@ -98,7 +110,7 @@ class Planner:
             for keyword in ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
             if became.get(keyword)
         }
-        decided = self._decided(identity)
+        decided = self._decided.get(identity)
         if decided is not None:
             decision = Decision("ready", "", made.changes, made.by, identity, said)
             return self._as_decided(decided, decision, facts, several)
@@ -116,7 +128,7 @@ class Planner:
         if self._register is None:
             self._register = Register.of(self._session)
         known, how = self._register.alike(wanted), self.plan.matching or Matching()
-        found = whose.decide(wanted, known, self._strangers(wanted.patient_id), how)
+        found = whose.decide(wanted, known, lambda: self._strangers(wanted.patient_id), how)
         if several:
             patients = len(several.split("\\"))
             return replace(found, state="held", patient_key=None, reason=whose.SEVERAL.format(patients))
@@ -153,13 +165,6 @@ class Planner:
             .limit(20)
         )
         return [Person(patient_id, "", name, born, sex) for name, born, sex in rows]
-
-    def _decided(self, identity: str) -> MigrationMatch | None:
-        query = select(MigrationMatch).where(
-            MigrationMatch.project_id == self._project_id, MigrationMatch.identity == identity,
-            MigrationMatch.state == "decided",
-        )  # fmt: skip
-        return self._session.scalars(query).first()
 
     def _as_decided(
         self, decided: MigrationMatch, decision: Decision, facts: Mapping[str, str], several: str

@@ -26,7 +26,7 @@ from zambezi.database.engine import Sessions
 from zambezi.database.tables import MigrationInstance, MigrationMatch, MigrationProject, MigrationStudy, PlanVersion
 
 #: Studies in one transaction.
-PAGE = 500
+PAGE = 100
 #: Nothing of these studies is here yet, or under way: a new version decides them anew.
 DECIDABLE = ("ready", "retrying", "held", "skipped", "parked", "divergent")
 #: What pages and workers ask of a plan, of which a version's document may hold megabytes.
@@ -184,26 +184,41 @@ def versions(session: Session, project_id: int) -> Sequence[PlanVersion]:
 
 
 def carry_out_one(
-    session: Session, planner: Planner, study: MigrationStudy, number: int, now: datetime
+    session: Session, planner: Planner, study: MigrationStudy, number: int, now: datetime, *, is_begun: bool,
+    batch: Callable[[MigrationStudy, str], int] = lambda study, _: study.batch,
 ) -> tuple[str, Decision | None]:  # fmt: skip
-    """Decide one study and write it down, unless a worker has it by now; its state, and what was decided."""
+    """Decide one study and write it down, unless a worker has it by now; its state, and what was decided.
+
+    One that `is_begun` keeps what was decided for its first images.
+    """
     seen = study.state
     values: dict[str, Any] = {"plan_version": number}
     decision = None
-    if not _is_begun(session, study):
+    if not is_begun:
         decision = planner.decide(study)
         values |= {"changes": decision.changes, "reason": decision.reason, "state": decision.state}
         if decision.state == "ready" and seen in ("ready", "retrying"):
             values |= {"state": seen, "reason": study.reason}
         elif decision.state == "ready":
             values |= {"attempts": 0, "next_at": clock.text(now)}
-        if decision.match is not None:
+        if decision.match is not None and decision.identity not in planner.remembered:
             remember(session, study, decision)
+            planner.remembered.add(decision.identity)
+    state = str(values.get("state", seen))
+    values["batch"] = batch(study, state)
     done = update(MigrationStudy).where(
         MigrationStudy.id == study.id, MigrationStudy.state == seen, MigrationStudy.fence == study.fence
     )
     session.execute(done.values(**values).execution_options(synchronize_session=False))
-    return str(values.get("state", seen)), decision
+    return state, decision
+
+
+def begun(session: Session, ids: Sequence[int]) -> set[int]:
+    """Those of the studies of which anything is here."""
+    query = select(MigrationInstance.study_id).where(
+        MigrationInstance.study_id.in_(ids), MigrationInstance.orthanc_id.is_not(None)
+    )
+    return set(session.scalars(query.distinct()))
 
 
 def remember(session: Session, study: MigrationStudy, decision: Decision) -> None:
@@ -264,12 +279,13 @@ def _page(
     planner.use(session)
     states, rules = Counter(version.counts.get("states", {})), Counter(version.counts.get("rules", {}))
     still = session.scalars(_ids(project_id, DECIDABLE, number).where(MigrationStudy.id.in_(ids))).all()
-    order = {key: place for place, key in enumerate(ids)}
+    order, here = {key: place for place, key in enumerate(ids)}, begun(session, ids)
     for study in _studies(session, sorted(still, key=order.__getitem__)):
-        state, decision = carry_out_one(session, planner, study, number, now)
-        batches.put(session, study, state)
+        state, decision = carry_out_one(
+            session, planner, study, number, now, is_begun=study.id in here, batch=batches.of
+        )
         states[state] += 1
-        rules.update(set(decision.by.values()) if decision else ())
+        rules.update(_rules(decision) if decision else ())
     session.execute(
         update(PlanVersion)
         .where(PlanVersion.project_id == project_id, PlanVersion.version == number)
@@ -287,20 +303,17 @@ class _Batches:
         self._number = session.scalars(query.order_by(MigrationStudy.batch.desc()).limit(1)).first() or 0
         self._in_it = self._how.studies
 
-    def put(self, session: Session, study: MigrationStudy, state: str) -> None:
+    def of(self, study: MigrationStudy, state: str) -> int:
         if study.batch or state == "skipped":
-            return
+            return study.batch
         if self._how.by == "year":
-            number = int(study.study_date[:4]) if study.study_date[:4].isdigit() else 1
-        elif self._how.by == "one":
-            number = 1
-        else:
-            if self._in_it >= self._how.studies:
-                self._number, self._in_it = self._number + 1, 0
-            self._in_it += 1
-            number = self._number
-        values = update(MigrationStudy).where(MigrationStudy.id == study.id).values(batch=number)
-        session.execute(values.execution_options(synchronize_session=False))
+            return int(study.study_date[:4]) if study.study_date[:4].isdigit() else 1
+        if self._how.by == "one":
+            return 1
+        if self._in_it >= self._how.studies:
+            self._number, self._in_it = self._number + 1, 0
+        self._in_it += 1
+        return self._number
 
 
 def _ids(
@@ -326,15 +339,14 @@ def _studies(session: Session, ids: Sequence[int]) -> Iterator[MigrationStudy]:
             session.expunge(one)
 
 
-def _is_begun(session: Session, study: MigrationStudy) -> bool:
-    """Whether anything of it is here: what was decided for the first image holds for the last."""
-    of_study = (MigrationInstance.study_id == study.id, MigrationInstance.orthanc_id.is_not(None))
-    return session.scalars(select(MigrationInstance.sop_uid).where(*of_study).limit(1)).first() is not None
+def _rules(decision: Decision) -> set[str]:
+    """The rules that changed something; values of a matched patient are no rule's."""
+    return {rule for rule in decision.by.values() if " " not in rule}
 
 
 def _count(made: Preview, decision: Decision, patients: set[str]) -> None:
     made.states[decision.state] += 1
-    made.rules.update(set(decision.by.values()))
+    made.rules.update(_rules(decision))
     if decision.reason:
         made.reasons[decision.reason] += 1
     if decision.identity and decision.identity not in patients:

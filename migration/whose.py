@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -34,7 +34,6 @@ NOBODY = "nobody here resembles it, and the plan wants a person to look"
 SHOWN = 5
 #: Of the names of one person so many sounds are looked for: the rarest.
 _SOUNDS = 4
-_MANY = 1000
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ def identity(facts: Mapping[str, str], patients: str) -> str:
 
 
 def decide(
-    wanted: Person, known: Iterable[tuple[int, Person]], strangers: Iterable[Person], how: Matching
+    wanted: Person, known: Iterable[tuple[int, Person]], strangers: Callable[[], Iterable[Person]], how: Matching
 ) -> Found:  # fmt: skip
-    """Whom the patient is, of `known` (patients by their keys); `strangers` have images here under the same number."""
+    """Whom the patient is, of `known` (patients by their keys); `strangers`: who has images here under its number."""
     known = list(known)
     candidates = matching.best(wanted, known, how.look)
     holders = [
@@ -89,7 +88,7 @@ def decide(
         return Found("held", None, best[1].score, NOT_SURE, shown)
     if holders:
         return Found("held", None, 0.0, TAKEN, shown)
-    if any(matching.likeness(wanted, other).score < how.look for other in strangers):
+    if any(matching.likeness(wanted, other).score < how.look for other in strangers()):
         return Found("held", None, 0.0, STRANGER)
     if how.unknown == "hold":
         return Found("held", None, 0.0, NOBODY)
@@ -137,12 +136,9 @@ class Register:
         keys = set(self._by_id.get(wanted.patient_id, ()) if wanted.patient_id else ())
         sounds = sorted((s for s in matching.sounds(wanted.name) if s in self._by_sound),
                         key=lambda sound: len(self._by_sound[sound]))[:_SOUNDS]  # fmt: skip
+        # A birth date is shared by many, a guessed one by thousands: of those whoever has a name in common.
         for day in _days(wanted.birth_date):
-            born = self._by_birth.get(day, ())
-            # A guessed birth date is shared by thousands: of those whoever has a name in common.
-            if len(born) > _MANY and sounds:
-                born = [key for key in born if any(key in self._by_sound[sound] for sound in sounds)]
-            keys.update(born)
+            keys.update(key for key in self._by_birth.get(day, ()) if any(key in self._by_sound[s] for s in sounds))
         for one, other in combinations(sounds, 2):
             keys |= self._by_sound[one] & self._by_sound[other]
         return [(key, self._known[key]) for key in sorted(keys)]

@@ -27,6 +27,9 @@ PART_OF_NAME = 0.8
 #: Below this likeness two names are of two people.
 LEAST_LIKENESS = 0.5
 
+#: Words that have less than this share of their letters in common are two.
+_LEAST_SHARE = 0.75
+
 #: Words that come and go in a name.
 _PARTICLES = frozenset({"da", "das", "de", "do", "dos", "e", "di", "du", "van", "von", "der", "den", "la"})
 _TITLES = frozenset({"sr", "sra", "dr", "dra", "mr", "mrs", "ms", "miss", "prof", "eng", "dona", "d"})
@@ -92,6 +95,7 @@ def sounds(name: str) -> frozenset[str]:
     return frozenset(_sound(word) for word in _words(name) if len(word) > 1)
 
 
+@lru_cache(maxsize=65536)
 def is_newborn(name: str) -> bool:
     """Whether the name says that it is the mother's."""
     return _NEWBORN.search(folded(name).replace("^", " ").replace("-", " ")) is not None
@@ -186,8 +190,11 @@ def _alike(one: str, other: str) -> float:
         return 0.7 if one[0] == other[0] else 0.0
     if _sound(one) == _sound(other):
         return 0.95
-    share = 1 - _edits(one, other) / max(len(one), len(other))
-    return share if share >= 0.75 else 0.0
+    longest = max(len(one), len(other))
+    if abs(len(one) - len(other)) > longest * (1 - _LEAST_SHARE):
+        return 0.0
+    share = 1 - _edits(one, other) / longest
+    return share if share >= _LEAST_SHARE else 0.0
 
 
 def _edits(one: str, other: str) -> int:

@@ -150,8 +150,8 @@ def test_two_who_resemble_it_as_much_are_told_apart_by_a_person() -> None:
     wanted = Person("1", "", "TEMBO^RUI", "19810930", "M")
     known = [(8, Person("88", "HCM", "Tembo^Rui", "19810930", "M")), (9, Person("89", "HCM", "Tembo^Rui", "19810930"))]
     how = Matching(accept=0.7, look=0.5)
-    assert whose.decide(wanted, known, (), how).reason == "2 patients here resemble it as much"
-    assert whose.decide(wanted, known[:1], (), how).patient_key == 8
+    assert whose.decide(wanted, known, list, how).reason == "2 patients here resemble it as much"
+    assert whose.decide(wanted, known[:1], list, how).patient_key == 8
 
 
 def test_images_that_the_archive_has_of_somebody_else_under_the_number_hold_it(house: House) -> None:
