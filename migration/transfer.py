@@ -10,12 +10,9 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
-
 from migration.desk import Desk
 from migration.source import RUNGS, Given, Named, Request, Rung, Trouble
 from zambezi import announcing, causes
-from zambezi.database.tables import MigrationProject, MigrationStudy
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
@@ -72,12 +69,7 @@ def announce(desk: Desk, study_uid: str, project: str) -> None:
     Trouble (transient) if the plugin has not taken it over in time.
     """
     with desk.sessions.begin() as session:
-        declared = session.scalars(
-            select(MigrationStudy.changes)
-            .join(MigrationProject, MigrationProject.id == MigrationStudy.project_id)
-            .where(MigrationStudy.study_uid == study_uid, MigrationProject.name == project)
-        ).one()
-        generation = announcing.announce_studies(session, [study_uid], causes.MIGRATION, project, desk.now(), declared)
+        generation = announcing.announce_studies(session, [study_uid], causes.MIGRATION, project, desk.now())
     until = time.monotonic() + desk.announce_seconds
     while desk.announced() < generation:
         if time.monotonic() > until:
