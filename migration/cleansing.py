@@ -19,6 +19,9 @@ OF_PATIENT = frozenset({
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs",
 })  # fmt: skip
 
+#: So begins why a study is held whose values can't be carried out.
+FAULT = "rule "
+
 
 @dataclass(frozen=True)
 class Cleansed:
@@ -49,7 +52,7 @@ def cleansed(plan: Sequence[PlanRule], facts: Mapping[str, str]) -> Cleansed:
         try:
             checked_value(attributes.settable(keyword), value)
         except ValueRefused:  # which repeats the value: it may be a patient's
-            faults.append(f"rule {by[keyword]} gives {keyword} a value that can't be one")
+            faults.append(f"{FAULT}{by[keyword]} gives {keyword} a value that can't be one")
         changes[keyword] = value
     if charset:
         changes[CHARACTER_SET] = charset

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from migration import ledger, plan_file, plans, whose
+from migration import cleansing, ledger, plan_file, plans, whose
 from migration.planning import Planner
 from zambezi import audit, clock
 from zambezi.config.settings.migration_plan import MigrationPlan
@@ -42,6 +42,32 @@ def count_held(session: Session, project_id: int) -> int:
     """How many patients wait."""
     query = select(func.count()).where(MigrationMatch.project_id == project_id, MigrationMatch.state == "held")
     return session.scalars(query).one()
+
+
+def decided(session: Session, project_id: int, after: int = 0, most: int = SHOWN) -> Sequence[MigrationMatch]:
+    """Patients of whom a person has said who they are; it can be said anew while nothing of them is here."""
+    query = (
+        select(MigrationMatch)
+        .where(MigrationMatch.project_id == project_id, MigrationMatch.state == "decided", MigrationMatch.id > after)
+        .order_by(MigrationMatch.id)
+        .limit(most)
+    )
+    return session.scalars(query).all()
+
+
+def impossible(session: Session, project_id: int) -> dict[str, int]:
+    """Studies that are held because a rule gives them what can't be a value, by that rule: only a new plan helps."""
+    query = (
+        select(MigrationStudy.reason, func.count())
+        .where(
+            MigrationStudy.project_id == project_id, MigrationStudy.state == "held",
+            MigrationStudy.reason.startswith(cleansing.FAULT),
+        )
+        .group_by(MigrationStudy.reason)
+        .order_by(func.count().desc())
+        .limit(SHOWN)
+    )  # fmt: skip
+    return {str(row[0]): int(row[1]) for row in session.execute(query)}
 
 
 def by_score(sessions: Sessions, project_id: int, least: float) -> list[MigrationMatch]:
@@ -98,8 +124,10 @@ def decide(
 
 
 def _check(session: Session, row: MigrationMatch, patient_key: int | None, given_id: str) -> None:
-    if row.state == "decided":
-        raise DecisionRefused(f"{row.decided_by} has decided this already")
+    if row.state == "decided" and _is_here(session, row):
+        raise DecisionRefused(
+            f"{row.decided_by} has decided this, and images of it are here already: correct the study instead"
+        )
     if patient_key is not None:
         if given_id:
             raise DecisionRefused("a patient who is known here has an identifier: give no other")
@@ -121,17 +149,22 @@ def _check(session: Session, row: MigrationMatch, patient_key: int | None, given
         raise DecisionRefused(f"{row.reason}: a patient of its own needs another identifier")
 
 
+def _is_here(session: Session, row: MigrationMatch) -> bool:
+    return bool(plans.begun(session, [study.id for study in session.scalars(_studies(row))]))
+
+
+def _studies(row: MigrationMatch) -> Select[MigrationStudy]:
+    return select(MigrationStudy).where(
+        MigrationStudy.project_id == row.project_id, MigrationStudy.patient_id == row.patient_id
+    )
+
+
 def _let_go(session: Session, project: MigrationProject, row: MigrationMatch, now: datetime) -> int:
     """Decide the patient's studies anew, now that it is known whose they are; how many go on."""
     version = plans.current(session, project)
     planner = Planner(session, project.id, plan_file.checked(version.document) if version else MigrationPlan())
     number = int(project.plan.get("Version", 0))
-    studies = session.scalars(
-        select(MigrationStudy).where(
-            MigrationStudy.project_id == project.id, MigrationStudy.patient_id == row.patient_id,
-            MigrationStudy.state.in_(("held", "ready", "retrying")),
-        )
-    ).all()  # fmt: skip
+    studies = session.scalars(_studies(row).where(MigrationStudy.state.in_(("held", "ready", "retrying")))).all()
     moved, here = 0, plans.begun(session, [study.id for study in studies])
     for study in studies:
         before = study.state

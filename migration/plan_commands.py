@@ -85,22 +85,29 @@ def document_command(name: str, out: Path, language: Language | None) -> None:
 @click.command("held")
 @click.argument("name")
 @click.option("--after", default=0, help="Go on behind this number.")
+@click.option("--decided", is_flag=True, help="Those that were decided; `migrate decide` may still change it.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def held(name: str, after: int, as_json: bool) -> None:
+def held(name: str, after: int, decided: bool, as_json: bool) -> None:
     """List the patients of the migration NAME of whom a person must say who they are."""
     with _office().sessions.begin() as session:
         project = project_of(session, name)
-        total = deciding.count_held(session, project.id)
-        rows = [_held(session, row) for row in deciding.held(session, project.id, after)]
+        total, faults = deciding.count_held(session, project.id), deciding.impossible(session, project.id)
+        found = deciding.decided if decided else deciding.held
+        rows = [_held(session, row) for row in found(session, project.id, after)]
     if as_json:
-        click.echo(json.dumps({"held": total, "patients": rows}, indent=1, ensure_ascii=False))
+        told = {"held": total, "patients": rows, "impossible": faults}
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
         return
     click.echo(f"{name}: {total} patients are held")
+    for fault, number in faults.items():
+        click.echo(f"{number} studies: {fault}; take a plan without that")
     for row in rows:
         click.echo(f"{row['number']}: {_person(row['said'])}: {row['reason']}")
         for one in row["candidates"]:
             click.echo(f"   patient {one['patient']}, {one['score']:.2f}: {_person(one['said'])} ({one['because']})")
-    if rows and total > len(rows):
+        if row["decided"]:
+            click.echo(f"   {row['decided']}")
+    if len(rows) == deciding.SHOWN:
         click.echo(f"More: zambezi migrate held {name} --after {rows[-1]['number']}")
 
 
@@ -204,7 +211,7 @@ def _said(shown: Preview) -> str:
 
 def _held(session: Session, row: MigrationMatch) -> dict[str, Any]:
     return {
-        "number": row.id, "said": row.said, "reason": row.reason,
+        "number": row.id, "said": row.said, "reason": row.reason, "decided": _decided(row),
         "candidates": [
             {"patient": one["patient"], "score": one["score"], "said": _known(session, one["patient"]),
              "because": ", ".join(code for code, _ in one["reasons"])}
@@ -225,3 +232,10 @@ def _known(session: Session, key: int) -> dict[str, str]:
 def _person(said: dict[str, str]) -> str:
     told = [said.get(keyword, "") for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")]
     return ", ".join(filter(None, told)) or "nothing is said of the patient"
+
+
+def _decided(row: MigrationMatch) -> str:
+    if row.state != "decided":
+        return ""
+    who = f"patient {row.patient_key}" if row.patient_key is not None else "a patient of its own"
+    return f"{row.decided_by} on {row.decided_at}: {who}: {row.because}"

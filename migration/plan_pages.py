@@ -206,11 +206,11 @@ def _held(project_id: int, fault: str = "", counted: tuple[int, int, str] | None
     after = max(0, request.args.get("after", 0, type=int))
     with parts.reading() as session:
         project = session.get(MigrationProject, project_id) or abort(404)
-        total = deciding.count_held(session, project_id)
+        total, faults = deciding.count_held(session, project_id), deciding.impossible(session, project_id)
         rows = [(row, _candidates(session, row)) for row in deciding.held(session, project_id, after)]
     return render_template(
         "plan_held.html", project=project, rows=rows, total=total, after=after, fault=fault, counted=counted,
-        labels=ROWS, evidence=EVIDENCE, said_why=held_words, may_run=current_user.may("migration.run"),
+        faults=faults, labels=ROWS, evidence=EVIDENCE, said_why=held_words, may_run=current_user.may("migration.run"),
         needs_other=(whose.TAKEN, whose.STRANGER, whose.SHARED), more=len(rows) == deciding.SHOWN,
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ class Migrations:
             with self._office.sessions.begin() as session:
                 projects = session.scalars(select(MigrationProject).where(MigrationProject.state.in_(_LIVING))).all()
             for project in projects:
-                plans.catch_up(self._office.sessions, project.id, clock.now(), reading=self._office.reading)
+                self._decide(project)
                 if project.state == "running":
                     self._project(project)
         except SQLAlchemyError as error:
@@ -74,6 +74,23 @@ class Migrations:
                 )
         except SQLAlchemyError as error:
             log.warning("no heartbeat: the database can't be used: %s", type(error).__name__)
+
+    def _decide(self, project: MigrationProject) -> None:
+        """Let the plan in force decide what it hasn't decided; stopped in the middle, it goes on after a start."""
+
+        def go_on(_done: int, _total: int) -> None:
+            if self.stop.is_set():
+                raise Closed("the process is stopping")
+
+        try:
+            decided = plans.catch_up(self._office.sessions, project.id, clock.now(), go_on, self._office.reading)
+        except Closed:
+            return
+        except ConfigurationFaults as faults:
+            self._say(f"project {project.name}: its plan can't be used any more, take another one: {faults}")
+            return
+        if decided:
+            log.info("project %s: the plan has decided %s studies", project.name, decided)
 
     def _project(self, project: MigrationProject) -> None:
         source = self._office.configuration.zambezi.migration.sources.get(project.source)

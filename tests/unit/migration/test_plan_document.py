@@ -105,9 +105,7 @@ def test_a_plan_is_shown_taken_printed_and_its_held_patients_decided_by_command(
     ).output  # fmt: skip
     decided = run(migrate, ["decide", "p", str(one["number"]), "--patient", str(ana), "--because", "seen"])
     assert "1 studies go on" in decided.output
-    assert "has decided this already" in run(
-        migrate, ["decide", "p", str(one["number"]), "--own", "--because", "no"]
-    ).output  # fmt: skip
+    assert "patient 1: seen" in run(migrate, ["held", "p", "--decided"]).output
     for language in ("pt", "en"):
         out = tmp_path / f"{language}.pdf"
         printed = run(migrate, ["plan-document", "p", "--out", str(out), "--language", language])

@@ -202,6 +202,31 @@ def test_a_person_s_decision_lets_studies_go_on_and_holds_for_what_comes_later(h
     assert house.claim() == "1.2"
 
 
+def test_a_decision_can_be_changed_until_something_of_the_patient_is_here(house: House) -> None:
+    ana = house.patient("77", "Silva^Ana", "19700512", "F")
+    house.found("1.1", "4711", **ANA)
+    house.take(Matching={})
+    how: dict[str, Any] = {"who": "eva", "because": "her card", "now": NOW}
+    deciding.decide(house.sessions, house.match("4711").id, ana, **how)
+    deciding.decide(house.sessions, house.match("4711").id, None, **how)
+    assert (house.study("1.1").state, house.study("1.1").changes) == ("ready", {})
+    with house.sessions.begin() as session:
+        study = session.scalars(select(MigrationStudy)).one()
+        session.add(MigrationInstance(study_id=study.id, sop_uid="1.1.1", series_uid="1", orthanc_id="o"))
+    with pytest.raises(deciding.DecisionRefused, match="correct the study instead"):
+        deciding.decide(house.sessions, house.match("4711").id, ana, **how)
+
+
+def test_a_value_that_can_be_none_holds_the_study_until_there_is_another_plan(house: House) -> None:
+    house.found("1.1", "1", **ANA)
+    assert house.take(Rules=[{"Name": "long", "Prefix": {"PatientID": "x" * 64}}]) == {"held": 1}
+    with house.sessions.begin() as session:
+        assert list(deciding.impossible(session, house.project_id).values()) == [1]
+    assert house.take(Rules=[{"Name": "short", "Prefix": {"PatientID": "x"}}]) == {"ready": 1}
+    with house.sessions.begin() as session:
+        assert deciding.impossible(session, house.project_id) == {}
+
+
 def test_many_are_decided_by_a_rule_that_a_person_gives(house: House) -> None:
     house.patient("77", "Silva^Ana", "19700512", "F")
     house.patient("88", "Tembo^Rui", "19810930", "M")
