@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 
@@ -19,26 +19,36 @@ OF_PATIENT = frozenset({
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs",
 })  # fmt: skip
 
+#: Declared, these say that the source has labelled its Unicode as something else.
+_UNICODE = ("ISO_IR 192", "guess")
 #: So begins why a study is held whose values can't be carried out.
 FAULT = "rule "
 
 
 @dataclass(frozen=True)
 class Cleansed:
-    """What the study's images get, by DICOM keyword, and which rule gave it; `faults`: values that can't be ones."""
+    """What the study's images get, by DICOM keyword, and which rule gave it; `faults`: values that can't be ones.
+
+    `read`: texts of the source as they are once the character set is put right; no letter of them changes.
+    """
 
     changes: dict[str, str]
     by: dict[str, str]
     faults: tuple[str, ...] = ()
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 def cleansed(plan: Sequence[PlanRule], facts: Mapping[str, str]) -> Cleansed:
     """Carry out the rules one after another on what the source said; conditions look at that, values at what became."""
-    values, by = dict(facts), dict[str, str]()
+    values, by, read = dict(facts), dict[str, str](), dict[str, str]()
     charset = ""
     for rule in plan:
         if not fits(rule.when, facts):
             continue
+        if rule.character_set in _UNICODE:
+            again = {keyword: repaired(value) for keyword, value in values.items() if repaired(value) != value}
+            values |= again
+            read |= again
         before = dict(values)
         _take(rule, values)
         by |= {keyword: rule.name for keyword in CHANGEABLE if values.get(keyword, "") != before.get(keyword, "")}
@@ -47,7 +57,7 @@ def cleansed(plan: Sequence[PlanRule], facts: Mapping[str, str]) -> Cleansed:
     changes, faults = {}, []
     for keyword in CHANGEABLE:
         value = values.get(keyword, "")
-        if value == facts.get(keyword, ""):
+        if value == read.get(keyword, facts.get(keyword, "")):
             continue
         try:
             checked_value(attributes.settable(keyword), value)
@@ -56,7 +66,7 @@ def cleansed(plan: Sequence[PlanRule], facts: Mapping[str, str]) -> Cleansed:
         changes[keyword] = value
     if charset:
         changes[CHARACTER_SET] = charset
-    return Cleansed(changes, {keyword: rule for keyword, rule in by.items() if keyword in changes}, tuple(faults))
+    return Cleansed(changes, {keyword: rule for keyword, rule in by.items() if keyword in changes}, tuple(faults), read)
 
 
 def skipped(plan: Sequence[Skip], facts: Mapping[str, str]) -> Skip | None:
@@ -67,6 +77,14 @@ def skipped(plan: Sequence[Skip], facts: Mapping[str, str]) -> Skip | None:
 def fits(when: Mapping[str, Asked], facts: Mapping[str, str]) -> bool:
     """Whether what the source says of a study meets all conditions; several modalities are several values."""
     return all(rules.fits(wanted, _values(facts.get(keyword, ""))) for keyword, wanted in when.items())
+
+
+def repaired(text: str) -> str:
+    """Unicode that was taken for Latin-1, as it was written: "ConceiÃ§Ã£o" is no name."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def tidied(name: str) -> str:

@@ -104,6 +104,7 @@ class Planner:
 
     def _whose(self, facts: Mapping[str, str], made: Cleansed, several: str, is_shared: bool) -> Decision:
         identity = whose.identity(facts, several)
+        facts = {**facts, **made.read}
         became = {**facts, **made.changes}
         said = {
             keyword: became[keyword]
@@ -146,7 +147,8 @@ class Planner:
         shared = set()
         for study in self._session.scalars(query):
             facts = facts_of(study)
-            became = {**facts, **cleansing.cleansed(self.plan.rules, facts).changes}
+            made = cleansing.cleansed(self.plan.rules, facts)
+            became = {**facts, **made.read, **made.changes}
             number, one = _number(became), whose.person(became)
             source, other = first.setdefault(number, (facts["PatientID"], one))
             if number[0] and source != facts["PatientID"] and matching.likeness(one, other).score < _ONE_PERSON:

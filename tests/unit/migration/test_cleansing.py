@@ -53,6 +53,16 @@ def test_padding_fills_up_and_leaves_nothing_as_nothing():
     assert changes({}, **steps) == {}
 
 
+def test_unicode_that_was_labelled_otherwise_is_read_as_it_was_written() -> None:
+    facts = {"PatientName": "Concei\u00c3\u00a7\u00c3\u00a3o^Ana", "StudyDescription": "T\u00f3rax"}
+    rules = plan(Rules=[{"Name": "u", "CharacterSet": "ISO_IR 192"}]).rules
+    made = cleansing.cleansed(rules, facts)
+    assert made.read == {"PatientName": "Conceição^Ana"}
+    assert made.changes == {"SpecificCharacterSet": "ISO_IR 192"}, "no letter is touched"
+    prefixed = plan(Rules=[{"Name": "u", "CharacterSet": "guess", "Prefix": {"PatientName": "X"}}]).rules
+    assert cleansing.cleansed(prefixed, facts).changes["PatientName"] == "XConceição^Ana"
+
+
 def test_rules_follow_one_another_and_the_last_is_named():
     rules = plan(Rules=[{"Name": "a", "Set": {"PatientID": "1"}}, {"Name": "b", "Prefix": {"PatientID": "X"}}]).rules
     made = cleansing.cleansed(rules, FACTS)

@@ -146,6 +146,14 @@ def test_a_match_is_taken_by_itself_only_where_nobody_else_comes_near(house: Hou
     assert "silva" not in (told + waits.what).casefold()
 
 
+def test_a_name_in_a_wrong_character_set_is_matched_as_it_was_written(house: House) -> None:
+    house.patient("77", "Conceição^Inês", "19700512", "F")
+    said = {**ANA, "PatientName": "Conceição^Inês".encode().decode("latin-1")}
+    house.found("1.1", "77", IssuerOfPatientID="HCM", **said)
+    assert house.take(Matching={}, Rules=[{"Name": "u", "CharacterSet": "guess"}]) == {"ready": 1}
+    assert house.study("1.1").changes == {"SpecificCharacterSet": "guess"}
+
+
 def test_two_who_resemble_it_as_much_are_told_apart_by_a_person() -> None:
     wanted = Person("1", "", "TEMBO^RUI", "19810930", "M")
     known = [(8, Person("88", "HCM", "Tembo^Rui", "19810930", "M")), (9, Person("89", "HCM", "Tembo^Rui", "19810930"))]
