@@ -83,9 +83,13 @@ class House:
         with self.sessions.begin() as session:
             return session.scalars(select(MigrationMatch).where(MigrationMatch.patient_id == patient_id)).one()
 
-    def claim(self) -> str | None:
+    def project(self) -> MigrationProject:
         with self.sessions.begin() as session:
-            project = session.get_one(MigrationProject, self.project_id)
+            return session.get_one(MigrationProject, self.project_id)
+
+    def claim(self) -> str | None:
+        project = self.project()
+        with self.sessions.begin() as session:
             held = ledger.claim(session, project, now=NOW, owner="w")
             return held.study_uid if held else None
 
@@ -268,6 +272,24 @@ def test_a_new_version_leaves_what_is_here_as_it_was_decided(house: House) -> No
         session.execute(update(MigrationProject).values(state="running"))
     with pytest.raises(plans.PlanRefused, match="pause it first"):
         house.take()
+
+
+def test_what_was_under_way_before_a_new_version_is_finished_under_the_old_one(house: House) -> None:
+    house.found("1.1", "1", **ANA)
+    house.found("1.2", "2", **RUI)
+    house.take(Rules=[{"Name": "a", "Set": {"StudyID": "one"}}])
+    first = house.claim()
+    stale = house.project()
+    house.take(Rules=[{"Name": "a", "Set": {"StudyID": "two"}}])
+    assert first is not None
+    with house.sessions.begin() as session:
+        session.execute(update(MigrationStudy).values(lease_until=""))
+        taken = [ledger.claim(session, stale, now=NOW, owner="w") for _ in range(2)]
+    assert {one.study_uid for one in taken if one} == {"1.1", "1.2"}, "the dead worker's, too"
+    assert house.study(first).changes == {"StudyID": "one"}
+    house.found("1.3", "3", **ANA)
+    with house.sessions.begin() as session:
+        assert ledger.claim(session, stale, now=NOW, owner="w") is None
 
 
 def test_batches_are_numbered_in_the_order_in_which_studies_move(house: House) -> None:
