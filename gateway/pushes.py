@@ -7,6 +7,7 @@ restart of Orthanc, or of us, the numbers differ and the newest is pushed again.
 from __future__ import annotations
 
 import base64
+import json
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -36,8 +37,10 @@ ORDERS = 20000
 INSTANCES_FOR = timedelta(days=30)
 
 
-def _because(row: AnnouncedStudy | AnnouncedInstance) -> dict[str, str]:
-    told = {"cause": row.cause, "reference": row.reference}
+def _because(row: AnnouncedStudy | AnnouncedInstance) -> dict[str, Any]:
+    told: dict[str, Any] = {"cause": row.cause, "reference": row.reference}
+    if isinstance(row, AnnouncedStudy) and row.changes:
+        return told | {"changes": json.loads(row.changes)}
     return told | {"sha256": row.sha256} if isinstance(row, AnnouncedInstance) and row.sha256 else told
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
-from migration import inventory, ledger, office, progress, source_commands, worker
+from migration import inventory, ledger, office, plan_commands, progress, source_commands, worker
 from migration.desk import Closed
 from migration.folders.commands import files_command, index_command
 from migration.records.commands import records
@@ -216,5 +216,8 @@ def _who() -> str:
     return getpass.getuser()
 
 
-for _command in (records, source_commands.sources_command, source_commands.probe_command, index_command, files_command):
+for _command in (
+    records, source_commands.sources_command, source_commands.probe_command, index_command, files_command,
+    plan_commands.plan, plan_commands.document_command, plan_commands.held, plan_commands.decide,
+):  # fmt: skip
     migrate.add_command(_command)

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from migration import planned
 from migration.inventory import raise_exception
 from zambezi import audit, clock, exceptions, leases
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -49,7 +50,8 @@ def claim(
     """
     found = leases.claim(
         session, MigrationStudy, ready=("ready", "retrying"), working="moving", also_working=("verifying",),
-        where=[MigrationStudy.project_id == project.id], now=now, owner=owner, lease=lease,
+        where=[MigrationStudy.project_id == project.id, planned.is_decided(session, project.id)],
+        now=now, owner=owner, lease=lease,
         order_by=(MigrationStudy.priority.desc(), MigrationStudy.study_date.desc(), MigrationStudy.id),
         counts_abandoned=False,
     )  # fmt: skip

@@ -36,6 +36,7 @@ class Office:
     sessions: Sessions
     lines: dict[str, Line] = field(default_factory=dict)  # by source: all of its workers share one
     room: Callable[[], Room] = Room
+    reading: Sessions | None = None  # looks for long, and holds up no writer
 
     def client(self) -> OrthancClient:
         """A connection of one's own: a client is not for sharing between threads."""
@@ -69,7 +70,8 @@ def open_office() -> Office:
     engine = connect(environment.database_url, PROCESS)
     gauge = Gauge.of(environment, configuration.zambezi.disk)
     known = keys.load(environment.keys_file)
-    return Office(environment, configuration, known, sessions(engine, PROCESS), room=gauge.look)
+    reading = sessions(connect(environment.database_url, PROCESS, reading=True), PROCESS)
+    return Office(environment, configuration, known, sessions(engine, PROCESS), room=gauge.look, reading=reading)
 
 
 def _announced(status: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, worker
+from migration import ledger, plans, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2
 HEARTBEAT_SECONDS = 5
+#: Migrations in these states have studies that a plan may decide.
+_LIVING = ("planned", "running", "paused", "finished")
 
 
 class Migrations:
@@ -48,9 +50,11 @@ class Migrations:
             return
         try:
             with self._office.sessions.begin() as session:
-                projects = session.scalars(select(MigrationProject).where(MigrationProject.state == "running")).all()
+                projects = session.scalars(select(MigrationProject).where(MigrationProject.state.in_(_LIVING))).all()
             for project in projects:
-                self._project(project)
+                self._decide(project)
+                if project.state == "running":
+                    self._project(project)
         except SQLAlchemyError as error:
             self._say(f"the database can't be used: {type(error).__name__}; trying again")
 
@@ -70,6 +74,23 @@ class Migrations:
                 )
         except SQLAlchemyError as error:
             log.warning("no heartbeat: the database can't be used: %s", type(error).__name__)
+
+    def _decide(self, project: MigrationProject) -> None:
+        """Let the plan in force decide what it hasn't decided; stopped in the middle, it goes on after a start."""
+
+        def go_on(_done: int, _total: int) -> None:
+            if self.stop.is_set():
+                raise Closed("the process is stopping")
+
+        try:
+            decided = plans.catch_up(self._office.sessions, project.id, clock.now(), go_on, self._office.reading)
+        except Closed:
+            return
+        except ConfigurationFaults as faults:
+            self._say(f"project {project.name}: its plan can't be used any more, take another one: {faults}")
+            return
+        if decided:
+            log.info("project %s: the plan has decided %s studies", project.name, decided)
 
     def _project(self, project: MigrationProject) -> None:
         source = self._office.configuration.zambezi.migration.sources.get(project.source)

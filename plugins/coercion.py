@@ -1,8 +1,9 @@
 """Coercion as images come: by C-STORE, and by the gateway's coercing port. The shell around zambezi.coercion.
 
-What services store by HTTP (reports, corrections, restores, recovery, a move) and what is being migrated is never
-coerced: it was when it came first, or must stay what its source has. An image whose coercion fails is stored as it
-came, once the journal says so. Without a rule nothing is read or loaded here.
+What services store by HTTP (reports, corrections, restores, recovery, a move) is never coerced by these rules: it was
+when it came first. What is being migrated must stay what its source has, but for what its plan declares, study by
+study (zambezi.coercion.declared), whichever way it comes. An image whose coercion fails is stored as it came, once the
+journal says so. Without a rule, and without a declared change, nothing is read or loaded here.
 """
 
 from __future__ import annotations
@@ -55,12 +56,14 @@ class Coercion:
         worklist: Pushed[dict[str, list[bytes]]],
         announced: Callable[[], Announced],
         known: Callable[[Header, str], bool],
+        recovering: bool = False,
     ) -> None:
         self._settings = settings
         self._journal = journal
         self._worklist = worklist
         self._announced = announced
         self._known = known
+        self._recovering = recovering  # what comes then was here before: it is what it is to be
         self._lock = threading.Lock()
         self._compiled: tuple[tuple[Settings, ...], Rules] | None = None
         self._orders: tuple[int, Orders] | None = None
@@ -71,21 +74,48 @@ class Coercion:
         calling_aet = ""
         if not by_dicom:
             if not envelope.is_wrapped(content):
-                return Treated(content)
+                return self._declared(content, now)
             try:
                 content, calling_aet = envelope.unwrap(content)
             except envelope.NoEnvelope:
                 return Treated(content)
         settings = self._settings()
         if not settings:
-            return Treated(content)
+            return self._declared(content, now)
         try:
             return self._treat(content, settings, calling_aet, now)
         except Exception as error:  # noqa: BLE001  # edge: Orthanc must get the image, whatever is wrong with us or with it
             return self._failed(content, "", _reason(error), calling_aet, now)
 
+    def _declared(self, content: bytes, now: datetime) -> Treated:
+        """What no rule is asked for: it is read only while studies with declared changes are coming."""
+        if self._recovering or not self._announced().is_changing:
+            return Treated(content)
+        try:
+            return self._as_declared(content, header.read(content), now)
+        except HeaderFault:
+            return Treated(content)  # arrivals holds it
+        except Exception as error:  # noqa: BLE001  # edge: as above
+            return self._failed(content, "", _reason(error), "", now)
+
+    def _as_declared(self, content: bytes, read: Header, now: datetime) -> Treated:
+        """An image of a study whose migration changes it; what we store ourselves in such a study is as it is to be."""
+        announced = self._announced()
+        because = announced.studies.get(read.study_uid)
+        is_ours = read.sop_uid in announced.instances
+        if because is None or because.cause != causes.MIGRATION or not because.changes or is_ours or self._recovering:
+            return Treated(content, read=read)
+        from zambezi.coercion import declared
+        from zambezi.coercion.orders import Orders
+
+        try:
+            rule = declared.rule(dict(because.changes), because.reference)
+        except ValueError as error:
+            log.error("declared changes can't be carried out: %s", type(error).__name__)
+            return self._failed(content, because.reference, "the declared changes can't be carried out", "", now, read)
+        return self._carried_out(content, (rule,), Orders(), "", now, read)
+
     def _treat(self, content: bytes, settings: tuple[Settings, ...], calling_aet: str, now: datetime) -> Treated:
-        from zambezi.coercion.coercing import coerce
         from zambezi.coercion.rules import Image
 
         rules = self._rules(settings)
@@ -96,18 +126,25 @@ class Coercion:
             return self._failed(content, "", str(fault), calling_aet, now)
         because = self._announced().studies.get(read.study_uid)
         if because and because.cause == causes.MIGRATION:
-            return Treated(content, read=read)
+            return self._as_declared(content, read, now)
         matching = rules.matching(
             Image(read.also, calling_aet, because is not None and because.cause == causes.MODALITY)
         )
         if not matching:
             return Treated(content, read=read)
+        return self._carried_out(content, matching, self._orders_for(matching), calling_aet, now, read)
+
+    def _carried_out(
+        self, content: bytes, rules: tuple[Rule, ...], orders: Orders, calling_aet: str, now: datetime, read: Header
+    ) -> Treated:
+        from zambezi.coercion.coercing import coerce
+
         came = hashlib.sha256(content).hexdigest()
         if self._known(read, came):
             return Treated(content, read=read)  # it is there as it came: before the rule was, or when that failed
-        names = tuple(rule.name for rule in matching)
+        names = tuple(rule.name for rule in rules)
         try:
-            made = coerce(content, matching, self._orders_for(matching), self._moment(came, now)).content
+            made = coerce(content, rules, orders, self._moment(came, now)).content
             if made is content:
                 return Treated(content, read=read)
             becomes = header.read(made)

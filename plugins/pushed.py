@@ -60,13 +60,16 @@ class Announced:
 
     studies: Mapping[str, Because] = field(default_factory=dict)
     instances: Mapping[str, Because] = field(default_factory=dict)
+    #: Whether images of any of these studies are changed as they come: without that nobody reads what comes.
+    is_changing: bool = False
 
 
 def announced(document: dict[str, Any]) -> Announced:
     """Causes by UID: {"studies": {uid: {"cause", "reference"}}, "instances": {...}}."""
     if not isinstance(document.get("studies"), dict):
         raise SnapshotRefused('"studies" is missing')
-    return Announced(_announced(document, "studies"), _announced(document, "instances"))
+    studies = _announced(document, "studies")
+    return Announced(studies, _announced(document, "instances"), any(one.changes for one in studies.values()))
 
 
 def _announced(document: dict[str, Any], kind: str) -> dict[str, Because]:
@@ -79,8 +82,17 @@ def _announced(document: dict[str, Any], kind: str) -> dict[str, Because]:
         reference = str(said.get("reference", ""))
         # An order that says nothing of its priority is one of many: the gateway leaves it out.
         usual = "ROUTINE" if reference.startswith("order ") else ""
-        told[uid] = Because(said["cause"], reference, str(said.get("sha256", "")), str(said.get("priority", usual)))
+        told[uid] = Because(
+            said["cause"], reference, str(said.get("sha256", "")), str(said.get("priority", usual)), _changes(uid, said)
+        )
     return told
+
+
+def _changes(uid: str, said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    changes = said.get("changes", {})
+    if not isinstance(changes, dict) or not all(isinstance(value, str) for value in changes.values()):
+        raise SnapshotRefused(f'studies, {uid}: "changes" must be texts by DICOM keyword')
+    return tuple(sorted(changes.items()))
 
 
 def ready(document: dict[str, Any]) -> Mapping[str, Mapping[str, Sign]]:

@@ -117,7 +117,7 @@ class Plugin:
         )
         self.coercion = Coercion(
             lambda: self.rules.now.zambezi.coercions, self.journal, self.worklist, lambda: self.announced.content,
-            self.arrivals.holds,
+            self.arrivals.holds, self.recovering,
         )  # fmt: skip
         self.gate = Gate(self.rules, self.arrivals, refusals)
         self.commits_late = configuration.get("PostgreSQL", {}).get("EnableIndex") is True

@@ -40,6 +40,7 @@ ACTIONS = {
     "Open the study": _("Open the study"),
     "Open the migration": _("Open the migration"),
     "Open the import": _("Open the import"),
+    "Open the held studies": _("Open the held studies"),
     "Open the other study": _("Open the other study"),
     "Open in the hold": _("Open in the hold"),
     "Open the deletion": _("Open the deletion"),

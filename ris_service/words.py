@@ -125,6 +125,8 @@ EVENT = {
     "report-signed": _("report signed"),
     "report-read": _("report read"),
     "migration-changed": _("migration changed its state"),
+    "migration-planned": _("migration planned"),
+    "migration-patient-decided": _("patient of a migration decided"),
     "migration-certified": _("migration certified"),
     "records-imported": _("records of an old system imported"),
     "records-decided": _("record of an old system decided"),

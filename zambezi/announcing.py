@@ -6,18 +6,19 @@ pushes what is announced to the plugin; whoever announces waits until the plugin
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_
+from sqlalchemy import or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from zambezi import causes, clock
 from zambezi.database import generations
-from zambezi.database.tables import AnnouncedInstance, AnnouncedStudy
+from zambezi.database.tables import AnnouncedInstance, AnnouncedStudy, MigrationProject, MigrationStudy
 from zambezi.orthanc_client import OrthancClient
 
 #: Rows in one statement: SQLite takes 32,766 values.
@@ -28,9 +29,12 @@ _EVERY_S = 0.2
 def announce_studies(session: Session, uids: Iterable[str], cause: str, reference: str, now: datetime) -> int:
     """What comes under these Study Instance UIDs comes by this cause; the generation that says so.
 
+    Of a migration (`reference` names it) goes with it what its plan changes in each study as its images come.
     Announced anew, a study has the newer cause. ValueError for a cause that doesn't exist.
     """
-    said = [{"study_uid": uid} for uid in sorted(set(uids))]
+    named = sorted(set(uids))
+    declared = _declared(session, named, reference) if cause == causes.MIGRATION else {}
+    said = [{"study_uid": uid, "changes": declared.get(uid, "")} for uid in named]
     return _announce(session, AnnouncedStudy, "study_uid", said, cause, reference, now)
 
 
@@ -79,3 +83,16 @@ def _announce(
 def _pieces(announced: Sequence[dict[str, str]]) -> Iterator[Sequence[dict[str, str]]]:
     for n in range(0, len(announced), _ROWS):
         yield announced[n : n + _ROWS]
+
+
+def _declared(session: Session, uids: Sequence[str], project: str) -> dict[str, str]:
+    """What the plan of a migration changes in these studies: by Study Instance UID, as JSON; those with changes."""
+    found: dict[str, str] = {}
+    for n in range(0, len(uids), _ROWS):
+        rows = session.execute(
+            select(MigrationStudy.study_uid, MigrationStudy.changes)
+            .join(MigrationProject, MigrationProject.id == MigrationStudy.project_id)
+            .where(MigrationProject.name == project, MigrationStudy.study_uid.in_(uids[n : n + _ROWS]))
+        )
+        found |= {uid: json.dumps(changes, ensure_ascii=False, sort_keys=True) for uid, changes in rows if changes}
+    return found

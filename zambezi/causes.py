@@ -29,6 +29,8 @@ class Because:
     reference: str = ""
     sha256: str = ""  # of the very bytes that were announced, where they are known
     priority: str = ""  # STAT, HIGH or ROUTINE, of the order that announced it
+    #: Of a migration: what is changed in the study's images as they come, DICOM keyword and value.
+    changes: tuple[tuple[str, str], ...] = ()
 
 
 def covers(named: Collection[str], cause: str) -> bool:

@@ -28,6 +28,7 @@ PAGE_SETS: tuple[str, ...] = (
     "migration.records_pages:pages",
     "migration.source_pages:pages",
     "migration.folders.pages:pages",
+    "migration.plan_pages:pages",
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",

@@ -51,6 +51,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "report-signed": ("110111", "U", "a report was signed"),
     "report-read": ("110111", "R", "a person read a report"),
     "migration-changed": ("110107", "U", "a migration or one of its studies changed its state"),
+    "migration-planned": ("110107", "U", "a version of a migration's plan was taken"),
+    "migration-patient-decided": ("110113", "U", "a person decided whose a migration's studies are"),
     "migration-certified": ("110107", "E", "a certificate was issued"),
     "records-imported": ("110107", "C", "records of an old system were read, and taken or listed with the reason"),
     "records-decided": ("110113", "U", "a person decided on a record of an old system"),

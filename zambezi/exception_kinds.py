@@ -275,6 +275,18 @@ KINDS: dict[str, Kind] = {
         ),
         ruled=True,
     ),
+    "migration-held": Kind(
+        Words(
+            "Migrated studies are held",
+            "{count} studies of project {source} are held: whose they are, or what they are to say, isn't clear.",
+            "Decide patient by patient, both sides beside each other.",
+        ),
+        Words(
+            "Estudos a migrar retidos",
+            "Estão retidos {count} estudos do projecto {source}: não é claro de quem são ou o que devem dizer.",
+            "Decida paciente a paciente, com os dois lados lado a lado.",
+        ),
+    ),
     "study-divergent": Kind(
         Words(
             "Migrated study differs",

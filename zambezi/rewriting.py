@@ -129,6 +129,12 @@ def touched(wanted: Iterable[int]) -> frozenset[int]:
     return frozenset({*wanted, *_REQUESTS, _CHARACTER_SET, _STUDY_UID, _INSTITUTION, ORIGINALS})
 
 
+def follows(wanted: Iterable[int]) -> frozenset[int]:
+    """The elements that may be others, too, where these are changed."""
+    also = _REQUESTS if {_ACCESSION_NUMBER, _STUDY_UID} & set(wanted) else ()
+    return frozenset({*also, _CHARACTER_SET, ORIGINALS})
+
+
 def changed(file: File, wanted: Mapping[int, str | None], stamp: Stamp, vrs: Mapping[int, str]) -> Replaced | None:
     """The file with these attributes as they are to be (None takes one away); None where they are so already.
 

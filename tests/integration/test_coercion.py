@@ -20,6 +20,7 @@ from tests.gateway_alone import a_gateway
 from tests.integration.archive_fixture import Archive, free_ports, image, until, written
 from tests.unit.coercion.images import read
 from zambezi import clock, digest, hold
+from zambezi.coercion import declared
 from zambezi.config import safety
 from zambezi.config.settings import Admission
 from zambezi.database.engine import Sessions, connect, sessions
@@ -185,6 +186,25 @@ def test_what_a_service_stores_is_never_coerced_nor_what_is_migrated(archive: Ar
     for one in (ours, migrated):
         entry = stored(archive, one.SOPInstanceUID)
         assert digest.fingerprint(file_of(archive, entry)).digest == digest.fingerprint(written(one)).digest
+
+
+def test_a_migrated_study_gets_what_its_plan_declares_by_c_store_and_by_http(archive: Archive):
+    sent, posted = clinic(), clinic()
+    posted.StudyInstanceUID = sent.StudyInstanceUID
+    changes = {"PatientID": "00012", "IssuerOfPatientID": "HCM", "PatientName": "Conceição^Ana"}
+    announced = {sent.StudyInstanceUID: {"cause": "migration", "reference": "lab", "changes": changes}}
+    generation = archive.get("/zambezi/status").json()["announced_generation"] + 1
+    assert archive.put("/zambezi/announced", {"generation": generation, "studies": announced}).status_code == 200
+    assert archive.send(sent) == [0]
+    assert archive.as_service("migration").store(written(posted))["Status"] == "Success"
+    for one in (sent, posted):
+        entry = stored(archive, one.SOPInstanceUID)
+        content = file_of(archive, entry)
+        new = read(content)
+        assert (new.PatientID, new.IssuerOfPatientID, str(new.PatientName)) == tuple(changes.values())
+        assert (new.AccessionNumber, entry["cause"], entry["coerced"]) == ("A7", "migration", ["migration-lab"])
+        assert declared.differences(written(one), content, changes, "lab", clock.now()) == []
+    assert stored(archive, posted.SOPInstanceUID)["came_sha256"] == hashlib.sha256(written(posted)).hexdigest()
 
 
 def test_the_coercing_port_knows_its_sender_and_says_what_orthanc_says(archive: Archive, port: int):

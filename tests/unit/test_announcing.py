@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from gateway.pushes import INSTANCES_FOR, Pushes
-from zambezi import announcing, orders
+from zambezi import announcing, clock, orders
 from zambezi.config import Zambezi
 from zambezi.config.settings import Site
 from zambezi.database import generations
 from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.tables import MigrationProject, MigrationStudy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -55,6 +56,25 @@ def test_a_generation_is_made_only_where_something_new_is_said(made: Sessions) -
         assert announcing.announce_instances(session, {"1.2": "bb"}, "correction", "correction 13", NOW) == latest
     told = {"cause": "correction", "reference": "correction 13", "sha256": "bb"}
     assert pushed(made)["instances"] == {"1.2": told}
+
+
+def test_what_a_plan_changes_in_a_study_goes_with_its_announcement_whoever_makes_that(made: Sessions) -> None:
+    at = clock.text(NOW)
+    with made.begin() as session:
+        session.add(MigrationProject(id=1, name="legacy", source="L", state="running", created_at=at, updated_at=at))
+        session.flush()
+        for uid, changes in (("1.2", {"PatientID": "Zé"}), ("1.3", {})):
+            session.add(MigrationStudy(project_id=1, study_uid=uid, next_at=at, changes=changes))
+    with made.begin() as session:
+        first = announcing.announce_studies(session, ["1.2", "1.3"], "migration", "legacy", NOW)
+    said = {"cause": "migration", "reference": "legacy"}
+    assert pushed(made)["studies"] == {"1.2": {**said, "changes": {"PatientID": "Zé"}}, "1.3": said}
+    with made.begin() as session:
+        session.get_one(MigrationStudy, 1).changes = {"PatientID": "2"}
+    with made.begin() as session:
+        assert announcing.announce_studies(session, ["1.3"], "migration", "legacy", NOW) == first
+        assert announcing.announce_studies(session, ["1.2"], "migration", "legacy", NOW) > first
+    assert pushed(made)["studies"]["1.2"]["changes"] == {"PatientID": "2"}
 
 
 def test_only_causes_that_exist_are_announced(made: Sessions) -> None:

@@ -4,8 +4,9 @@
     rules       which rules an image meets, and why
     steps       what a rule does to the values
     coercing    what becomes of it: bytes in, bytes out
+    declared    what a migration's plan changes in one study, as a rule
     orders      the worklist, from which attributes may be taken
     envelope    how the gateway's coercing port hands over what it got, and from whom
 
-All pure. pydicom is loaded with the first four alone: who has no rule doesn't load them.
+All pure. pydicom is loaded with the first five alone: who has no rule doesn't load them.
 """

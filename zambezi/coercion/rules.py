@@ -63,13 +63,13 @@ class Rule:
     def mismatch(self, image: Image) -> str:
         """Why the image doesn't meet the conditions; empty if it does. It repeats values: for an administrator."""
         when = self.settings.when
-        if CALLING_AET in when and not _fits(when[CALLING_AET], _one(image.calling_aet)):
+        if CALLING_AET in when and not fits(when[CALLING_AET], _one(image.calling_aet)):
             return f"CallingAet is {image.calling_aet or 'not known'}, the rule wants {words(when[CALLING_AET])}"
         if ANNOUNCED in when and image.announced != when[ANNOUNCED].present:
             return f"the study is {'' if image.announced else 'not '}announced by an open order"
         for attribute, wanted in self.conditions:
             found = image.values(attribute)
-            if not _fits(wanted, found):
+            if not fits(wanted, found):
                 return f"{attribute.keyword} is {' and '.join(found) or 'empty'}, the rule wants {words(wanted)}"
         return ""
 
@@ -102,7 +102,8 @@ def words(wanted: Wanted) -> str:
     return " or ".join(wanted.equal or (f"like {one}" for one in wanted.pattern))
 
 
-def _fits(wanted: Wanted, found: tuple[str, ...]) -> bool:
+def fits(wanted: Wanted, found: tuple[str, ...]) -> bool:
+    """Whether an attribute with these values, none where it is missing or empty, is as it is asked to be."""
     if wanted.present is not None:
         return bool(found) == wanted.present
     if wanted.equal:

@@ -117,7 +117,7 @@ def load(folder: Path, environ: Mapping[str, str], instead: Mapping[str, Any] | 
         zambezi = Zambezi.model_validate_json(json.dumps(merged.get("Zambezi", {})), strict=True)
     except ValidationError as error:
         for e in error.errors():
-            faults += _typed_faults(where.get("Zambezi", "orthanc-config"), dict(e))
+            faults += typed_faults(where.get("Zambezi", "orthanc-config"), dict(e))
     else:
         faults += _unknown_peers(where.get("Zambezi", ""), zambezi, merged)
         faults += _tls_faults(where.get("Zambezi", ""), zambezi, merged)
@@ -209,8 +209,9 @@ def _tls_faults(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[Fau
     return faults
 
 
-def _typed_faults(file: str, error: dict[str, Any]) -> list[Fault]:
-    path = "Zambezi"
+def typed_faults(file: str, error: dict[str, Any], root: str = "Zambezi") -> list[Fault]:
+    """What pydantic found wrong, by JSON path, with what was found and what is allowed."""
+    path = root
     for step in error["loc"]:
         if step != "[key]":
             path += f"[{step}]" if isinstance(step, int) else f".{step}"

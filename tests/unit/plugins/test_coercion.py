@@ -123,6 +123,55 @@ def test_an_image_that_meets_none_and_a_service_s_image_stay_what_they_are(bench
     assert bench.send(migrated) is migrated
 
 
+def migrating(content: bytes, *known: str, **changes: str) -> Announced:
+    """The image's study is announced by a migration that changes it; `known`: instances that are announced, too."""
+    because = Because("migration", "lab", changes=tuple(sorted(changes.items())))
+    instances = {uid: Because("correction", "correction 3") for uid in known}
+    return Announced({read(content).StudyInstanceUID: because}, instances, True)
+
+
+@pytest.mark.parametrize("rules", [(), (PREFIX,)])
+@pytest.mark.parametrize("by_dicom", [True, False])
+def test_a_migrated_study_gets_what_its_plan_declares_whichever_way_it_comes(bench, rules, by_dicom) -> None:
+    bench.ruled(*rules)
+    content = ct9()
+    bench.announced = migrating(content, PatientID="0012", IssuerOfPatientID="HCM")
+    made = bench.send(content, by_dicom)
+    assert made is not None
+    assert (read(made).PatientID, read(made).IssuerOfPatientID) == ("0012", "HCM")
+    told = header.read(made)
+    came = Came(hashlib.sha256(content).hexdigest(), ("migration-lab",))
+    assert bench.arrivals.came(told.sop_uid, told.orthanc_id, len(made)) == came
+    assert bench.send(content, by_dicom, NOW + timedelta(seconds=5)) == made, "it becomes the same bytes"
+    assert bench.send(made, by_dicom) == made
+    assert bench.entries == []
+
+
+def test_what_is_not_that_study_s_from_outside_is_left_alone_by_declared_changes(bench: Bench) -> None:
+    bench.ruled()
+    content, other = ct9(), ct9()
+    bench.announced = migrating(content, PatientID="0012")
+    assert bench.send(other, by_dicom=False) is other
+    bench.announced = migrating(content, str(read(content).SOPInstanceUID), PatientID="0012")
+    assert bench.send(content, by_dicom=False) is content, "a correction is as it is to be"
+    bench.announced = migrating(content, PatientID="0012")
+    settings: Any = ()
+    recovering = Coercion(
+        lambda: settings, bench.journal, bench.worklist, lambda: bench.announced, bench.arrivals.holds, recovering=True
+    )
+    assert recovering.treat(content, False, NOW).content is content
+
+
+def test_declared_changes_that_cannot_be_carried_out_let_it_in_as_it_came_and_are_told(bench: Bench) -> None:
+    bench.ruled()
+    content = ct9()
+    for changes in ({"PatientID": "x" * 65}, {"PixelData": "1"}):
+        bench.announced = migrating(content, **changes)
+        assert bench.send(content, by_dicom=False) is content
+    assert [entry["reason"] for entry in bench.entries] == ["the declared changes can't be carried out"] * 2
+    assert "x" * 65 not in str(bench.entries)
+
+
 def test_without_rules_nothing_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.ruled()
     monkeypatch.setattr(header, "read", None)

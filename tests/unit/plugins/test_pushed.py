@@ -34,6 +34,19 @@ def test_the_newest_generation_counts_also_after_a_restart(tmp_path: Path) -> No
     assert again.content == Announced()
 
 
+def test_declared_changes_of_a_study_are_read_and_checked(tmp_path: Path) -> None:
+    announced = Pushed(tmp_path / "announced.json", Announced(), pushed.announced)
+    said = {"cause": "migration", "reference": "legacy", "changes": {"PatientSex": "F", "PatientID": "1"}}
+    announced.put({"generation": 1, "studies": {"1.2": said}})
+    changes = (("PatientID", "1"), ("PatientSex", "F"))
+    assert announced.content.studies["1.2"] == Because("migration", "legacy", changes=changes)
+    assert announced.content.is_changing
+    announced.put({"generation": 2, "studies": {"1.2": {**said, "changes": {}}}})
+    assert not announced.content.is_changing
+    with pytest.raises(SnapshotRefused, match="texts by DICOM keyword"):
+        announced.put({"generation": 3, "studies": {"1.2": {**said, "changes": {"PatientID": 1}}}})
+
+
 def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
     file = tmp_path / "announced.json"
     file.write_text('{"generation": 3, "studies": {"1.2": "migration"}}')

@@ -24,6 +24,7 @@ from zambezi.database.tables.folders import FolderFile, FolderWalk
 from zambezi.database.tables.inventory import MigrationProbe, MigrationSlice, MigrationSurvey
 from zambezi.database.tables.legacy import LegacyImport, LegacyReport, LegacyRow
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables.migration_plan import MigrationMatch, PlanVersion
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
 from zambezi.database.tables.queues import (
@@ -76,6 +77,7 @@ __all__ = [
     "LegalHold",
     "Message",
     "MigrationInstance",
+    "MigrationMatch",
     "MigrationProbe",
     "MigrationProject",
     "MigrationSlice",
@@ -86,6 +88,7 @@ __all__ = [
     "Order",
     "Patient",
     "PerformedStep",
+    "PlanVersion",
     "ProcessState",
     "Pseudonym",
     "PseudonymKey",

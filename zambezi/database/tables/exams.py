@@ -110,6 +110,8 @@ class AnnouncedStudy(Base):
     study_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
     cause: Mapped[str] = mapped_column(String(16))
     reference: Mapped[str] = mapped_column(String(200), default="")
+    #: What its images get as they come, by DICOM keyword (zambezi.coercion.declared); "" for nothing.
+    changes: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[str] = mapped_column(Moment)
 
 

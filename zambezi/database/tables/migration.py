@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, LargeBinary, SmallInteger, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, SmallInteger, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
@@ -27,7 +27,11 @@ class MigrationProject(Base):
 
 class MigrationStudy(Leased, Base):
     __tablename__ = "migration_study"
-    __table_args__ = (UniqueConstraint("project_id", "study_uid"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "study_uid"),
+        # What a new version of the plan has still to decide.
+        Index("ix_migration_study_planned", "project_id", "state", "plan_version"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("migration_project.id"), index=True)
     study_uid: Mapped[str] = mapped_column(Uid)
@@ -42,6 +46,8 @@ class MigrationStudy(Leased, Base):
     urgent_because: Mapped[str] = mapped_column(Text, default="")
     #: What is changed on the way, as declared by the plan: DICOM keyword and new value.
     changes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    #: The version of the plan that has decided this; nothing is claimed that the plan in force hasn't seen.
+    plan_version: Mapped[int] = mapped_column(default=0)
     expected: Mapped[int] = mapped_column(default=0)
     stored: Mapped[int] = mapped_column(default=0)  # instances, at the last look
     size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes stored
