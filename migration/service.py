@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, worker
+from migration import ledger, rollback, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
@@ -48,6 +48,7 @@ class Migrations:
             return
         try:
             with self._office.sessions.begin() as session:
+                rollback.settle(session, clock.now())
                 projects = session.scalars(select(MigrationProject).where(MigrationProject.state == "running")).all()
             for project in projects:
                 self._project(project)

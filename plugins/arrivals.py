@@ -284,6 +284,16 @@ class Arrivals:
             coming = self._coming.get((sop_uid, orthanc_id))
             return coming.sha256 if coming and coming.size == size else None
 
+    def arrived(self, sop_uid: str, orthanc_id: str, size: int) -> tuple[str | None, str | None]:
+        """SHA-256 of what Orthanc was given to store, and of what came where that was coerced; None: nobody saw it."""
+        with self._lock:
+            recorded = [Copy(*row) for row in self._reader.execute(_COPIES, (sop_uid,))]
+            there = next((one for one in recorded if one.orthanc_id == orthanc_id), None)
+            coming = self._coming.get((sop_uid, orthanc_id))
+            if there is None and coming and coming.size == size:
+                there = self._copy(sop_uid, orthanc_id)
+        return (there.sha256, there.came) if there else (None, None)
+
     def came(self, sop_uid: str, orthanc_id: str, size: int) -> Came | None:
         """What Orthanc's copy was before it was coerced, if it was and that is known."""
         with self._lock:

@@ -129,7 +129,8 @@ class Plugin:
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions, lambda: self.offered,
-            Verifier(environment.storage_dir, self.rest), self.standing, ready=self.ready, reading=self.reading,
+            Verifier(environment.storage_dir, self.rest, self.arrivals.arrived), self.standing, ready=self.ready,
+            reading=self.reading,
         )  # fmt: skip
 
     def rest(self) -> OrthancRest:

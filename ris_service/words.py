@@ -126,6 +126,8 @@ EVENT = {
     "report-read": _("report read"),
     "migration-changed": _("migration changed its state"),
     "migration-certified": _("migration certified"),
+    "migration-sampled": _("migration: sample drawn"),
+    "migration-rollback": _("migration: roll-back"),
     "held": _("object put into the hold"),
     "hold-changed": _("held object changed its state"),
     "conflict": _("conflicting image came"),

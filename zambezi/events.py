@@ -52,6 +52,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "report-read": ("110111", "R", "a person read a report"),
     "migration-changed": ("110107", "U", "a migration or one of its studies changed its state"),
     "migration-certified": ("110107", "E", "a certificate was issued"),
+    "migration-sampled": ("110107", "E", "the studies that are compared with the source were drawn"),
+    "migration-rollback": ("110107", "U", "studies of a migration are to be taken back, or were"),
     # custody: the hold, corrections, deletions, keys, what persons decide
     "held": ("110104", "C", "an object was put into the hold"),
     "hold-changed": ("110104", "U", "a held object was compared, checked, released or discarded"),

@@ -23,6 +23,7 @@ from zambezi.database.tables.exams import (
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
+from zambezi.database.tables.proof import CertificatePart, MigrationRollback, MigrationSample
 from zambezi.database.tables.queues import (
     AlertChannel,
     AlertTold,
@@ -50,6 +51,7 @@ __all__ = [
     "Base",
     "Breaker",
     "Certificate",
+    "CertificatePart",
     "ChainHead",
     "CommitmentAsked",
     "CommitmentRequest",
@@ -69,6 +71,8 @@ __all__ = [
     "Message",
     "MigrationInstance",
     "MigrationProject",
+    "MigrationRollback",
+    "MigrationSample",
     "MigrationStudy",
     "Moment",
     "NodeJournal",

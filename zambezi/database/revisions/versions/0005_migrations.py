@@ -30,6 +30,7 @@ _INSTANCE: tuple[sa.Column[Any], ...] = (
     sa.Column("given_md5", sa.String(length=32)),
     sa.Column("arrived_sha256", sa.String(length=64)),
     sa.Column("level", sa.SmallInteger(), nullable=False, server_default="0"),
+    sa.Column("coerced", sa.Text()),
 )
 
 
@@ -39,9 +40,41 @@ def upgrade() -> None:
         op.add_column("migration_study", column)
     for column in _INSTANCE:
         op.add_column("migration_instance", column)
+    _proof()
+
+
+def _proof() -> None:
+    """Sample, certificate's lines, roll-back."""
+    op.create_table(
+        "migration_sample",
+        sa.Column("project_id", sa.Integer(), sa.ForeignKey("migration_project.id"), primary_key=True),
+        sa.Column("asked", sa.Integer(), nullable=False),
+        sa.Column("seed", sa.String(length=64), nullable=False),
+        sa.Column("threshold", sa.String(length=64), nullable=False),
+        sa.Column("population", sa.Integer(), nullable=False),
+        sa.Column("drawn_at", sa.String(length=27), nullable=False),
+        sa.Column("drawn_by", sa.String(length=80), nullable=False),
+    )
+    op.create_table(
+        "certificate_part",
+        sa.Column("certificate_id", sa.Integer(), sa.ForeignKey("certificate.id"), primary_key=True),
+        sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+    )
+    op.create_table(
+        "migration_rollback",
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("migration_study.id"), primary_key=True),
+        sa.Column("deletion_id", sa.Integer(), sa.ForeignKey("deletion.id"), primary_key=True),
+        sa.Column("asked_by", sa.String(length=80), nullable=False),
+        sa.Column("asked_at", sa.String(length=27), nullable=False),
+        sa.Column("because", sa.Text(), nullable=False),
+        sa.Column("settled_at", sa.String(length=27)),
+    )
 
 
 def downgrade() -> None:
+    for table in ("migration_rollback", "certificate_part", "migration_sample"):
+        op.drop_table(table)
     for column in _INSTANCE:
         op.drop_column("migration_instance", column.name)
     for column in _STUDY:

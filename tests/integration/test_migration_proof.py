@@ -1,0 +1,390 @@
+"""Levels of proof, the certificate and the roll-back, with a real Orthanc, our plugin and custody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from sqlalchemy import select
+
+from gateway.journal import Follower
+from gateway.pushes import Pushes
+from migration import certificate, inventory, proof, rechecking, rollback, verifier, worker
+from migration.desk import Desk
+from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study
+from operations.custody.deleting import Deleting
+from operations.custody.worker import Desk as CustodyDesk
+from tests.integration.archive_fixture import Archive, image, until, written
+from zambezi import audit, clock, deletions, digest, signing
+from zambezi.config.safety import Modality
+from zambezi.config.settings import MigrationSource, Site, Zambezi
+from zambezi.database.engine import Sessions, connect, sessions
+from zambezi.database.tables import AuditEntry, Deletion, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.upgrade import upgrade
+from zambezi.leases import Keeper
+from zambezi.orthanc_client import OrthancClient
+
+
+class Pushed(OrthancClient):
+    """Custody's client: whenever it asks what the plugin knows, the gateway has pushed it just now."""
+
+    push: Callable[[], Any]
+
+    def request(self, method: str, path: str, timeout_s: float | None = None, **how: Any) -> requests.Response:
+        if path == "/zambezi/status":
+            self.push()
+        return super().request(method, path, timeout_s, **how)
+
+
+class Files:
+    """A source that has files, by SOP Instance UID; `asked` counts what was compared with them."""
+
+    kind = "files"
+    queries = 0
+
+    def __init__(self, archive: OrthancClient, *images: Dataset) -> None:
+        self._archive = archive
+        self.files = {str(one.SOPInstanceUID): (one, written(one)) for one in images}
+        self.asked: list[str] = []
+
+    def probe(self) -> Probe:
+        return Probe({})
+
+    def find_studies(self, today: date) -> tuple[inventory.Found, inventory.Coverage]:
+        raise NotImplementedError  # the tests fill the ledger themselves
+
+    def count(self, study_uid: str, times: int = 2) -> Counted:
+        named = {uid: Named(str(one.SeriesInstanceUID)) for uid, (one, _) in self.files.items()
+                 if one.StudyInstanceUID == study_uid}  # fmt: skip
+        return Counted(named, ("CT",), agreed=True)
+
+    def prepare(self, desk: Desk, study_uid: str, keeper: Keeper) -> None:
+        pass
+
+    def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
+        for one, content in self.files.values():
+            uids = (one.StudyInstanceUID, one.SeriesInstanceUID, one.SOPInstanceUID)
+            if uids[: len(request.keys)] == request.keys:
+                self._archive.store(content)
+        return {}
+
+    def check(
+        self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
+        keep: Callable[[dict[str, Compared]], None],
+    ) -> Checked:  # fmt: skip
+        self.asked += sorted(wanted)
+        checked = Checked()
+        for uid in sorted(wanted):
+            ours = digest.fingerprint(desk.client.file(study.held[uid][0]))
+            theirs = digest.fingerprint(self.files[uid][1])
+            tags = tuple(digest.differences(theirs, ours))
+            verdict = "different" if tags else "equal"
+            checked.compared[uid] = Compared(verdict, theirs.digest, ours.digest, None, tags)
+        keep(checked.compared)
+        return checked
+
+
+@dataclass
+class Room:
+    """An archive with our plugin, the central database, and in this process gateway, migration and custody."""
+
+    archive: Archive
+    sessions: Sessions
+    ahead: timedelta = timedelta()
+    sources: dict[str, Files] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        gateway = self.archive.as_service("gateway")
+        self.follower = Follower(self.sessions, Zambezi(), gateway)
+        self.pushes = Pushes(self.sessions, Zambezi(), gateway)
+        self.client = self.archive.as_service("migration")
+        custody = Pushed(self.archive.environment, self.archive.keys, "custody")
+        custody.push = lambda: self.pushes.push_what_is_newer(clock.now())
+        self.custody = Deleting(
+            CustodyDesk(self.archive.environment, Zambezi(), self.sessions, custody, self.now, "custody")
+        )
+
+    def now(self) -> Any:
+        return clock.now() + self.ahead
+
+    def follow(self) -> None:
+        last = self.client.get("/changes", last="")["Last"]
+        until(lambda: self.archive.get("/zambezi/status").json()["follower"]["change"] >= last)
+        while self.follower.follow(0):
+            pass
+
+    def project(self, *images: Dataset, batch: int = 0, **plan: Any) -> MigrationProject:
+        """A running project whose inventory is these images."""
+        name, at = f"p{generate_uid()[-8:]}", clock.text(clock.now())
+        source = self.sources[name] = Files(self.client, *images)
+        with self.sessions.begin() as session:
+            made = MigrationProject(name=name, source="OLD", state="running", plan=plan, created_at=at, updated_at=at)
+            session.add(made)
+            session.flush()
+            for uid in sorted({str(one.StudyInstanceUID) for one in images}):
+                named = source.count(uid)
+                row = MigrationStudy(project_id=made.id, study_uid=uid, expected=len(named.instances), next_at=at,
+                                     batch=batch, modalities="CT", study_date="20200101")  # fmt: skip
+                session.add(row)
+                session.flush()
+                session.add_all(MigrationInstance(study_id=row.id, sop_uid=sop, series_uid=one.series_uid)
+                                for sop, one in named.instances.items())  # fmt: skip
+            return made
+
+    def run(self, project: MigrationProject) -> None:
+        desk = Desk(
+            client=self.client, sessions=self.sessions, settings=MigrationSource(peer="old"),
+            peer=Modality("old", "OLD", "127.0.0.1", 1), source=self.sources[project.name], target_aet="ZAMBEZI",
+            site=Site(), now=self.now, announced=self.announced, owner="test", settle_seconds=0.2,
+        )  # fmt: skip
+        while worker.work(desk, project):
+            pass
+        with self.sessions.begin() as session:
+            worker.finish_project(session, project.id, desk)
+
+    def announced(self) -> int:
+        self.pushes.push_what_is_newer(clock.now())
+        return int(self.client.get("/zambezi/status")["announced_generation"])
+
+    def study(self, project: MigrationProject) -> MigrationStudy:
+        with self.sessions.begin() as session:
+            return session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)).one()
+
+    def instances(self, project: MigrationProject) -> dict[str, MigrationInstance]:
+        with self.sessions.begin() as session:
+            query = select(MigrationInstance).join(MigrationStudy, MigrationStudy.id == MigrationInstance.study_id)
+            rows = session.scalars(query.where(MigrationStudy.project_id == project.id)).all()
+            return {one.sop_uid: one for one in rows}
+
+    def md5s(self) -> dict[str, str]:
+        """Of every file in the archive, by Orthanc id, as it is on the disk."""
+        return {one: hashlib.md5(self.client.file(one), usedforsecurity=False).hexdigest()
+                for one in self.client.get("/instances")}  # fmt: skip
+
+    def certificate(self, project: MigrationProject, folder: Path) -> Path:
+        signer = signing.current(folder / "signing", "certificate", "ana", clock.now())
+        number = certificate.issue(self.sessions, project.id, signer, {"zambezi": "0"}, "ana", clock.now())
+        file = folder / f"{project.name}.jsonl"
+        file.write_bytes(b"".join(certificate.lines(self.sessions, number)))
+        return file
+
+    def examined(self, file: Path) -> verifier.Examined:
+        with file.open("rb") as content:
+            return verifier.examine(content)
+
+    def on_disk(self, orthanc_id: str) -> Path:
+        uuid = self.client.get(f"/instances/{orthanc_id}/attachments/dicom/info")["Uuid"]
+        return self.archive.environment.storage_dir / uuid[:2] / uuid[2:4] / uuid
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    archive = Archive(tmp_path_factory.mktemp("archive")).start()
+    upgrade(connect(archive.environment.database_url, "test"))
+    yield archive
+    archive.stop()
+
+
+@pytest.fixture
+def room(running: Archive) -> Iterator[Room]:
+    engine = connect(running.environment.database_url, "test")
+    yield Room(running, sessions(engine, "test"))
+    with sessions(engine, "test").begin() as session:
+        assert audit.verify(session) == []
+    engine.dispose()
+
+
+def study_of(count: int, **tags: Any) -> list[Dataset]:
+    uid = generate_uid()
+    return [image(uid, PatientID=f"P{uid[-8:]}", **tags) for _ in range(count)]
+
+
+def test_arrival_is_proven_by_what_the_hook_saw_and_the_disk_gives_back(room: Room) -> None:
+    images = study_of(3)
+    project = room.project(*images, Level="arrival")
+    room.run(project)
+    study = room.study(project)
+    assert (study.state, study.level, study.stored) == ("verified", 2, 3)
+    assert room.sources[project.name].asked == []  # nothing came a second time
+    for one in images:
+        row, content = room.instances(project)[one.SOPInstanceUID], written(one)
+        assert row.arrived_sha256 == hashlib.sha256(content).hexdigest()
+        assert (row.level, row.size, row.stored_syntax) == (2, len(content), "1.2.840.10008.1.2.1")
+    assert study.size == sum(row.size or 0 for row in room.instances(project).values())
+
+
+def test_what_the_disk_gives_back_otherwise_is_found_though_orthanc_vouches_for_it(room: Room) -> None:
+    images = study_of(2)
+    project = room.project(*images, Level="arrival")
+    (_, content), *_ = room.sources[project.name].files.values()
+    stored = room.client.store(content)["ID"]  # it was there before
+    file = room.on_disk(stored)
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    room.run(project)
+    study = room.study(project)
+    assert study.state == "divergent"
+    assert study.reason == "1 instances are not as they came: the file on the disk is not what Orthanc recorded"
+    assert study.level == 1
+    assert room.client.file(stored) == content  # Orthanc answers from its memory
+    file.write_bytes(content)
+
+
+def test_what_nobody_saw_come_must_be_proven_by_the_source(room: Room) -> None:
+    images = study_of(2)
+    project = room.project(*images, Level="arrival")
+    room.run(project)
+    assert room.sources[project.name].asked == []
+    uid = str(images[0].SOPInstanceUID)
+    (orthanc_id,) = room.client.find("Instance", {"SOPInstanceUID": uid})
+    room.follow()
+    again = room.project(*images, Level="arrival")
+    with sqlite3.connect(room.archive.environment.journal_file) as journal:
+        journal.execute("UPDATE instances SET sha256 = NULL WHERE orthanc_id = ?", (orthanc_id,))
+    room.run(again)
+    assert room.sources[again.name].asked == [uid]
+    assert {one.sop_uid: one.level for one in room.instances(again).values()} == {
+        uid: 3, str(images[1].SOPInstanceUID): 2
+    }  # fmt: skip
+    assert room.study(again).level == 2
+
+
+def test_a_sample_is_compared_with_the_source_and_the_certificate_says_how_sure_that_is(
+    room: Room, tmp_path: Path
+) -> None:
+    images = [one for _ in range(6) for one in study_of(1)]
+    project = room.project(*images, Level="source", Sample={"Studies": 3, "Seed": 7})
+    with room.sessions.begin() as session:
+        drawn = proof.sampling.draw(session, session.get_one(MigrationProject, project.id), "ana", clock.now())
+    assert drawn is not None
+    room.run(project)
+    levels = {uid: row.level for uid, row in room.instances(project).items()}
+    assert sorted(levels.values()) == [2, 2, 2, 3, 3, 3]
+    asked = {str(one.StudyInstanceUID) for one in images if str(one.SOPInstanceUID) in levels
+             and levels[str(one.SOPInstanceUID)] == 3}  # fmt: skip
+    assert asked == set(sorted((str(one.StudyInstanceUID) for one in images), key=lambda u: verifier.rank("7", u))[:3])
+    found = room.examined(room.certificate(project, tmp_path))
+    assert found.faults == []
+    assert found.head["sample"] | {"compared": 3, "differing": 0, "bound": 0.631597} == found.head["sample"]
+
+
+def test_only_what_the_plan_declares_may_differ_and_it_is_listed(room: Room, tmp_path: Path) -> None:
+    """The archive's coercion itself is tested elsewhere: here its outcome is stored as it would be."""
+    one = study_of(1)[0]
+    for value, state in (("NEW", "verified"), ("OTHER", "divergent")):
+        came = Dataset()
+        came.update(one)
+        came.file_meta, came.SOPInstanceUID = one.file_meta, generate_uid()
+        came.StudyInstanceUID = generate_uid()
+        project = room.project(came)
+        changed = Dataset()
+        changed.update(came)
+        changed.file_meta, changed.AccessionNumber = came.file_meta, value
+        room.client.store(written(changed))
+        with room.sessions.begin() as session:
+            session.get_one(MigrationStudy, room.study(project).id).changes = {"AccessionNumber": "NEW"}
+        room.run(project)
+        study = room.study(project)
+        assert study.state == state
+        (row,) = room.instances(project).values()
+        if state == "verified":
+            assert (row.level, row.coerced) == (3, "(0008,0050)")
+            assert row.source_digest != row.stored_digest
+            found = room.examined(room.certificate(project, tmp_path))
+            assert (found.faults, found.head["counts"]["coerced"]) == ([], {"(0008,0050)": 1})
+        else:
+            assert "AccessionNumber, which has not the declared value" in study.reason
+
+
+def test_a_batch_is_taken_back_and_everything_else_stays_byte_for_byte(room: Room, tmp_path: Path) -> None:
+    images, others = study_of(3), study_of(2)
+    earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)  # a modality's, of the same study
+    assert room.archive.send(earlier, *others) == [0, 0, 0]
+    project = room.project(*images, batch=4, Level="arrival")
+    room.run(project)
+    room.follow()
+    before = room.md5s()
+    file = room.certificate(project, tmp_path).rename(tmp_path / "before.jsonl")
+    with room.sessions.begin() as session:
+        row = session.get_one(MigrationProject, project.id)
+        (taken,) = rollback.preview(session, room.client, row, 4, "OLD")
+        assert list(rollback.preview(session, room.client, row, 5, "OLD")) == []
+    came = {str(one.SOPInstanceUID) for one in images}
+    assert {one.sop_uid for one in next(iter(taken.going.values()))} == came
+    assert taken.staying == [(earlier.SOPInstanceUID, "it was stored by another cause: modality")]
+    assert room.md5s() == before  # looking takes nothing
+    with room.sessions.begin() as session:
+        row = session.get_one(MigrationProject, project.id)
+        assert len(rollback.ask(session, row, taken, "the wrong hospital", "ana", room.now())) == 1
+        assert rollback.confirm(session, row, 4, "ana", room.now(), timedelta())[0] == []  # nobody alone
+        (number,), _ = rollback.confirm(session, row, 4, "rui", room.now(), timedelta())
+        assert [one.refused for one in rollback.preview(session, room.client, row, 4, "OLD")] == [
+            "it is being taken back already"
+        ]
+    while room.custody.round():
+        pass
+    with room.sessions.begin() as session:
+        assert session.get_one(Deletion, number).state == "done"
+        assert rollback.settle(session, room.now()) == 1
+        assert rollback.settle(session, room.now()) == 0
+    gone = {one.orthanc_id for one in next(iter(taken.going.values()))}
+    assert room.md5s() == {one: md5 for one, md5 in before.items() if one not in gone}
+    assert room.study(project).state == "rolled-back"
+    assert {one.verdict for one in room.instances(project).values()} == {"rolled-back"}
+    found = room.examined(room.certificate(project, tmp_path))
+    assert found.faults == []
+    assert found.head["counts"]["studies_by_state"] == {"rolled-back": 1}
+    with file.open("rb") as content:  # the certificate of before does not hold against the archive any more
+        rechecked = rechecking.recheck(room.client, verifier.instances(content), 10, 1)
+    assert len(rechecked.faults) == 3
+    with room.sessions.begin() as session:
+        entries = select(AuditEntry.payload).where(AuditEntry.event == "migration-rollback").order_by(AuditEntry.seq)
+        told = [json.loads(one) for one in session.scalars(entries)]
+        deletions.restore(session, session.get_one(Deletion, number), "rui", "it was right", room.now(), "ris")
+    assert [(one["state"], one["who"]) for one in told] == [("asked", "ana"), ("done", "ana")]
+    while room.custody.round():
+        pass
+    assert room.md5s() == before
+    with room.sessions.begin() as session:
+        assert rollback.settle(session, room.now()) == 1
+    assert room.study(project).state == "ready"
+
+
+def test_the_verifier_alone_verifies_and_the_archive_is_read_again(room: Room, tmp_path: Path) -> None:
+    images = study_of(2)
+    project = room.project(*images)
+    room.run(project)
+    file = room.certificate(project, tmp_path)
+    program = tmp_path / "verifier.py"
+    program.write_text(Path(verifier.__file__).read_text())
+    key_id = room.examined(file).head["key_id"]
+
+    def alone(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", str(program), str(file), *more]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={}, check=False)
+
+    assert (alone("--key-id", key_id).returncode, alone("--key-id", "0" * 32).returncode) == (0, 1)
+    with file.open("rb") as content:
+        found = rechecking.recheck(room.client, verifier.instances(content), 10, 1)
+    assert (found.drawn, found.of, found.faults) == (2, 2, [])
+    damaged = room.on_disk(next(iter(room.instances(project).values())).orthanc_id or "")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    with file.open("rb") as content:
+        (fault,) = rechecking.recheck(room.client, verifier.instances(content), 10, 1).faults
+    assert fault.endswith("its file is not the one that was certified")
+    text = file.read_text().replace('"verdict":"equal"', '"verdict":"stored"', 1)
+    file.write_text(text)
+    tampered = alone("--key-id", key_id)
+    assert tampered.returncode == 1
+    assert "it was changed" in tampered.stdout
