@@ -53,6 +53,7 @@ VERDICTS = {
     "equal": _("equal to the source"),
     "different": _("different from the source"),
     "missing": _("missing"),
+    "rolled-back": _("taken back"),
 }
 #: Colours of the bar; the words beside it say the same.
 COLOURS = {"done": "#1a7f37", "under-way": "#0a5fb4", "failed": "#b3261e", "waiting": "#9aa4ae", "left-out": "#6b5b95"}

@@ -50,7 +50,7 @@ def certificate(name: str, out: Path | None, pdf: Path | None, language: str, pr
         shutil.copyfile(verifier.__file__, program)
     if out is None:
         for piece in certificates.lines(opened.sessions, number):
-            click.get_binary_stream("stdout").write(piece)
+            click.echo(piece, nl=False)
         return
     with out.open("wb") as file:
         file.writelines(certificates.lines(opened.sessions, number))

@@ -2,7 +2,7 @@
 
     python3 verifier.py CERTIFICATE [--key-id FINGERPRINT]
 
-It needs Python 3.9 or later and the package `cryptography`, no installation, no database, no archive.
+It needs Python 3.11 or later and the package `cryptography`, no installation, no database, no archive.
 
 A certificate is JSON lines, each in canonical form (sorted keys, no blanks, UTF-8):
 
