@@ -16,6 +16,8 @@ from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
 
 import reportlab
+from pydicom.datadict import keyword_for_tag
+from pydicom.uid import UID
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -115,7 +117,7 @@ class _Story:
         facts = [
             (words.studies, self._number(counts["studies"])),
             (words.instances, self._number(counts["instances"])),
-            (words.size, self._number(counts["bytes"])),
+            (words.size, f"{self._number(counts['bytes'])} ({self._decimal(counts['bytes'] / 1e9)} GB)"),
             (words.inventoried, self._moment(head["inventoried_at"])),
             (words.period, f"{self._moment(counts['first_verified_at'])} – {self._moment(counts['last_verified_at'])}"),
         ]
@@ -126,21 +128,21 @@ class _Story:
             HRFlowable(width="100%", color=_ACCENT, thickness=1.2, spaceBefore=3, spaceAfter=8),
             Paragraph(words.title, ParagraphStyle("kind", parent=_TITLE, fontSize=12, textColor=_ACCENT)),
             Paragraph(escape(about), _BODY), Paragraph(said, verdict),
-            _table([[Paragraph(label, _CELL), Paragraph(value, _CELL)] for label, value in facts], (45, 121)),
+            _table([[Paragraph(label, _CELL), Paragraph(value, _CELL)] for label, value in facts], (45, 121), has_head=False),
         ]  # fmt: skip
 
     def levels(self) -> list[object]:
         words, counts, sample = self._words, self._counts, self._head["sample"]
-        rows = [[Paragraph(f"<b>{one}</b>", _CELL) for one in
-                 (words.level, words.meaning, words.instances, words.share, words.size)]]  # fmt: skip
+        rows = [[*(Paragraph(f"<b>{one}</b>", _CELL) for one in (words.level, words.meaning)),
+                 *(Paragraph(f"<b>{one}</b>", _RIGHT) for one in (words.instances, words.share, words.size))]]  # fmt: skip
         for level in (3, 2, 1, 0):
             found = counts["instances_by_level"].get(str(level), 0)
-            share = f"{100 * found / counts['instances']:.2f} %" if counts["instances"] else "–"
+            share = self._percent(found / counts["instances"]) if counts["instances"] else "–"
             cells = [self._number(found), share, self._number(counts["bytes_by_level"].get(str(level), 0))]
             rows.append([Paragraph(str(level), _CELL), Paragraph(words.level_names[level], _CELL),
                          *(Paragraph(cell, _RIGHT) for cell in cells)])  # fmt: skip
         if sample:
-            said = words.sampled.format(**{**sample, "bound": f"{100 * sample['bound']:.2f} %"})
+            said = words.sampled.format(**{**sample, "bound": self._percent(sample["bound"])})
         else:
             said = words.unsampled if self._head["level"] == "source" else words.arrival_only
         return [
@@ -162,8 +164,9 @@ class _Story:
         years, kinds = rows("studies_by_year", words.year), rows("studies_by_modality", words.modality)
         side = [_table(years, (40, 30)), _table(kinds, (50, 30))]
         if len(years) < 40 and len(kinds) < 40:  # side by side, as long as they fit on a page
-            side = [_table([side], (83, 83), lines=False)]
-        syntaxes = ", ".join(f"{uid} ({self._number(n)})" for uid, n in counts["transfer_syntaxes"].items()) or "–"
+            side = [_table([side], (83, 83), lines=False, has_head=False)]
+        told = (f"{UID(uid).name} ({self._number(n)})" for uid, n in counts["transfer_syntaxes"].items())
+        syntaxes = ", ".join(told) or "–"
         return [
             Paragraph(words.what, _HEADING),
             *side,
@@ -176,8 +179,10 @@ class _Story:
         if not coerced:
             return [Spacer(1, 4), Paragraph(words.unchanged, _BODY)]
         rows = [[Paragraph(f"<b>{words.tag}</b>", _CELL), Paragraph(f"<b>{words.instances}</b>", _RIGHT)]]
-        rows += [[Paragraph(tag, _CELL), Paragraph(self._number(count), _RIGHT)] for tag, count in coerced.items()]
-        return [Paragraph(words.changed, _HEADING), _table(rows, (50, 30))]
+        for tag, count in coerced.items():
+            keyword = keyword_for_tag(int(tag[1:5] + tag[6:10], 16))
+            rows.append([Paragraph(f"{tag} {keyword}", _CELL), Paragraph(self._number(count), _RIGHT)])
+        return [Paragraph(words.changed, _HEADING), _table(rows, (76, 30))]
 
     def exceptions(self, left: list[dict[str, Any]], others: int) -> list[object]:
         words = self._words
@@ -204,7 +209,8 @@ class _Story:
         return [
             Paragraph(words.verify, _HEADING), Paragraph(words.verify_text.format(key=head["key_id"]), _BODY),
             Spacer(1, 4),
-            _table([[Paragraph(label, _CELL), Paragraph(escape(value), _SMALL)] for label, value in facts], (50, 116)),
+            _table([[Paragraph(label, _CELL), Paragraph(escape(value), _SMALL)] for label, value in facts], (50, 116),
+                   has_head=False),
             Spacer(1, 26), HRFlowable(width="100%", color=_SOFT, thickness=0.4), Paragraph(words.signatures, _SMALL),
         ]  # fmt: skip
 
@@ -214,9 +220,15 @@ class _Story:
     def _number(self, value: int) -> str:
         return f"{value:,}".replace(",", "\u00a0")
 
+    def _decimal(self, value: float) -> str:
+        return f"{value:.2f}".replace(".", "," if self._words.language.startswith("pt") else ".")
 
-def _table(rows: list[list[Any]], widths: tuple[int, ...], lines: bool = True) -> Table:
-    table = Table(rows, colWidths=[one * mm for one in widths], hAlign="LEFT")
+    def _percent(self, share: float) -> str:
+        return f"{self._decimal(100 * share)} %"
+
+
+def _table(rows: list[list[Any]], widths: tuple[int, ...], lines: bool = True, has_head: bool = True) -> Table:
+    table = Table(rows, colWidths=[one * mm for one in widths], hAlign="LEFT", repeatRows=1 if has_head else 0)
     style = [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0),
              ("TOPPADDING", (0, 0), (-1, -1), 2), ("BOTTOMPADDING", (0, 0), (-1, -1), 2)]  # fmt: skip
     if lines:
