@@ -44,12 +44,13 @@ def _one(copy: Mapping[str, Any], has_changes: bool) -> Arrived:
     }  # fmt: skip
     if copy["file_size"] < 0:
         return Arrived(1, "its file is not on the disk", columns)
-    if copy["file_md5"] != copy["md5"]:
-        return Arrived(1, "the file on the disk is not what Orthanc recorded", columns)
-    if copy["arrived_sha256"] is None or (copy["came_sha256"] and not has_changes):
-        return Arrived(1, "", columns)
+    if copy["arrived_sha256"] is None:
+        is_recorded = copy["file_md5"] == copy["md5"]
+        return Arrived(1, "" if is_recorded else "the file on the disk is not what Orthanc recorded", columns)
     if copy["file_sha256"] != copy["arrived_sha256"]:
         return Arrived(1, "the file on the disk is not what arrived", columns)
+    if copy["came_sha256"] and not has_changes:
+        return Arrived(1, "", columns)
     return Arrived(2, "", columns)
 
 

@@ -128,13 +128,15 @@ class _Story:
             HRFlowable(width="100%", color=_ACCENT, thickness=1.2, spaceBefore=3, spaceAfter=8),
             Paragraph(words.title, ParagraphStyle("kind", parent=_TITLE, fontSize=12, textColor=_ACCENT)),
             Paragraph(escape(about), _BODY), Paragraph(said, verdict),
-            _table([[Paragraph(label, _CELL), Paragraph(value, _CELL)] for label, value in facts], (45, 121), has_head=False),
+            _table([[Paragraph(label, _CELL), Paragraph(value, _CELL)] for label, value in facts], (45, 121),
+                   has_head=False),
         ]  # fmt: skip
 
     def levels(self) -> list[object]:
         words, counts, sample = self._words, self._counts, self._head["sample"]
         rows = [[*(Paragraph(f"<b>{one}</b>", _CELL) for one in (words.level, words.meaning)),
-                 *(Paragraph(f"<b>{one}</b>", _RIGHT) for one in (words.instances, words.share, words.size))]]  # fmt: skip
+                 *(Paragraph(f"<b>{one}</b>", _RIGHT)
+                   for one in (words.instances, words.share, words.size))]]  # fmt: skip
         for level in (3, 2, 1, 0):
             found = counts["instances_by_level"].get(str(level), 0)
             share = self._percent(found / counts["instances"]) if counts["instances"] else "–"
@@ -195,7 +197,7 @@ class _Story:
                 if "by" in one:
                     said = words.decided.format(by=one["by"], at=self._moment(one["at"]), decision=one["decision"])
                     told.append(escape(said))
-            rows.append([Paragraph(study["study"], _SMALL), Paragraph(words.states[study["state"]], _CELL),
+            rows.append([Paragraph(study["study"], _SMALL), Paragraph(words.states.get(study["state"], study["state"]), _CELL),
                          Paragraph("<br/>".join(filter(None, told)) or "–", _CELL)])  # fmt: skip
         more = [Paragraph(words.more.format(count=others - len(left)), _BODY)] if others > len(left) else []
         return [Paragraph(words.exceptions, _HEADING), _table(rows, (58, 24, 84)), *more]

@@ -84,7 +84,7 @@ EN = Words(
     decided="Decided by {by}, {at}: {decision}",
     states={
         "verified": "verified", "divergent": "differs", "parked": "failed", "held": "held", "skipped": "left out",
-        "waived": "waived", "rolled-back": "taken back",
+        "waived": "waived", "rolled-back": "taken back", "conflict": "conflict", "vanished": "vanished there", "incomplete": "incomplete",
     },
     verify="How to verify it",
     verify_text="This page is for reading. What is signed is the certificate's file, which names every instance with "
@@ -123,7 +123,8 @@ PT = Words(
     decided="Decidido por {by}, {at}: {decision}",
     states={
         "verified": "verificado", "divergent": "difere", "parked": "falhou", "held": "retido",
-        "skipped": "deixado de fora", "waived": "dispensado", "rolled-back": "retirado",
+        "skipped": "deixado de fora", "waived": "dispensado", "rolled-back": "retirado", "conflict": "conflito",
+        "vanished": "desapareceu lá", "incomplete": "incompleto",
     },
     verify="Como verificar",
     verify_text="Esta página é para ler. O que está assinado é o ficheiro do certificado, que nomeia cada instância "

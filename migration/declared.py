@@ -13,18 +13,20 @@ from pydicom.datadict import tag_for_keyword
 
 from migration.source import Compared
 
-#: Written by whoever changes something (PS3.3 C.12.1): the old values.
-ORIGINAL_ATTRIBUTES = "(0400,0561)"
+#: What changes with any of them: the character set that the new text needs, the old values (PS3.3 C.12.1).
+_FOLLOWS = frozenset({"(0008,0005)", "(0400,0561)"})
+#: Sequences that hold an Accession Number of their own (Request Attributes, Referenced Request).
+_REQUESTS = frozenset({"(0040,0275)", "(0040,a370)"})
+_CHARACTER_SET = "SpecificCharacterSet"
 
 
 def tags(changes: Mapping[str, str]) -> frozenset[str]:
     """The tags, as (gggg,eeee), that may differ where these changes (keyword and value) were declared."""
-    found = {ORIGINAL_ATTRIBUTES} if changes else set()
-    for keyword in changes:
-        tag = tag_for_keyword(keyword)
-        if tag is not None:
-            found.add(f"({tag >> 16:04x},{tag & 0xFFFF:04x})")
-    return frozenset(found)
+    if not changes:
+        return frozenset()
+    found = {tag for tag in map(tag_for_keyword, changes) if tag is not None}
+    requests = _REQUESTS if "AccessionNumber" in changes else frozenset()
+    return _FOLLOWS | requests | {f"({tag >> 16:04x},{tag & 0xFFFF:04x})" for tag in found}
 
 
 def tolerated(found: Compared, declared: frozenset[str]) -> tuple[Compared, tuple[str, ...]]:
@@ -35,8 +37,12 @@ def tolerated(found: Compared, declared: frozenset[str]) -> tuple[Compared, tupl
 
 
 def lacking(stored: Mapping[str, object], changes: Mapping[str, str]) -> list[str]:
-    """Keywords whose declared value an instance doesn't have; `stored`: its values by keyword."""
-    return sorted(keyword for keyword, value in changes.items() if _plain(stored.get(keyword)) != _plain(value))
+    """Keywords whose declared value an instance doesn't have; `stored`: its values by keyword.
+
+    Not the character set: that is what the source's text was written in; the new text may need another.
+    """
+    wanted = {keyword: value for keyword, value in changes.items() if keyword != _CHARACTER_SET}
+    return sorted(keyword for keyword, value in wanted.items() if _plain(stored.get(keyword)) != _plain(value))
 
 
 def _plain(value: object) -> str:

@@ -56,8 +56,17 @@ def differs(certified: Mapping[str, Any], copies: Iterable[Mapping[str, Any]]) -
     there = list(copies)
     if not there:
         return "it is not in the archive any more"
-    for name, now in (("sha256", "file_sha256"), ("md5", "file_md5")):
-        if name in certified:
-            is_same = any(copy[now] == certified[name] for copy in there)
-            return "" if is_same else "its file is not the one that was certified"
-    return "the certificate has no digest of its file"
+    if "sha256" in certified:
+        is_same = any(copy["file_sha256"] == certified["sha256"] for copy in there)
+    elif "md5" in certified:
+        is_same = any(_md5(copy) == certified["md5"] for copy in there)
+    else:
+        return "the certificate has no digest of its file"
+    return "" if is_same else "its file is not the one that was certified"
+
+
+def _md5(copy: Mapping[str, Any]) -> str:
+    """Of the file on the disk: read, or recorded of the very bytes that are there."""
+    if copy["file_md5"] is not None:
+        return str(copy["file_md5"])
+    return str(copy["md5"]) if copy["file_sha256"] == copy["arrived_sha256"] else ""

@@ -235,7 +235,7 @@ def test_what_the_disk_gives_back_otherwise_is_found_though_orthanc_vouches_for_
     room.run(project)
     study = room.study(project)
     assert study.state == "divergent"
-    assert study.reason == "1 instances are not as they came: the file on the disk is not what Orthanc recorded"
+    assert study.reason == "1 instances are not as they came: the file on the disk is not what arrived"
     assert study.level == 1
     assert room.client.file(stored) == content  # Orthanc answers from its memory
     file.write_bytes(content)

@@ -91,4 +91,5 @@ def test_a_migration_is_told_what_came_besides(storage: Path) -> None:
     assert (copies["1.2"]["file_sha256"], copies["1.2"]["arrived_sha256"]) == ("", None)
     assert copies["1.3"]["file_sha256"] != copies["1.3"]["arrived_sha256"]
     assert copies["1.3"]["came_sha256"] == "b" * 64
+    assert [copies[uid]["file_md5"] for uid in ("1.1", "1.2", "1.3")] == [None, "", None]  # read where it is needed
     assert "file_sha256" not in verifier.look(["1.1"])[0]["copies"][0]
