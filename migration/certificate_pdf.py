@@ -197,7 +197,8 @@ class _Story:
                 if "by" in one:
                     said = words.decided.format(by=one["by"], at=self._moment(one["at"]), decision=one["decision"])
                     told.append(escape(said))
-            rows.append([Paragraph(study["study"], _SMALL), Paragraph(words.states.get(study["state"], study["state"]), _CELL),
+            state = words.states.get(study["state"], study["state"])
+            rows.append([Paragraph(study["study"], _SMALL), Paragraph(state, _CELL),
                          Paragraph("<br/>".join(filter(None, told)) or "–", _CELL)])  # fmt: skip
         more = [Paragraph(words.more.format(count=others - len(left)), _BODY)] if others > len(left) else []
         return [Paragraph(words.exceptions, _HEADING), _table(rows, (58, 24, 84)), *more]

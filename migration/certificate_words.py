@@ -84,7 +84,8 @@ EN = Words(
     decided="Decided by {by}, {at}: {decision}",
     states={
         "verified": "verified", "divergent": "differs", "parked": "failed", "held": "held", "skipped": "left out",
-        "waived": "waived", "rolled-back": "taken back", "conflict": "conflict", "vanished": "vanished there", "incomplete": "incomplete",
+        "waived": "waived", "rolled-back": "taken back", "conflict": "conflict",
+        "vanished": "vanished there", "incomplete": "incomplete",
     },
     verify="How to verify it",
     verify_text="This page is for reading. What is signed is the certificate's file, which names every instance with "

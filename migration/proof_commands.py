@@ -215,8 +215,9 @@ def _asked(opened: office.Office, name: str, batch: int, because: str) -> dict[s
     with opened.sessions.begin() as session:
         rollback.settle(session, clock.now())
         project = _project(session, name)
-        aet = _source_aet(opened, project)
+        source = opened.configuration.zambezi.migration.sources.get(project.source)
         try:
+            aet = rollback.source_aet(client, source.peer) if source else ""
             found = list(rollback.preview(session, client, project, batch, aet))
         except OrthancError as error:
             raise click.ClickException(f"the archive can't be asked: {error}") from error
@@ -242,12 +243,6 @@ def _words(taken: rollback.Taken) -> list[str]:
         return [f"study {taken.study_uid}: not taken back: {taken.refused}"]
     stays = [f"  stays: instance {uid}: {why}" for uid, why in taken.staying]
     return [f"study {taken.study_uid}: {told['going']} instances go, {len(taken.staying)} stay", *stays]
-
-
-def _source_aet(opened: office.Office, project: MigrationProject) -> str:
-    source = opened.configuration.zambezi.migration.sources.get(project.source)
-    peer = opened.configuration.modalities.get(source.peer) if source else None
-    return peer.aet if peer else ""
 
 
 def _office() -> office.Office:

@@ -10,13 +10,16 @@ from flask_babel import get_locale
 from flask_babel import lazy_gettext as _
 from sqlalchemy import func, select
 
-from migration import certificate, certificate_pdf, sampling, verifier
+from migration import certificate, certificate_pdf, rollback, sampling, verifier
+from migration.pages import STUDY_STATES
 from zambezi import signing
 from zambezi.access import requires
 from zambezi.database.tables import MigrationProject, MigrationSample, MigrationStudy
 
 pages = Blueprint("migration_proof", __name__, template_folder="templates")
 
+#: Which level was asked for, the plan says: verified is not always compared with the source.
+STATES = STUDY_STATES | {"verified": ("●", _("Verified"))}
 #: What each level of proof says.
 LEVELS = (
     _("not proven: missing, left out, or taken back"),
@@ -43,9 +46,10 @@ def show(project_id: int) -> Any:
         ).all()  # fmt: skip
         certified = certificate.latest(session, project_id)
         drawn = session.get(MigrationSample, project_id)
+        batches = rollback.batches(session, project_id)
     return render_template(
         "migration_proof.html", project=project, levels=levels, level_words=LEVELS, drawn=drawn, certified=certified,
-        of_source=sampling.wants_source(project.plan),
+        batches=batches, states=STATES, of_source=sampling.wants_source(project.plan),
         key_name=signing.key_id(certified.public_key) if certified else "",
     )  # fmt: skip
 

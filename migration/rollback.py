@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from migration import ledger
@@ -53,10 +53,15 @@ class Taken:
         }  # fmt: skip
 
 
+def source_aet(client: OrthancClient, peer: str) -> str:
+    """The AE title of a source, by its name in DicomModalities; "" where it speaks no DICOM."""
+    return str(client.get("/modalities", expand="").get(peer, {}).get("AET", ""))
+
+
 def preview(
-    session: Session, client: OrthancClient, project: MigrationProject, batch: int, source_aet: str
+    session: Session, client: OrthancClient, project: MigrationProject, batch: int, aet: str
 ) -> Iterator[Taken]:
-    """What a roll-back of this batch would take; nothing is changed. `source_aet`: "" where it speaks no DICOM."""
+    """What a roll-back of this batch would take; nothing is changed. `aet`: the source's (`source_aet`)."""
     studies = session.scalars(
         select(MigrationStudy)
         .where(MigrationStudy.project_id == project.id, MigrationStudy.batch == batch)
@@ -70,7 +75,7 @@ def preview(
         elif _open(session, study.id):
             found.refused = "it is being taken back already"
         else:
-            _fill(session, client, project, study, source_aet, found)
+            _fill(session, client, project, study, aet, found)
         yield found
 
 
@@ -82,15 +87,14 @@ def _open(session: Session, study_id: int) -> bool:
 
 
 def _fill(
-    session: Session, client: OrthancClient, project: MigrationProject, study: MigrationStudy, source_aet: str,
-    found: Taken,
-) -> None:  # fmt: skip
+    session: Session, client: OrthancClient, project: MigrationProject, study: MigrationStudy, aet: str, found: Taken
+) -> None:
     entries = _stored(session, study.study_uid)
     named = set(session.scalars(select(MigrationInstance.sop_uid).where(MigrationInstance.study_id == study.id)).all())
     for one in client.find("Instance", {"StudyInstanceUID": study.study_uid}, expand=True):
         sop_uid = str(one["MainDicomTags"]["SOPInstanceUID"])
         facts = entries.get(str(one["ID"]))
-        why = why_it_stays(facts, project.name, source_aet, sop_uid in named)
+        why = why_it_stays(facts, project.name, aet, sop_uid in named)
         if why or facts is None:
             found.staying.append((sop_uid, why))
         else:
@@ -108,15 +112,15 @@ def _stored(session: Session, study_uid: str) -> dict[str, dict[str, Any]]:
     return {facts["orthanc_id"]: facts for facts in map(json.loads, rows)}
 
 
-def why_it_stays(facts: dict[str, Any] | None, project: str, source_aet: str, is_named: bool) -> str:
+def why_it_stays(facts: dict[str, Any] | None, project: str, aet: str, is_named: bool) -> str:
     """Why an instance is not the migration's to take back; "" if it is. `facts`: of the journal's `stored` entry."""
     if facts is None:
         return "the journal does not say how it came"
     if facts["cause"] != causes.MIGRATION or facts.get("reference") != project:
         of = f" ({facts['reference']})" if facts.get("reference") else ""
         return f"it was stored by another cause: {facts['cause']}{of}"
-    if facts["http_user"] != "migration" and facts["remote_aet"] != source_aet:
-        return f"it came from {facts['remote_aet'] or 'somebody unknown'}, not from the source {source_aet}"
+    if facts["http_user"] != "migration" and facts["remote_aet"] != aet:
+        return f"it came from {facts['remote_aet'] or 'somebody unknown'}, not from the source {aet}"
     return "" if is_named else "the source never named it"
 
 
@@ -141,19 +145,36 @@ def ask(session: Session, project: MigrationProject, taken: Taken, because: str,
     return made
 
 
+def batches(session: Session, project_id: int) -> dict[int, dict[str, int]]:
+    """How many studies of each batch are in which state."""
+    rows = session.execute(
+        select(MigrationStudy.batch, MigrationStudy.state, func.count())
+        .where(MigrationStudy.project_id == project_id)
+        .group_by(MigrationStudy.batch, MigrationStudy.state)
+        .order_by(MigrationStudy.batch)
+    )
+    found: dict[int, dict[str, int]] = {}
+    for batch, state, count in rows:
+        found.setdefault(batch, {})[state] = count
+    return found
+
+
+def of_batch(session: Session, project_id: int, batch: int) -> Sequence[Deletion]:
+    """The deletions by which this batch is, or was, taken back; those that wait for the second person first."""
+    return session.scalars(
+        select(Deletion)
+        .join(MigrationRollback, MigrationRollback.deletion_id == Deletion.id)
+        .join(MigrationStudy, MigrationStudy.id == MigrationRollback.study_id)
+        .where(MigrationStudy.project_id == project_id, MigrationStudy.batch == batch)
+        .order_by(Deletion.state != "asked", Deletion.id)
+    ).all()
+
+
 def confirm(
     session: Session, project: MigrationProject, batch: int, who: str, now: datetime, waiting: timedelta
 ) -> tuple[list[int], list[str]]:
     """As the second person, confirm what was asked for of this batch: the deletions' numbers, and what was refused."""
-    rows = session.scalars(
-        select(Deletion)
-        .join(MigrationRollback, MigrationRollback.deletion_id == Deletion.id)
-        .join(MigrationStudy, MigrationStudy.id == MigrationRollback.study_id)
-        .where(
-            MigrationStudy.project_id == project.id, MigrationStudy.batch == batch, Deletion.state == "asked"
-        )
-        .order_by(Deletion.id)
-    ).all()  # fmt: skip
+    rows = [one for one in of_batch(session, project.id, batch) if one.state == "asked"]
     done, refused = [], []
     for row in rows:
         try:

@@ -25,6 +25,7 @@ PAGE_SETS: tuple[str, ...] = (
     "ris_service.emergency_pages:pages",
     "migration.pages:pages",
     "migration.proof_pages:pages",
+    "migration.rollback_pages:pages",
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",

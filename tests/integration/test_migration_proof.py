@@ -7,7 +7,9 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select
@@ -26,15 +29,21 @@ from migration.desk import Desk
 from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study
 from operations.custody.deleting import Deleting
 from operations.custody.worker import Desk as CustodyDesk
+from ris_service.app import create_app
+from ris_service.service import serve
 from tests.integration.archive_fixture import Archive, image, until, written
+from tests.integration.test_ris_browser import page, shot
 from zambezi import audit, clock, deletions, digest, signing
+from zambezi.access.tokens import COOKIE, begin, sign
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource, Site, Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import AuditEntry, Deletion, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables import AuditEntry, Deletion, MigrationInstance, MigrationProject, MigrationStudy, User
 from zambezi.database.upgrade import upgrade
 from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancClient
+
+__all__ = ["page"]
 
 
 class Pushed(OrthancClient):
@@ -388,3 +397,66 @@ def test_the_verifier_alone_verifies_and_the_archive_is_read_again(room: Room, t
     tampered = alone("--key-id", key_id)
     assert tampered.returncode == 1
     assert "it was changed" in tampered.stdout
+
+
+@contextmanager
+def served(room: Room) -> Iterator[str]:
+    """The pages of the same installation; their address."""
+    with room.sessions.begin() as session:
+        for login, role in (("ana", "migration-engineer"), ("rui", "administrator")):
+            session.add(User(login=login, name=login, role=role, language="pt", password_hash="",
+                             created_at=clock.text(clock.now())))  # fmt: skip
+    sets = ("ris_service.session_pages:pages", "migration.pages:pages", "migration.proof_pages:pages",
+            "migration.rollback_pages:pages")  # fmt: skip
+    app = create_app(room.archive.environment, Zambezi(), room.sessions, room.archive.keys, clock.now, sets)
+    server = serve(app, 0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+    thread.join(5)
+
+
+def enter(page: Page, room: Room, address: str, login: str, role: str) -> None:
+    token = sign(begin(login, "session", role, int(clock.now().timestamp()), 1800, ()), room.archive.keys.session_key)
+    page.context.clear_cookies()
+    page.context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
+
+
+def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path) -> None:
+    images = study_of(3)
+    earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)
+    assert room.archive.send(earlier) == [0]
+    project = room.project(*images, batch=1, Level="arrival")
+    room.run(project)
+    room.follow()
+    room.certificate(project, tmp_path)
+    with served(room) as address:
+        enter(page, room, address, "ana", "migration-engineer")
+        page.goto(f"{address}/migrations/{project.id}")
+        page.get_by_role("link", name="Prova e certificado").click()
+        expect(page.locator("main")).to_contain_text("o ficheiro no disco é, byte a byte, o que o arquivo recebeu")
+        shot(page, "migration-proof")
+        with page.expect_download() as downloaded:
+            page.get_by_role("link", name="O ficheiro assinado").click()
+        assert room.examined(downloaded.value.path()).faults == []
+        page.get_by_role("link", name="Retirar …").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_contain_text("Sairiam 3 imagens de 1 estudos")
+        expect(page.locator("main")).to_contain_text("it was stored by another cause: modality")
+        shot(page, "migration-rollback")
+        page.get_by_label("Porquê, sem o nome do paciente").focus()
+        page.keyboard.type("O hospital errado.")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_contain_text("espera por uma segunda pessoa, ana")
+        expect(page.locator("button", has_text="Confirmar")).to_have_count(0)
+        enter(page, room, address, "rui", "administrator")
+        page.goto(page.url)
+        shot(page, "migration-rollback-asked")
+        page.get_by_role("button", name="Confirmar o lote inteiro").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_contain_text("confirmada, corre o tempo de espera, ana, rui")
+    with room.sessions.begin() as session:
+        (deletion,) = rollback.of_batch(session, project.id, 1)
+        deletions.withdraw(session, deletion, "rui", clock.now(), "ris")

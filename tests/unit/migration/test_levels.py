@@ -6,7 +6,8 @@ from migration import arrival, declared, rechecking, rollback
 from migration.source import Compared
 
 COPY = {"size": 10, "md5": "m", "file_size": 10, "file_md5": None, "file_sha256": "s", "arrived_sha256": "s",
-        "came_sha256": None, "orthanc_id": "o", "transfer_syntax": "1.2", "sop_class": "1.3", "study_uid": "1.4"}  # fmt: skip
+        "came_sha256": None, "orthanc_id": "o", "transfer_syntax": "1.2", "sop_class": "1.3",
+        "study_uid": "1.4"}  # fmt: skip
 OF_DISK = "the file on the disk is not what"
 
 
