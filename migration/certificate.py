@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -31,6 +31,8 @@ from zambezi.database.tables import (
 from zambezi.signing import Signer
 
 PURPOSE = "certificate"
+#: As in the table; what has another was issued before the first release.
+_FORMAT = 3
 #: Studies read in one transaction, and bytes of lines in one part.
 _STUDIES, _PART = 200, 1 << 20
 
@@ -46,8 +48,9 @@ def issue(
     with sessions.begin() as session:
         project = session.get_one(MigrationProject, project_id)
         before = _at_rest(session, project)
+        _sweep(session, now)
         made = Certificate(project_id=project.id, issued_at=clock.text(now), document=b"", signature="",
-                           public_key=signer.public_key)  # fmt: skip
+                           public_key=signer.public_key, format=_FORMAT)  # fmt: skip
         session.add(made)
         session.flush()
         certificate_id = made.id
@@ -104,6 +107,15 @@ def _issue(
     return certificate_id
 
 
+def _sweep(session: Session, now: datetime) -> None:
+    """What a process that died while it issued has left behind."""
+    dead = select(Certificate.id).where(
+        Certificate.signature == "", Certificate.issued_at < clock.text(now - timedelta(days=1))
+    )
+    session.execute(delete(CertificatePart).where(CertificatePart.certificate_id.in_(dead)))
+    session.execute(delete(Certificate).where(Certificate.id.in_(dead)))
+
+
 def _at_rest(session: Session, project: MigrationProject) -> dict[str, int]:
     counts = ledger.states(session, project.id)
     under_way = sum(count for state, count in counts.items() if state not in ledger.AT_REST)
@@ -124,7 +136,7 @@ def _sample(drawn: MigrationSample | None, tally: Tally) -> dict[str, Any] | Non
 def _studies(
     sessions: Sessions, project_id: int, drawn: MigrationSample | None
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Every study with its instances, in the order of UIDs; some in memory at once."""
+    """Every study with its instances, in the order of UIDs; the instances of one in memory at once."""
     after = ""
     while True:
         with sessions.begin() as session:
@@ -134,15 +146,14 @@ def _studies(
                 .order_by(MigrationStudy.study_uid)
                 .limit(_STUDIES)
             ).all()
-            if not studies:
-                return
             decided = _decisions(session, [study.study_uid for study in studies])
-            found = [
-                (_study(study, decided.get(study.study_uid, []), drawn), _instances(session, study))
-                for study in studies
-            ]
+        if not studies:
+            return
         after = studies[-1].study_uid
-        yield from found
+        for study in studies:
+            with sessions.begin() as session:
+                instances = _instances(session, study)
+            yield _study(study, decided.get(study.study_uid, []), drawn), instances
 
 
 def _study(study: MigrationStudy, decided: list[dict[str, str]], drawn: MigrationSample | None) -> dict[str, Any]:
@@ -220,7 +231,7 @@ def latest(session: Session, project_id: int) -> Certificate | None:
     """The newest that was signed."""
     return session.scalars(
         select(Certificate)
-        .where(Certificate.project_id == project_id, Certificate.signature != "")
+        .where(Certificate.project_id == project_id, Certificate.format == _FORMAT, Certificate.signature != "")
         .order_by(Certificate.id.desc())
         .limit(1)
     ).first()

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+from click.testing import CliRunner
 from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -25,6 +26,7 @@ from sqlalchemy import select
 from gateway.journal import Follower
 from gateway.pushes import Pushes
 from migration import certificate, inventory, proof, rechecking, rollback, verifier, worker
+from migration.commands import migrate
 from migration.desk import Desk
 from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study
 from operations.custody.deleting import Deleting
@@ -460,3 +462,36 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
     with room.sessions.begin() as session:
         (deletion,) = rollback.of_batch(session, project.id, 1)
         deletions.withdraw(session, deletion, "rui", clock.now(), "ris")
+
+
+def test_the_console_shows_what_would_go_and_one_person_is_not_two(
+    room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in room.archive.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ZAMBEZI_CONFIG", str(room.archive.environment.orthanc_config_dir))
+    project = room.project(*study_of(2), batch=2, Level="source", Sample={"Studies": 500, "Seed": 3})
+    console = CliRunner()
+
+    def said(*words: str) -> str:
+        done = console.invoke(migrate, [*words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "1 of 1 studies, drawn with seed 3" in said("sample", project.name)
+    room.run(project)
+    room.follow()
+    shown = json.loads(said("rollback", project.name, "--batch", "2", "--json"))
+    assert [(one["going"], one["staying"]) for one in shown["studies"]] == [(2, [])]
+    assert shown["asked"] == []
+    assert "asked for with 1 deletions" in said("rollback", project.name, "--batch", "2", "--because", "a trial")
+    assert "another person must confirm it" in said("rollback", project.name, "--batch", "2", "--confirm")
+    file = tmp_path / "c.jsonl"
+    said("certificate", project.name, "--out", str(file), "--verifier", str(tmp_path / "v.py"))
+    assert "1 of 1 drawn studies compared with the source, 0 differ" in said("verify-certificate", str(file),
+                                                                           "--against-archive")  # fmt: skip
+    assert room.examined(file).faults == []
+    again = said("certificate", project.name, "--last")
+    assert again.encode() == file.read_bytes()
+    refused = console.invoke(migrate, ["rollback", "nobody", "--batch", "1"])
+    assert (refused.exit_code, "no migration nobody" in refused.output) == (1, True)

@@ -78,7 +78,7 @@ class MigrationInstance(Base):
     stored_md5: Mapped[str | None] = mapped_column(String(32))
     #: Tags that differ from the source because the plan says so, as (gggg,eeee), joined by blanks.
     coerced: Mapped[str | None] = mapped_column(Text)
-    #: expected, stored, equal, different, missing
+    #: expected, stored, equal, different, missing, rolled-back
     verdict: Mapped[str] = mapped_column(String(16), default="expected")
 
 
@@ -92,3 +92,5 @@ class Certificate(Base):
     document: Mapped[bytes] = mapped_column(LargeBinary)
     signature: Mapped[str] = mapped_column(Text)  # base64, Ed25519
     public_key: Mapped[str] = mapped_column(Text)  # PEM
+    #: The number in migration.verifier.FORMAT; 2 was one JSON object, and is read by nobody any more.
+    format: Mapped[int] = mapped_column(SmallInteger, server_default="2")

@@ -44,7 +44,14 @@ def upgrade() -> None:
 
 
 def _proof() -> None:
-    """Sample, certificate's lines, roll-back."""
+    """Sample, certificate's lines, roll-back; what was proven before there were levels was compared with the source."""
+    op.add_column("certificate", sa.Column("format", sa.SmallInteger(), nullable=False, server_default="2"))
+    op.execute("UPDATE migration_instance SET level = 3 WHERE verdict = 'equal'")
+    op.execute("UPDATE migration_instance SET level = 1 WHERE verdict IN ('stored', 'different')")
+    op.execute(
+        "UPDATE migration_study SET level = coalesce((SELECT min(one.level) FROM migration_instance one"
+        " WHERE one.study_id = migration_study.id), 0)"
+    )
     op.create_table(
         "migration_sample",
         sa.Column("project_id", sa.Integer(), sa.ForeignKey("migration_project.id"), primary_key=True),
@@ -75,6 +82,7 @@ def _proof() -> None:
 def downgrade() -> None:
     for table in ("migration_rollback", "certificate_part", "migration_sample"):
         op.drop_table(table)
+    op.drop_column("certificate", "format")
     for column in _INSTANCE:
         op.drop_column("migration_instance", column.name)
     for column in _STUDY:
