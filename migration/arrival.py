@@ -27,17 +27,18 @@ class Arrived:
     columns: Mapping[str, Any]
 
 
-def judge(copies: Sequence[Mapping[str, Any]], has_changes: bool) -> Arrived:
+def judge(copies: Sequence[Mapping[str, Any]], allowed: frozenset[str]) -> Arrived:
     """What index, disk and the look at arrivals say of one instance; of several copies the worst.
 
-    `has_changes`: changes were declared for its study. Who was coerced without that is left to the source.
+    `allowed`: the tags that its study's declared changes may change (migration.declared). What was coerced by a rule
+    of the archive, or by nobody knows what, is left to the source.
     """
-    judged = [_one(copy, has_changes) for copy in copies]
+    judged = [_one(copy, allowed) for copy in copies]
     return min(judged, key=lambda one: (not one.fault, one.level), default=Arrived(1, "", {}))
 
 
-def _one(copy: Mapping[str, Any], has_changes: bool) -> Arrived:
-    columns = {
+def _one(copy: Mapping[str, Any], allowed: frozenset[str]) -> Arrived:
+    columns: dict[str, Any] = {
         "size": copy["size"], "stored_md5": copy["md5"], "stored_syntax": copy["transfer_syntax"] or None,
         "sop_class": copy["sop_class"] or None, "orthanc_id": copy["orthanc_id"],
         "arrived_sha256": copy["arrived_sha256"],
@@ -49,12 +50,18 @@ def _one(copy: Mapping[str, Any], has_changes: bool) -> Arrived:
         return Arrived(1, "" if is_recorded else "the file on the disk is not what Orthanc recorded", columns)
     if copy["file_sha256"] != copy["arrived_sha256"]:
         return Arrived(1, "the file on the disk is not what arrived", columns)
-    if copy["came_sha256"] and not has_changes:
+    if copy["came_sha256"] and (not allowed or copy["changed"] is None):
         return Arrived(1, "", columns)
+    changed = copy["changed"] or ()
+    if not allowed.issuperset(changed):
+        others = ", ".join(sorted(set(changed) - allowed))
+        return Arrived(1, f"it was changed on its way in more than the plan declares: {others}", columns)
+    if changed:
+        columns["coerced"] = " ".join(changed)
     return Arrived(2, "", columns)
 
 
-def look(desk: Desk, uids: Collection[str], has_changes: bool, keeper: Keeper) -> Iterator[dict[str, Arrived]]:
+def look(desk: Desk, uids: Collection[str], allowed: frozenset[str], keeper: Keeper) -> Iterator[dict[str, Arrived]]:
     """Ask of these instances, some at a time. An archive without our plugin knows nothing: level 1, nothing wrong."""
     left = sorted(uids)
     while left:
@@ -66,7 +73,7 @@ def look(desk: Desk, uids: Collection[str], has_changes: bool, keeper: Keeper) -
             if refused.status != 404:
                 raise
             return
-        found = {one["sop_uid"]: judge(one["copies"], has_changes) for one in told}
+        found = {one["sop_uid"]: judge(one["copies"], allowed) for one in told}
         if not found:
             return
         yield found

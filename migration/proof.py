@@ -56,7 +56,7 @@ def _arrivals(
     """Levels 1 and 2 into `levels` and the ledger; what is not what arrived into `checked`."""
     asked = [uid for uid, level in levels.items() if level < ARRIVAL]
     levels |= dict.fromkeys(asked, SET)
-    for piece in arrival.look(desk, asked, bool(changes), keeper):
+    for piece in arrival.look(desk, asked, declared.tags(changes), keeper):
         columns = {uid: {"level": found.level, **found.columns} for uid, found in piece.items()}
         _keep(desk, held, columns)
         for uid, found in piece.items():

@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from plugins.facts import Came
 from plugins.orthanc_rest import OrthancRest, RestRefused
 
-#: Of an instance (SOP Instance UID, Orthanc id, size): SHA-256 of the bytes that Orthanc was given to store, and of
-#: those that came, where a rule coerced them; None where nobody saw them come.
-Arrived = Callable[[str, str, int], tuple[str | None, str | None]]
+#: Of an instance (SOP Instance UID, Orthanc id, size): SHA-256 of the bytes that Orthanc was given to store (None
+#: where nobody saw them come), and what came, where a rule coerced it.
+Arrived = Callable[[str, str, int], tuple[str | None, Came | None]]
 
 #: SOP Instance UIDs in one call, and the seconds after which no further one is looked at.
 MOST = 100
@@ -49,9 +50,10 @@ class Verifier:
 
         A copy is {"study_uid", "sop_class", "size", "md5", "file_size", "file_md5"}; of a file that is not there, or
         has another size, `file_md5` is "" (`file_size` -1 where there is none). Asked as {"arrivals": UIDs}, it has
-        besides {"orthanc_id", "transfer_syntax", "file_sha256", "arrived_sha256", "came_sha256"}: what the file is
-        now, what Orthanc was given to store, and what came where that was coerced; None where nobody saw it come.
-        Where somebody did, `file_md5` is None. AskedWrongly for anything but UIDs.
+        besides {"orthanc_id", "transfer_syntax", "file_sha256", "arrived_sha256", "came_sha256", "changed"}: what the
+        file is now, what Orthanc was given to store, what came where that was coerced, and the tags in which it
+        differs; None where that isn't known. Where it is known what arrived, `file_md5` is None. AskedWrongly for anything but
+        UIDs.
         """
         of_arrivals = isinstance(asked, dict) and set(asked) == {"arrivals"}
         uids = _uids(asked["arrivals"] if of_arrivals else asked)
@@ -104,7 +106,9 @@ class Verifier:
         # One digest is enough where the other side of it is known: MD5 costs more than the reading.
         digests = ("sha256",) if arrived else ("sha256", "md5")
         told = {"orthanc_id": known["id"], "transfer_syntax": known["syntax"], "arrived_sha256": arrived,
-                "came_sha256": came, "file_md5": None}  # fmt: skip
+                "came_sha256": came.sha256 if came else None,
+                "changed": list(came.changed) if came and came.changed is not None else None,
+                "file_md5": None}  # fmt: skip
         return found | told | _on_disk(file, size, digests)
 
 

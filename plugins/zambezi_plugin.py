@@ -24,7 +24,7 @@ from typing import Any
 
 import orthanc
 
-from plugins import index_id, moved, peers, pushed
+from plugins import declared, index_id, moved, peers, pushed
 from plugins.admission import Gate
 from plugins.arrivals import Arrivals
 from plugins.attributes import Reader
@@ -240,6 +240,8 @@ class Plugin:
             return _MODIFY, REFUSED
         now = clock.now()
         treated = self.coercion.treat(content, by_dicom, now)
+        if treated.came:
+            treated = declared.compared(treated, content, self.announced.content)
         if not treated.is_listed or not self.arrivals.look(treated.content, by_dicom, now, treated.came, treated.read):
             return _MODIFY, REFUSED
         return (_KEEP_AS_IS, None) if treated.content is content else (_MODIFY, treated.content)

@@ -6,7 +6,7 @@ from migration import arrival, declared, rechecking, rollback
 from migration.source import Compared
 
 COPY = {"size": 10, "md5": "m", "file_size": 10, "file_md5": None, "file_sha256": "s", "arrived_sha256": "s",
-        "came_sha256": None, "orthanc_id": "o", "transfer_syntax": "1.2", "sop_class": "1.3",
+        "came_sha256": None, "changed": None, "orthanc_id": "o", "transfer_syntax": "1.2", "sop_class": "1.3",
         "study_uid": "1.4"}  # fmt: skip
 OF_DISK = "the file on the disk is not what"
 
@@ -20,19 +20,29 @@ OF_DISK = "the file on the disk is not what"
         ({"file_sha256": ""}, 1, f"{OF_DISK} arrived"),  # cut short
         ({"arrived_sha256": None, "file_md5": "m"}, 1, ""),  # nobody saw it come: the source must prove it
         ({"arrived_sha256": None, "file_md5": "x"}, 1, f"{OF_DISK} Orthanc recorded"),
-        ({"came_sha256": "c"}, 1, ""),  # a rule changed it, and the plan says nothing of that
+        ({"came_sha256": "c", "changed": ["(0008,0080)"]}, 1, ""),  # a rule changed it, and the plan says nothing of it
     ],
 )
 def test_arrival_is_judged_by_what_came_and_what_is_on_the_disk(copy, level, fault):
-    found = arrival.judge([COPY | copy], has_changes=False)
+    found = arrival.judge([COPY | copy], frozenset())
     assert (found.level, found.fault) == (level, fault)
 
 
 def test_of_several_copies_the_worst_counts():
-    assert arrival.judge([COPY, COPY | {"file_sha256": "x"}], has_changes=False).fault
-    assert arrival.judge([COPY | {"came_sha256": "c"}, COPY], has_changes=False).level == 1
-    assert arrival.judge([COPY | {"came_sha256": "c"}], has_changes=True).level == 2
-    assert arrival.judge([], has_changes=False).level == 1
+    assert arrival.judge([COPY, COPY | {"file_sha256": "x"}], frozenset()).fault
+    assert arrival.judge([COPY | {"came_sha256": "c"}, COPY], frozenset()).level == 1
+    assert arrival.judge([], frozenset()).level == 1
+
+
+def test_what_came_may_differ_from_what_is_stored_as_declared():
+    allowed = declared.tags({"PatientID": "1"})
+    coerced = COPY | {"came_sha256": "c"}
+    found = arrival.judge([coerced | {"changed": ["(0010,0020)", "(0400,0561)"]}], allowed)
+    assert (found.level, found.columns["coerced"]) == (2, "(0010,0020) (0400,0561)")
+    found = arrival.judge([coerced | {"changed": ["(0010,0020)", "(7fe0,0010)"]}], allowed)
+    assert (found.level, found.fault) == (1, "it was changed on its way in more than the plan declares: (7fe0,0010)")
+    assert arrival.judge([coerced], allowed).level == 1  # nobody looked: the source must prove it
+    assert arrival.judge([COPY], allowed).level == 2  # it had the declared values already
 
 
 def test_only_declared_tags_may_differ():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from plugins.facts import Came
 from plugins.orthanc_rest import RestRefused
 from plugins.verifying import ENOUGH_S, AskedWrongly, Verifier
 
@@ -84,12 +85,12 @@ def test_anything_but_uids_is_refused(storage: Path, asked: Any) -> None:
 
 
 def test_a_migration_is_told_what_came_besides(storage: Path) -> None:
-    seen = {"1.1": (hashlib.sha256(CONTENT).hexdigest(), None), "1.3": ("a" * 64, "b" * 64)}
-    verifier = Verifier(storage, Rest, lambda uid, _, size: seen.get(uid, (None, None)) if size == 6 else ("", ""))  # type: ignore[arg-type]  # same
+    seen = {"1.1": (hashlib.sha256(CONTENT).hexdigest(), None), "1.3": ("a" * 64, Came("b" * 64, (), ("(0010,0020)",)))}
+    verifier = Verifier(storage, Rest, lambda uid, _, size: seen.get(uid, (None, None)) if size == 6 else ("", None))  # type: ignore[arg-type]  # same
     copies = {one["sop_uid"]: one["copies"][0] for one in verifier.look({"arrivals": ["1.1", "1.2", "1.3"]})}
     assert copies["1.1"]["file_sha256"] == copies["1.1"]["arrived_sha256"] == seen["1.1"][0]
     assert (copies["1.2"]["file_sha256"], copies["1.2"]["arrived_sha256"]) == ("", None)
     assert copies["1.3"]["file_sha256"] != copies["1.3"]["arrived_sha256"]
-    assert copies["1.3"]["came_sha256"] == "b" * 64
+    assert (copies["1.3"]["came_sha256"], copies["1.3"]["changed"]) == ("b" * 64, ["(0010,0020)"])
     assert [copies[uid]["file_md5"] for uid in ("1.1", "1.2", "1.3")] == [None, "", None]  # read where it is needed
     assert "file_sha256" not in verifier.look(["1.1"])[0]["copies"][0]
