@@ -224,7 +224,8 @@ def _asked(opened: office.Office, name: str, batch: int, because: str) -> dict[s
         for taken in found:
             if because and taken.going and not taken.refused:
                 try:
-                    asked += rollback.ask(session, project, taken, because, _who(), clock.now())
+                    with session.begin_nested():
+                        asked += rollback.ask(session, project, taken, because, _who(), clock.now())
                 except Refused as why:
                     taken.refused = str(why)
             studies.append(taken.told)

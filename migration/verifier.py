@@ -315,8 +315,8 @@ class _Walk:
 def _overstated(said: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
     """Why an instance can't be proven as far as its line says."""
     level, coerced = said["level"], said.get("coerced", ())
-    if level >= 2 and "sha256" not in said and "digest" not in said:
-        yield f"it is called proven to level {level}, without a digest"
+    if level == 2 and "sha256" not in said:
+        yield "it is called proven by its arrival, without a digest of what arrived"
     if level == 3:
         sides = {said.get("source_digest"), said.get("digest")}, {said.get("source_md5"), said.get("md5")}
         if said["verdict"] != "equal" or not (coerced or any(len(one) == 1 and None not in one for one in sides)):

@@ -148,7 +148,10 @@ def test_a_signed_lie_is_found_in_what_it_says(good, tmp_path):
     ("row", "fault"),
     [
         (instance(1, source_digest="f" * 64), "called equal to the source"),
-        (instance(1, level=2, verdict="stored", arrived_sha256=None, stored_digest=None), "without a digest"),
+        (
+            instance(1, level=2, verdict="stored", arrived_sha256=None, stored_digest=None),
+            "without a digest of what arrived",
+        ),
         (instance(1, coerced="(0010,0020)"), "nothing was declared"),
     ],
 )
@@ -156,6 +159,14 @@ def test_an_instance_is_proven_no_further_than_its_digests_say(tmp_path, row, fa
     faults = examined(issued(tmp_path, study("1.2.1", row))).faults
     assert len(faults) == 1
     assert fault in faults[0]
+
+
+def test_the_same_bytes_on_both_sides_are_proof_enough(tmp_path):
+    nothing = {"arrived_sha256": None, "stored_digest": None, "source_digest": None}
+    same, other = instance(1, source_md5="0" * 32, **nothing), instance(2, source_md5="1" * 32, **nothing)
+    assert examined(issued(tmp_path, study("1.2.1", same))).faults == []
+    (tmp_path / "other").mkdir()
+    assert len(examined(issued(tmp_path / "other", study("1.2.1", other))).faults) == 1
 
 
 def test_the_sample_can_be_drawn_again_from_the_certificate(tmp_path):
