@@ -51,9 +51,9 @@ class Verifier:
         A copy is {"study_uid", "sop_class", "size", "md5", "file_size", "file_md5"}; of a file that is not there, or
         has another size, `file_md5` is "" (`file_size` -1 where there is none). Asked as {"arrivals": UIDs}, it has
         besides {"orthanc_id", "transfer_syntax", "file_sha256", "arrived_sha256", "came_sha256", "changed"}: what the
-        file is now, what Orthanc was given to store, what came where that was coerced, and the tags in which it
-        differs; None where that isn't known. Where it is known what arrived, `file_md5` is None. AskedWrongly for anything but
-        UIDs.
+        file is now, what Orthanc was given to store, what came where that was coerced, and the tags in which that
+        differs; None where it isn't known. Where it is known what arrived, `file_md5` is None. AskedWrongly for
+        anything but UIDs.
         """
         of_arrivals = isinstance(asked, dict) and set(asked) == {"arrivals"}
         uids = _uids(asked["arrivals"] if of_arrivals else asked)
