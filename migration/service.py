@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, rollback, worker
+from migration import ledger, rollback, sampling, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
@@ -50,6 +50,8 @@ class Migrations:
             with self._office.sessions.begin() as session:
                 rollback.settle(session, clock.now())
                 projects = session.scalars(select(MigrationProject).where(MigrationProject.state == "running")).all()
+                for project in projects:  # before anything of it moves, whoever let it run
+                    sampling.draw(session, project, "the migration itself", clock.now())
             for project in projects:
                 self._project(project)
         except SQLAlchemyError as error:
