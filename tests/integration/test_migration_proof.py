@@ -417,7 +417,7 @@ def served(room: Room) -> Iterator[str]:
             session.add(User(login=login, name=login, role=role, language="pt", password_hash="",
                              created_at=clock.text(clock.now())))  # fmt: skip
     sets = ("ris_service.session_pages:pages", "migration.pages:pages", "migration.proof_pages:pages",
-            "migration.rollback_pages:pages")  # fmt: skip
+            "migration.rollback_pages:pages", "operations.custody.deletion_pages:pages")  # fmt: skip
     app = create_app(room.archive.environment, Zambezi(), room.sessions, room.archive.keys, clock.now, sets)
     server = serve(app, 0)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -464,6 +464,9 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
         enter(page, room, address, "rui", "administrator")
         page.goto(page.url)
         shot(page, "migration-rollback-asked")
+        page.get_by_role("link", name="Eliminação").click()
+        expect(page.locator("main")).to_contain_text("só as imagens da lista")
+        page.go_back()
         page.get_by_role("button", name="Confirmar o lote inteiro").focus()
         page.keyboard.press("Enter")
         expect(page.locator("main")).to_contain_text("confirmada, corre o tempo de espera, ana, rui")
