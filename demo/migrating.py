@@ -50,12 +50,14 @@ def legacy_is_migrated(hospital: Hospital, run: Run) -> str:
             len(hospital.orthanc().find("Instance", {"SOPInstanceUID": sop_uid})) == 1, "an instance is not in Orthanc"
         )
 
-    certificate = hospital.environment.home / f"certificate-{run.number}.json"
+    certificate = hospital.environment.home / f"certificate-{run.number}.jsonl"
     hospital.zambezi("migrate", "certificate", name, "--out", str(certificate))
-    hospital.zambezi("migrate", "verify-certificate", str(certificate))
-    text = certificate.read_text()
-    must(all(sop_uid in text for sop_uid in expected), "the certificate does not name every instance")
-    must(json.loads(text), "the certificate is not JSON")
+    hospital.zambezi("migrate", "verify-certificate", str(certificate), "--against-archive")
+    lines = [json.loads(line) for line in certificate.read_text().splitlines()]
+    levels = {line["instance"]: line["level"] for line in lines if "instance" in line}
+    must(set(levels) >= expected, "the certificate does not name every instance")
+    must(set(levels.values()) == {3}, f"levels of proof: {sorted(levels.values())} instead of all 3")
+    must(all("sha256" in line for line in lines if "instance" in line), "an instance's arrival was not seen")
 
     def known() -> bool:
         with hospital.database().begin() as session:
@@ -80,6 +82,6 @@ def load(files: list[Path], port: int) -> None:
 
 def certificate_holds(hospital: Hospital, run: Run) -> str:
     """The certificate of the run's migration still verifies."""
-    certificate = hospital.environment.home / f"certificate-{run.number}.json"
+    certificate = hospital.environment.home / f"certificate-{run.number}.jsonl"
     hospital.zambezi("migrate", "verify-certificate", str(certificate))
     return f"{certificate.name} verifies"

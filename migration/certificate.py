@@ -1,189 +1,256 @@
-"""The certificate of a migration: what was expected, what is there, how far each instance is proven; signed.
+"""Issuing the certificate of a migration: what was to come, what is there, how far each instance is proven; signed.
 
-Levels of proof of an instance: 1 set: the source names it and the archive holds it; 2 arrival: the file is
-still, byte for byte, what Orthanc recorded on arrival (MD5); 3 source: a second, independent retrieve from
-the source gave the same canonical digest (zambezi.digest). Only level 3 compares with the source.
-
-A certificate is one JSON object {"certificate", "key_id", "public_key", "signature"}; the signature (Ed25519, in
-base64) is over the canonical JSON of "certificate", which names the key, too. It is verified without database or
-archive; whose key it is, the register of public keys says (zambezi.signing).
+What a certificate looks like, and how it is verified without database or archive: migration.verifier. Its lines are
+written piece by piece, into the database, so that ten million instances are never in memory, nor in one transaction.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from migration import ledger
-from zambezi import __version__, audit, clock, signing
-from zambezi.database.tables import Certificate, MigrationInstance, MigrationProject, MigrationStudy
-from zambezi.signing import Register, Signer, canonical, key_id
+from migration.verifier import FORMAT, Merkle, Tally, canonical, instance_line, rank, study_line
+from zambezi import __version__, audit, clock
+from zambezi.database.engine import Sessions
+from zambezi.database.tables import (
+    Certificate,
+    CertificatePart,
+    ExceptionItem,
+    MigrationInstance,
+    MigrationProject,
+    MigrationSample,
+    MigrationStudy,
+)
+from zambezi.signing import Signer
 
-FORMAT = "zambezi migration certificate 2"
 PURPOSE = "certificate"
-_LEVELS = {"equal": 3, "different": 1, "stored": 1}
+#: As in the table; what has another was issued before the first release.
+_FORMAT = 3
+#: Studies read in one transaction, and bytes of lines in one part.
+_STUDIES, _PART = 200, 1 << 20
 
 
 class NotFinished(ValueError):
-    """The project has studies that are still under way; the text says how many."""
+    """The project has studies that are still under way, or was changed meanwhile; the text says how it is."""
 
 
 def issue(
-    session: Session, project: MigrationProject, signer: Signer, versions: Mapping[str, str], who: str,
-    now: datetime,
-) -> Certificate:  # fmt: skip
-    """Write the certificate of a finished project; NotFinished where studies are still under way."""
+    sessions: Sessions, project_id: int, signer: Signer, versions: Mapping[str, str], who: str, now: datetime
+) -> int:
+    """Write the certificate of a finished project; its id. NotFinished where studies are still under way."""
+    with sessions.begin() as session:
+        project = session.get_one(MigrationProject, project_id)
+        before = _at_rest(session, project)
+        _sweep(session, now)
+        made = Certificate(project_id=project.id, issued_at=clock.text(now), document=b"", signature="",
+                           public_key=signer.public_key, format=_FORMAT)  # fmt: skip
+        session.add(made)
+        session.flush()
+        certificate_id = made.id
+    try:
+        return _issue(sessions, certificate_id, before, signer, versions, who, now)
+    except BaseException:  # whatever it was: lines without a head are nothing, and it goes on to the caller
+        with sessions.begin() as session:
+            session.execute(delete(CertificatePart).where(CertificatePart.certificate_id == certificate_id))
+            session.execute(delete(Certificate).where(Certificate.id == certificate_id))
+        raise
+
+
+def _issue(
+    sessions: Sessions, certificate_id: int, before: dict[str, int], signer: Signer, versions: Mapping[str, str],
+    who: str, now: datetime,
+) -> int:  # fmt: skip
+    with sessions.begin() as session:
+        made = session.get_one(Certificate, certificate_id)
+        drawn = session.get(MigrationSample, made.project_id)
+        project_id = made.project_id
+    tally, merkle, chain, lines = Tally(), Merkle(), "", 0
+    parts = _Parts(sessions, certificate_id)
+    for study, instances in _studies(sessions, project_id, drawn):
+        written = []
+        for said in instances:
+            tally.instance(said)
+            written.append(instance_line(said))
+        line, chain = study_line(study, written, chain)
+        tally.study(study)
+        merkle.add(line)
+        lines += 1 + len(written)
+        parts.write(line, *written)
+    parts.flush()
+    with sessions.begin() as session:
+        project = session.get_one(MigrationProject, project_id)
+        if _at_rest(session, project) != before:
+            raise NotFinished(f"studies of {project.name} changed while its certificate was written; issue it again")
+        seq, head_hash = audit.locked_head(session, ledger.WRITER)
+        head = canonical({
+            "format": FORMAT, "project": project.name, "source": project.source, "issued_at": clock.text(now),
+            "issued_by": who, "inventoried_at": project.created_at, "versions": dict(versions),
+            "coverage": project.coverage, "level": str(project.plan.get("Level", "source")),
+            "counts": tally.counts, "lines": lines, "merkle_root": merkle.root, "chain": chain,
+            "sample": _sample(drawn, tally), "audit": {"journal": ledger.WRITER, "seq": seq, "hash": head_hash},
+            "key_id": signer.key_id, "public_key": signer.public_key,
+        })  # fmt: skip
+        made = session.get_one(Certificate, certificate_id)
+        made.document, made.signature = head, signer.sign(head)
+        project.state, project.updated_at = "certified", clock.text(now)
+        audit.append(
+            session, ledger.WRITER, "migration-certified", now, project=project.name, who=who, key=signer.key_id,
+            digest=hashlib.sha256(head).hexdigest(),
+        )  # fmt: skip
+    return certificate_id
+
+
+def _sweep(session: Session, now: datetime) -> None:
+    """What a process that died while it issued has left behind."""
+    dead = select(Certificate.id).where(
+        Certificate.signature == "", Certificate.issued_at < clock.text(now - timedelta(days=1))
+    )
+    session.execute(delete(CertificatePart).where(CertificatePart.certificate_id.in_(dead)))
+    session.execute(delete(Certificate).where(Certificate.id.in_(dead)))
+
+
+def _at_rest(session: Session, project: MigrationProject) -> dict[str, int]:
     counts = ledger.states(session, project.id)
     under_way = sum(count for state, count in counts.items() if state not in ledger.AT_REST)
     if under_way or project.state not in ("finished", "certified"):
         raise NotFinished(f"{under_way} studies of {project.name} are still under way; the project is {project.state}")
-    body = canonical({**document(session, project, versions, who, now), "key_id": signer.key_id})
-    made = Certificate(
-        project_id=project.id, issued_at=clock.text(now), document=body,
-        signature=signer.sign(body), public_key=signer.public_key,
-    )  # fmt: skip
-    session.add(made)
-    project.state, project.updated_at = "certified", clock.text(now)
-    audit.append(
-        session, ledger.WRITER, "migration-certified", now, project=project.name, who=who, key=signer.key_id,
-        digest=hashlib.sha256(body).hexdigest(),
-    )  # fmt: skip
-    session.flush()
-    return made
+    return counts
 
 
-def document(
-    session: Session, project: MigrationProject, versions: Mapping[str, str], who: str, now: datetime
-) -> dict[str, Any]:
-    """What is certified, as plain JSON."""
-    studies = session.scalars(
-        select(MigrationStudy).where(MigrationStudy.project_id == project.id).order_by(MigrationStudy.study_uid)
+def _sample(drawn: MigrationSample | None, tally: Tally) -> dict[str, Any] | None:
+    if drawn is None:
+        return None
+    return {
+        "asked": drawn.asked, "seed": drawn.seed, "threshold": drawn.threshold, "population": drawn.population,
+        "drawn_at": drawn.drawn_at, "drawn_by": drawn.drawn_by, **tally.sampled,
+    }  # fmt: skip
+
+
+def _studies(
+    sessions: Sessions, project_id: int, drawn: MigrationSample | None
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every study with its instances, in the order of UIDs; the instances of one in memory at once."""
+    after = ""
+    while True:
+        with sessions.begin() as session:
+            studies = session.scalars(
+                select(MigrationStudy)
+                .where(MigrationStudy.project_id == project_id, MigrationStudy.study_uid > after)
+                .order_by(MigrationStudy.study_uid)
+                .limit(_STUDIES)
+            ).all()
+            decided = _decisions(session, [study.study_uid for study in studies])
+        if not studies:
+            return
+        after = studies[-1].study_uid
+        for study in studies:
+            with sessions.begin() as session:
+                instances = _instances(session, study)
+            yield _study(study, decided.get(study.study_uid, []), drawn), instances
+
+
+def _study(study: MigrationStudy, decided: list[dict[str, str]], drawn: MigrationSample | None) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "study": study.study_uid, "date": study.study_date, "modalities": study.modalities, "state": study.state,
+        "reason": study.reason, "verified_at": study.verified_at, "level": study.level, "batch": study.batch,
+    }  # fmt: skip
+    if study.changes:
+        said["changed"] = sorted(study.changes)
+    if decided:
+        said["decisions"] = decided
+    if drawn is not None and rank(drawn.seed, study.study_uid) <= drawn.threshold:
+        said["sampled"] = True
+    return said
+
+
+def _decisions(session: Session, uids: list[str]) -> dict[str, list[dict[str, str]]]:
+    """Who decided what of these studies, and when; no decision of ours."""
+    rows = session.scalars(
+        select(ExceptionItem)
+        .where(ExceptionItem.room == "migration", ExceptionItem.reference.in_(uids))
+        .order_by(ExceptionItem.id)
+    )
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        said = {"kind": row.kind, "since": row.since, "by": row.decided_by, "at": row.decided_at,
+                "decision": row.decision}  # fmt: skip
+        found.setdefault(row.reference, []).append({name: value for name, value in said.items() if value})
+    return found
+
+
+def _instances(session: Session, study: MigrationStudy) -> list[dict[str, Any]]:
+    rows = session.scalars(
+        select(MigrationInstance)
+        .where(MigrationInstance.study_id == study.id)
+        .order_by(MigrationInstance.series_uid, MigrationInstance.sop_uid)
     ).all()
-    listed = []
-    for study in studies:
-        rows = session.scalars(
-            select(MigrationInstance)
-            .where(MigrationInstance.study_id == study.id)
-            .order_by(MigrationInstance.series_uid, MigrationInstance.sop_uid)
-        ).all()
-        listed.append(_study(study, [_instance(row) for row in rows]))
-    return {
-        "format": FORMAT, "project": project.name, "source": project.source, "issued_at": clock.text(now),
-        "issued_by": who, "inventoried_at": project.created_at, "versions": dict(versions),
-        "coverage": project.coverage, **summary(listed), "studies": listed,
-    }  # fmt: skip
-
-
-def _study(study: MigrationStudy, instances: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "study_uid": study.study_uid, "date": study.study_date, "modalities": study.modalities, "state": study.state,
-        "reason": study.reason, "verified_at": study.verified_at, "instances": instances,
-    }  # fmt: skip
+    return [_instance(row) for row in rows]
 
 
 def _instance(row: MigrationInstance) -> dict[str, Any]:
-    return {
-        "series_uid": row.series_uid, "sop_uid": row.sop_uid, "verdict": row.verdict,
-        "level": _LEVELS.get(row.verdict, 0), "source_digest": row.source_digest, "stored_digest": row.stored_digest,
-        "stored_md5": row.stored_md5,
+    """A digest of the source stands there only where it says something that those of the archive don't."""
+    said = {
+        "instance": row.sop_uid, "series": row.series_uid, "verdict": row.verdict, "level": row.level,
+        "size": row.size, "syntax": row.stored_syntax, "sha256": row.arrived_sha256 if row.level >= 2 else None,
+        "md5": row.stored_md5, "source_md5": row.source_md5 or row.given_md5, "digest": row.stored_digest,
+        "source_digest": row.source_digest, "coerced": row.coerced.split() if row.coerced else None,
     }  # fmt: skip
+    return {name: value for name, value in said.items() if value is not None}
 
 
-def summary(studies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts and the Merkle root, derived from the list of studies alone: an auditor can derive them again."""
-    listed = list(studies)
-    instances = [instance for study in listed for instance in study["instances"]]
-    return {
-        "counts": {
-            "studies": len(listed),
-            "instances": len(instances),
-            "studies_by_state": _counted(study["state"] for study in listed),
-            "studies_by_modality": _counted(study["modalities"] or "unknown" for study in listed),
-            "studies_by_year": _counted(study["date"][:4] or "undated" for study in listed),
-            "instances_by_verdict": _counted(instance["verdict"] for instance in instances),
-            "instances_by_level": _counted(str(instance["level"]) for instance in instances),
-        },
-        "exceptions": [
-            {"study_uid": study["study_uid"], "state": study["state"], "reason": study["reason"]}
-            for study in listed
-            if study["state"] != "verified"
-        ],
-        "merkle_root": merkle_root(
-            f"{study['study_uid']}/{instance['sop_uid']}/{instance['verdict']}/{instance['stored_digest'] or ''}"
-            for study in listed
-            for instance in study["instances"]
-        ),
-    }
+class _Parts:
+    """Lines on their way into the database."""
+
+    def __init__(self, sessions: Sessions, certificate_id: int) -> None:
+        self._sessions, self._id = sessions, certificate_id
+        self._number, self._size, self._lines = 0, 0, list[bytes]()
+
+    def write(self, *lines: bytes) -> None:
+        self._lines += lines
+        self._size += sum(map(len, lines))
+        if self._size >= _PART:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._lines:
+            return
+        content = zlib.compress(b"".join(line + b"\n" for line in self._lines), 6)
+        with self._sessions.begin() as session:
+            session.add(CertificatePart(certificate_id=self._id, number=self._number, content=content))
+        self._number, self._size, self._lines = self._number + 1, 0, []
 
 
-def merkle_root(leaves: Iterable[str]) -> str:
-    """The root over every instance, in order (as RFC 6962 hashes: leaves and nodes differ); hex."""
-    level = [hashlib.sha256(b"\0" + leaf.encode()).digest() for leaf in leaves]
-    if not level:
-        return hashlib.sha256(b"").hexdigest()
-    while len(level) > 1:
-        pairs = [level[n : n + 2] for n in range(0, len(level), 2)]
-        level = [hashlib.sha256(b"\1" + b"".join(pair)).digest() if len(pair) == 2 else pair[0] for pair in pairs]
-    return level[0].hex()
+def latest(session: Session, project_id: int) -> Certificate | None:
+    """The newest that was signed."""
+    return session.scalars(
+        select(Certificate)
+        .where(Certificate.project_id == project_id, Certificate.format == _FORMAT, Certificate.signature != "")
+        .order_by(Certificate.id.desc())
+        .limit(1)
+    ).first()
 
 
-def _counted(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
-
-
-def to_file(made: Certificate) -> bytes:
-    """The certificate as it is handed over."""
-    whole = {
-        "certificate": json.loads(made.document), "key_id": key_id(made.public_key), "public_key": made.public_key,
-        "signature": made.signature,
-    }  # fmt: skip
-    return json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
-def faults(file: bytes, known: Register | None = None) -> list[str]:
-    """Everything that is wrong with a certificate, in words; none if it holds.
-
-    With a register of public keys, a key that is not in it, or was revoked, is a fault; a retired one is none.
-    """
-    try:
-        whole = json.loads(file)
-        content, public, named = whole["certificate"], whole["public_key"], whole["key_id"]
-        signature = base64.b64decode(whole["signature"], validate=True)
-        if content["format"] != FORMAT:
-            return [f"this is not a certificate in the format {FORMAT!r}"]
-        is_named = named == content["key_id"] == key_id(public)
-        derived = summary(content["studies"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"this is not a certificate of a migration: {error}"]
-    found = []
-    if not signing.holds(public, canonical(content), signature):
-        found.append("the signature does not fit: the certificate was changed after it was signed")
-    if not is_named:
-        found.append("the key that it shows is not the key that it names")
-    state = known.state(named) if known else "current"
-    if state == "unknown":
-        found.append(f"key {named}, with which it is signed, is not one of the installation's")
-    if state == "revoked":
-        found.append(f"key {named}, with which it is signed, was revoked: nothing that it signed may be trusted")
-    found += [
-        f"{part} is not what the list of instances gives" for part in derived if content.get(part) != derived[part]
-    ]
-    found += [
-        f"instance {instance['sop_uid']} is called equal, but its digests differ"
-        for study in content["studies"]
-        for instance in study["instances"]
-        if instance["verdict"] == "equal"
-        and (not instance["source_digest"] or instance["source_digest"] != instance["stored_digest"])
-    ]
-    return found
+def lines(sessions: Sessions, certificate_id: int) -> Iterator[bytes]:
+    """The certificate as it is handed over, piece by piece."""
+    with sessions.begin() as session:
+        made = session.get_one(Certificate, certificate_id)
+    yield made.document + b"\n"
+    number = 0
+    while True:
+        with sessions.begin() as session:
+            part = session.get(CertificatePart, (certificate_id, number))
+        if part is None:
+            break
+        yield zlib.decompress(part.content)
+        number += 1
+    yield canonical({"signature": made.signature}) + b"\n"
 
 
 def versions(orthanc: Mapping[str, Any], configuration_hash: str) -> dict[str, str]:

@@ -1,26 +1,32 @@
-"""`zambezi migrate`: inventory, start, pause, status, certificate, and the offline verification of one."""
+"""`zambezi migrate`: inventory, start, pause, status; what proves and takes back is in migration.proof_commands."""
 
 from __future__ import annotations
 
 import getpass
 import json
-from pathlib import Path
 
 import click
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration import certificate as certificates
-from migration import inventory, ledger, office, plan_commands, progress, source_commands, worker
+from migration import (
+    inventory,
+    ledger,
+    office,
+    plan_commands,
+    progress,
+    proof_commands,
+    sampling,
+    source_commands,
+    worker,
+)
 from migration.desk import Closed
 from migration.folders.commands import files_command, index_command
 from migration.records.commands import records
 from migration.source import Trouble
-from zambezi import breakers, clock, signing, windows
+from zambezi import breakers, clock, windows
 from zambezi.database.tables import MigrationProject
-from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancError
-from zambezi.signing import Register, SigningFault
 
 
 @click.group()
@@ -78,6 +84,7 @@ def start(name: str, retry: bool) -> None:
             raise click.ClickException(f"the inventory of {name} is not complete; run `zambezi migrate inventory`")
         if retry:
             click.echo(f"{worker.retry(session, project.id, ('parked', 'divergent'))} studies will be tried again")
+        sampling.draw(session, project, _who(), clock.now())
         source = project.source
         breakers.resume(session, f"source:{source}", now=clock.now(), writer=ledger.WRITER, who=_who())
         ledger.set_project(session, project, "running", "", clock.now())
@@ -118,71 +125,6 @@ def status(name: str | None, as_json: bool) -> None:
             click.echo(f"  {words}")
 
 
-@migrate.command()
-@click.argument("name")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to write it; default: to screen.")
-def certificate(name: str, out: Path | None) -> None:
-    """Issue the signed certificate of the finished migration NAME."""
-    opened = _office()
-    try:
-        system = office.system(opened.client())
-        folder = opened.environment.signing_dir
-        with opened.sessions.begin() as session:
-            signer = signing.current(folder, certificates.PURPOSE, _who(), clock.now())
-            made = certificates.issue(
-                session, _project(session, name), signer,
-                certificates.versions(system, opened.configuration.hash), _who(), clock.now(),
-            )  # fmt: skip
-            known = signing.register(folder, certificates.PURPOSE)
-            if known is not None:
-                signing.record(session, known, ledger.WRITER)
-            written = certificates.to_file(made)
-    except (certificates.NotFinished, OrthancError, Trouble, SigningFault) as error:
-        raise click.ClickException(str(error)) from error
-    if out is None:
-        click.echo(written.decode(), nl=False)
-        return
-    out.write_bytes(written)
-    click.echo(f"{out}: signed with key {signer.key_id}. Verify: zambezi migrate verify-certificate {out}")
-
-
-@migrate.command("verify-certificate")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--keys", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The installation's public keys, from `zambezi key export`; default: those of this installation.",
-)  # fmt: skip
-@click.option("--key-id", help="The fingerprint that the installation has told you, where you have no --keys.")
-def verify_certificate(file: Path, keys: Path | None, key_id: str | None) -> None:
-    """Verify a certificate offline: its signature, whose it is, and that its sums are those of its instances."""
-    content = file.read_bytes()
-    try:
-        known = Register.from_json(keys.read_bytes()) if keys else None
-        if known is None and key_id is None:
-            known = signing.register(Environment.read().signing_dir, certificates.PURPOSE)
-    except SigningFault as fault:
-        raise click.ClickException(str(fault)) from fault
-    faults = certificates.faults(content, known)
-    if faults:
-        raise click.ClickException("; ".join(faults))
-    whole = json.loads(content)
-    signed_with = whole["key_id"]
-    if known is None and signed_with != key_id:
-        expected = f"not with {key_id}" if key_id else "and nothing here says whose key that is"
-        raise click.ClickException(
-            f"the certificate is whole, but it is signed with key {signed_with}, {expected}; ask the installation for "
-            "its public keys (`zambezi key export`) and give them with --keys, or its fingerprint with --key-id"
-        )
-    counts = whole["certificate"]["counts"]
-    retired = ", which has been followed by another since" if known and known.state(signed_with) == "retired" else ""
-    click.echo(
-        f"The certificate holds: {counts['studies']} studies, {counts['instances']} instances, "
-        f"{counts['instances_by_level'].get('3', 0)} equal to the source by digest, "
-        f"{len(whole['certificate']['exceptions'])} exceptions. "
-        f"Signed with key {signed_with}{retired}."
-    )
-
-
 def _office() -> office.Office:
     try:
         return office.open_office()
@@ -219,5 +161,6 @@ def _who() -> str:
 for _command in (
     records, source_commands.sources_command, source_commands.probe_command, index_command, files_command,
     plan_commands.plan, plan_commands.document_command, plan_commands.held, plan_commands.decide,
+    *proof_commands.COMMANDS,
 ):  # fmt: skip
     migrate.add_command(_command)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, render_template
+from flask import Blueprint, abort, current_app, render_template
 from flask_babel import lazy_gettext as _
 from sqlalchemy import func, select
 
 from migration import certificate, progress
 from zambezi import signing
 from zambezi.access import requires
-from zambezi.database.tables import Certificate, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
 
 pages = Blueprint("migrations", __name__, template_folder="templates")
 pages.navigation = (("migrations.index", _("Migrations")),)  # type: ignore[attr-defined]  # read by the application
@@ -53,6 +53,7 @@ VERDICTS = {
     "equal": _("equal to the source"),
     "different": _("different from the source"),
     "missing": _("missing"),
+    "rolled-back": _("taken back"),
 }
 #: Colours of the bar; the words beside it say the same.
 COLOURS = {"done": "#1a7f37", "under-way": "#0a5fb4", "failed": "#b3261e", "waiting": "#9aa4ae", "left-out": "#6b5b95"}
@@ -94,27 +95,10 @@ def show(project_id: int) -> Any:
             .where(of_project)
             .group_by(MigrationInstance.verdict)
         ).all()
-        certified = _latest(session, project_id)
+        certified = certificate.latest(session, project_id)
     return render_template(
         "migration.html", project=project, facts=facts, years=years, studies=studies, verdicts=verdicts,
         certified=certified, key_name=signing.key_id(certified.public_key) if certified else "",
         states=PROJECT_STATES, study_states=STUDY_STATES, verdict_words=VERDICTS, kinds=KINDS, colours=COLOURS,
         listed=LISTED, bar=progress.bar,
     )  # fmt: skip
-
-
-@pages.get("/migrations/<int:project_id>/certificate")
-@requires("migration.read")
-def download(project_id: int) -> Any:
-    """The newest certificate, as a file that verifies anywhere."""
-    with current_app.extensions["zambezi"].sessions.begin() as session:
-        made = _latest(session, project_id) or abort(404)
-        body, name = certificate.to_file(made), session.get_one(MigrationProject, project_id).name
-    headers = {"Content-Disposition": f'attachment; filename="certificate-{name}.json"'}
-    return Response(body, mimetype="application/json", headers=headers)
-
-
-def _latest(session: Any, project_id: int) -> Certificate | None:
-    query = select(Certificate).where(Certificate.project_id == project_id).order_by(Certificate.id.desc())
-    found: Certificate | None = session.scalars(query).first()
-    return found

@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, plans, worker
+from migration import ledger, plans, rollback, sampling, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
@@ -50,7 +50,11 @@ class Migrations:
             return
         try:
             with self._office.sessions.begin() as session:
+                rollback.settle(session, clock.now())
                 projects = session.scalars(select(MigrationProject).where(MigrationProject.state.in_(_LIVING))).all()
+                for project in projects:  # before anything of it moves, whoever let it run
+                    if project.state == "running":
+                        sampling.draw(session, project, "the migration itself", clock.now())
             for project in projects:
                 self._decide(project)
                 if project.state == "running":

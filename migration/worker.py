@@ -9,10 +9,10 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from migration import inventory, ledger, rejections, transfer
+from migration import inventory, ledger, proof, rejections, transfer
 from migration.desk import Closed, Desk
 from migration.ledger import Claim
-from migration.source import Checked, Compared, CutOff, Given, Named, Study, Trouble
+from migration.source import Checked, CutOff, Given, Named, Study, Trouble
 from zambezi import breakers, retries
 from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -44,9 +44,10 @@ def decide(
     different = {uid: found for uid, found in checked.compared.items() if found.verdict != "equal"}
     if different:
         tags = sorted({tag for found in different.values() for tag in found.differs_in})
+        differ = "differ from the source, in" if all(tag.startswith("(") for tag in tags) else "are not as they came:"
         return Outcome(
             "divergent",
-            f"{len(different)} instances differ from the source, in {', '.join(tags[:12])}",
+            f"{len(different)} instances {differ} {', '.join(tags[:12])}",
             "Compare both sides; decide which copy is right.",
         )
     if vanished:
@@ -128,17 +129,12 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
         ledger.verifying(session, held, desk.now())
         ledger.set_verdicts(session, held, _presence(moved, equal))
     wanted = set(moved.stored) & set(expected) - equal
-
-    def keep(results: dict[str, Compared]) -> None:
-        with desk.sessions.begin() as session:
-            ledger.set_verdicts(session, held, {uid: found.columns for uid, found in results.items()})
-
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
-    checked = desk.source.check(desk, study, wanted, keeper, keep)
+    checked = proof.prove(desk, held, study, wanted, keeper)
     rejections.look(desk, held.project, study)
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
-            log.warning("instance %s differs from the source in %s", sop_uid, ", ".join(found.differs_in))
+            log.warning("instance %s is not as it should be: %s", sop_uid, ", ".join(found.differs_in))
     return decide(held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw())
 
 

@@ -46,6 +46,10 @@ _COPIES = (
     "SELECT instances.orthanc_id, instances.sha256, came.sha256 FROM instances LEFT JOIN came"
     " ON came.orthanc_id = instances.orthanc_id WHERE sop_uid = ? AND present = 1"
 )
+_ARRIVED = (
+    "SELECT instances.sha256, came.sha256, came.changed FROM instances LEFT JOIN came"
+    " ON came.orthanc_id = instances.orthanc_id WHERE instances.orthanc_id = ? AND present = 1"
+)
 
 
 @dataclass(frozen=True)
@@ -283,6 +287,16 @@ class Arrivals:
         with self._lock:
             coming = self._coming.get((sop_uid, orthanc_id))
             return coming.sha256 if coming and coming.size == size else None
+
+    def arrived(self, sop_uid: str, orthanc_id: str, size: int) -> tuple[str | None, Came | None]:
+        """SHA-256 of what Orthanc was given to store (None: nobody saw it), and what came where that was coerced."""
+        with self._lock:
+            recorded = self._reader.execute(_ARRIVED, (orthanc_id,)).fetchone()
+            coming = self._coming.get((sop_uid, orthanc_id))
+        if recorded:
+            sha256, came, changed = recorded
+            return sha256, Came(came, (), tuple(changed.split()) if changed is not None else None) if came else None
+        return (coming.sha256, coming.came) if coming and coming.size == size else (None, None)
 
     def came(self, sop_uid: str, orthanc_id: str, size: int) -> Came | None:
         """What Orthanc's copy was before it was coerced, if it was and that is known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Came:
-    """What an instance was before it was coerced: the SHA-256 of the bytes that came, and by which rules."""
+    """What an instance was before it was coerced: the SHA-256 of the bytes that came, and by which rules.
+
+    `changed`: the tags, as (gggg,eeee), in which it differs now; None where that was not looked at (plugins.declared).
+    """
 
     sha256: str
     rules: tuple[str, ...]
+    changed: tuple[str, ...] | None = None
+
+
+def joined(changed: Iterable[str] | None) -> str | None:
+    """As the journal's table has them."""
+    return None if changed is None else " ".join(changed)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Instance:
             "recovered": self.http_user == "recovery",
             "came_sha256": self.came.sha256 if self.came else None,
             "coerced": list(self.came.rules) if self.came else None,
+            "changed": list(self.came.changed) if self.came and self.came.changed is not None else None,
         }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/tools/find"),
         ("POST", r"/jobs/[^/]+/cancel"),
         ("POST", r"/instances"),
+        ("PUT", r"/zambezi/verify"),
     ),
     "operations": (
         ("POST", r"/tools/find"),

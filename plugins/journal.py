@@ -76,8 +76,9 @@ CREATE INDEX IF NOT EXISTS clocks_by_time ON clocks (last_at);
 CREATE TABLE IF NOT EXISTS fired (
   study_orthanc_id TEXT NOT NULL, cause TEXT NOT NULL, how TEXT NOT NULL, last_at TEXT NOT NULL,
   PRIMARY KEY (study_orthanc_id, cause, how)) WITHOUT ROWID;
--- What came of instances that were coerced: their bytes before, by which a sender that repeats itself is known.
-CREATE TABLE IF NOT EXISTS came (orthanc_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
+-- What came of instances that were coerced: their bytes before, by which a sender that repeats itself is known, and
+-- in which tags they differ now, joined by blanks (NULL: nobody looked).
+CREATE TABLE IF NOT EXISTS came (orthanc_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, changed TEXT) WITHOUT ROWID;
 
 -- What a rule sent where, so that a late image goes as the next generation, alone.
 CREATE TABLE IF NOT EXISTS routed (
@@ -93,7 +94,7 @@ CREATE TABLE IF NOT EXISTS callers (
 #: Columns that came after the first version, as they stand in the schema.
 _ADDED = (
     ("instances", "reference", "TEXT NOT NULL DEFAULT ''"), ("instances", "sha256", "TEXT"),
-    ("studies", "priority", "TEXT NOT NULL DEFAULT ''"),
+    ("studies", "priority", "TEXT NOT NULL DEFAULT ''"), ("came", "changed", "TEXT"),
 )  # fmt: skip
 
 

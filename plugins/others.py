@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from plugins.facts import joined
 from plugins.journal import Journal, Transaction
 from zambezi import clock
 
@@ -145,7 +146,8 @@ def _stored(transaction: Transaction, one: Facts) -> None:
         ),
     )  # fmt: skip
     if one.get("came_sha256"):
-        transaction.execute("INSERT OR REPLACE INTO came VALUES (?, ?)", (one["orthanc_id"], one["came_sha256"]))
+        told = (one["orthanc_id"], one["came_sha256"], joined(one.get("changed")))
+        transaction.execute("INSERT OR REPLACE INTO came VALUES (?, ?, ?)", told)
     _began(transaction, one)
     _clock(transaction, one["study_orthanc_id"], one["cause"], one["at"])
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from plugins import callers
-from plugins.facts import Change, Instance
+from plugins.facts import Change, Instance, joined
 from plugins.journal import Journal, Transaction
 from plugins.rules import Rules
 from zambezi import clock, triggers
@@ -249,8 +249,8 @@ class Recorder:
             ],
         )  # fmt: skip
         transaction.executemany(
-            "INSERT OR REPLACE INTO came VALUES (?, ?)",
-            [(one.orthanc_id, one.came.sha256) for _, one in fresh if one.came],
+            "INSERT OR REPLACE INTO came VALUES (?, ?, ?)",
+            [(one.orthanc_id, one.came.sha256, joined(one.came.changed)) for _, one in fresh if one.came],
         )
         self._tell_second_copies(transaction, [one for _, one in fresh], now)
         transaction.executemany(

@@ -184,7 +184,7 @@ class Routes:
         return Answer(200, self._standing.told)
 
     def _verify(self, call: Call) -> Answer:
-        """What index and disk have of instances: storage commitment rests on it. Changes nothing."""
+        """What index and disk have of instances: storage commitment and migration rest on it. Changes nothing."""
         try:
             return Answer(200, {"looked": self._verifier.look(_json(call))})
         except (OSError, HTTPException, RestRefused) as error:

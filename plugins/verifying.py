@@ -14,7 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from plugins.facts import Came
 from plugins.orthanc_rest import OrthancRest, RestRefused
+
+#: Of an instance (SOP Instance UID, Orthanc id, size): SHA-256 of the bytes that Orthanc was given to store (None
+#: where nobody saw them come), and what came, where a rule coerced it.
+Arrived = Callable[[str, str, int], tuple[str | None, Came | None]]
 
 #: SOP Instance UIDs in one call, and the seconds after which no further one is looked at.
 MOST = 100
@@ -32,19 +37,26 @@ class Verifier:
     """Looks into index and storage of the Orthanc that it runs in; every call has a connection of its own."""
 
     def __init__(
-        self, storage: Path, connect: Callable[[], OrthancRest], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, storage: Path, connect: Callable[[], OrthancRest], arrived: Arrived,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._storage = storage
         self._connect = connect
+        self._arrived = arrived
         self._clock = clock
 
     def look(self, asked: Any) -> list[dict[str, Any]]:
         """`asked`: SOP Instance UIDs; for the first of them, at least one: {"sop_uid", "copies"}.
 
         A copy is {"study_uid", "sop_class", "size", "md5", "file_size", "file_md5"}; of a file that is not there, or
-        has another size, `file_md5` is "" (`file_size` -1 where there is none). AskedWrongly for anything but UIDs.
+        has another size, `file_md5` is "" (`file_size` -1 where there is none). Asked as {"arrivals": UIDs}, it has
+        besides {"orthanc_id", "transfer_syntax", "file_sha256", "arrived_sha256", "came_sha256", "changed"}: what the
+        file is now, what Orthanc was given to store, what came where that was coerced, and the tags in which that
+        differs; None where it isn't known. Where it is known what arrived, `file_md5` is None. AskedWrongly for
+        anything but UIDs.
         """
-        uids = _uids(asked)
+        of_arrivals = isinstance(asked, dict) and set(asked) == {"arrivals"}
+        uids = _uids(asked["arrivals"] if of_arrivals else asked)
         end = self._clock() + ENOUGH_S
         rest = self._connect()
         try:
@@ -53,7 +65,7 @@ class Verifier:
             for uid in uids:
                 if told and self._clock() >= end:
                     break
-                copies = [self._copy(rest, one) for one in known.get(uid, [])]
+                copies = [self._copy(rest, uid, one, of_arrivals) for one in known.get(uid, [])]
                 told.append({"sop_uid": uid, "copies": [copy for copy in copies if copy]})
             return told
         finally:
@@ -73,20 +85,31 @@ class Verifier:
                 found[one["MainDicomTags"]["SOPInstanceUID"]].append({
                     "id": one["ID"], "sop_class": one["Metadata"].get("SopClassUid", ""),
                     "study_uid": study["MainDicomTags"]["StudyInstanceUID"],
+                    "syntax": one["Metadata"].get("TransferSyntax", ""),
                 })  # fmt: skip
         return found
 
-    def _copy(self, rest: OrthancRest, known: dict[str, Any]) -> dict[str, Any] | None:
+    def _copy(self, rest: OrthancRest, uid: str, known: dict[str, Any], of_arrivals: bool) -> dict[str, Any] | None:
         try:
             info = rest.get(f"/instances/{known['id']}/attachments/dicom/info")
         except RestRefused:
             return None  # deleted in this moment
         name, size = str(info["Uuid"]), int(info["CompressedSize"])
-        file_size, file_md5 = _on_disk(self._storage / name[:2] / name[2:4] / name, size)
-        return {
-            "study_uid": known["study_uid"], "sop_class": known["sop_class"],
-            "size": size, "md5": info["CompressedMD5"], "file_size": file_size, "file_md5": file_md5,
+        file = self._storage / name[:2] / name[2:4] / name
+        found = {
+            "study_uid": known["study_uid"], "sop_class": known["sop_class"], "size": size,
+            "md5": info["CompressedMD5"],
         }  # fmt: skip
+        if not of_arrivals:
+            return found | _on_disk(file, size, ("md5",))
+        arrived, came = self._arrived(uid, known["id"], size)
+        # One digest is enough where the other side of it is known: MD5 costs more than the reading.
+        digests = ("sha256",) if arrived else ("sha256", "md5")
+        told = {"orthanc_id": known["id"], "transfer_syntax": known["syntax"], "arrived_sha256": arrived,
+                "came_sha256": came.sha256 if came else None,
+                "changed": list(came.changed) if came and came.changed is not None else None,
+                "file_md5": None}  # fmt: skip
+        return found | told | _on_disk(file, size, digests)
 
 
 def _uids(asked: Any) -> list[str]:
@@ -98,17 +121,20 @@ def _uids(asked: Any) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def _on_disk(file: Path, size: int) -> tuple[int, str]:
-    digest, read = hashlib.md5(usedforsecurity=False), 0
+def _on_disk(file: Path, size: int, names: Sequence[str]) -> dict[str, Any]:
+    """The file's size, and these digests of what the disk gives back; all "" where that is not all of it."""
+    nothing, read = {f"file_{name}": "" for name in names}, 0
+    digests = [hashlib.new(name, usedforsecurity=False) for name in names]
     try:
         if file.stat().st_size != size:
-            return file.stat().st_size, ""
+            return {"file_size": file.stat().st_size, **nothing}
         with file.open("rb", buffering=0) as content:
             while piece := content.read(_PIECE):
-                digest.update(piece)
+                for digest in digests:
+                    digest.update(piece)
                 read += len(piece)
     except FileNotFoundError:
-        return -1, ""
+        return {"file_size": -1, **nothing}
     except OSError:
-        return read, ""  # the disk doesn't give it back
-    return read, digest.hexdigest()
+        return {"file_size": read, **nothing}  # the disk doesn't give it back
+    return {"file_size": read, **{f"file_{digest.name}": digest.hexdigest() for digest in digests}}

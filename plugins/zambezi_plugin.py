@@ -24,7 +24,7 @@ from typing import Any
 
 import orthanc
 
-from plugins import index_id, moved, peers, pushed
+from plugins import declared, index_id, moved, peers, pushed
 from plugins.admission import Gate
 from plugins.arrivals import Arrivals
 from plugins.attributes import Reader
@@ -132,7 +132,8 @@ class Plugin:
         self.routes = Routes(
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions, lambda: self.offered,
-            Verifier(environment.storage_dir, self.rest), self.standing, ready=self.ready, reading=self.reading,
+            Verifier(environment.storage_dir, self.rest, self.arrivals.arrived), self.standing, ready=self.ready,
+            reading=self.reading,
         )  # fmt: skip
 
     def rest(self) -> OrthancRest:
@@ -242,6 +243,8 @@ class Plugin:
             return _MODIFY, REFUSED
         now = clock.now()
         treated = self.coercion.treat(content, by_dicom, now)
+        if treated.came:
+            treated = declared.compared(treated, content, self.announced.content)
         if not treated.is_listed or not self.arrivals.look(treated.content, by_dicom, now, treated.came, treated.read):
             return _MODIFY, REFUSED
         return (_KEEP_AS_IS, None) if treated.content is content else (_MODIFY, treated.content)

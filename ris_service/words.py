@@ -130,6 +130,8 @@ EVENT = {
     "migration-certified": _("migration certified"),
     "records-imported": _("records of an old system imported"),
     "records-decided": _("record of an old system decided"),
+    "migration-sampled": _("migration: sample drawn"),
+    "migration-rollback": _("migration: roll-back"),
     "held": _("object put into the hold"),
     "hold-changed": _("held object changed its state"),
     "conflict": _("conflicting image came"),

@@ -29,6 +29,8 @@ PAGE_SETS: tuple[str, ...] = (
     "migration.source_pages:pages",
     "migration.folders.pages:pages",
     "migration.plan_pages:pages",
+    "migration.proof_pages:pages",
+    "migration.rollback_pages:pages",
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",

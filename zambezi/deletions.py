@@ -9,6 +9,7 @@ why one person may lift a hold: nothing is deleted by it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,6 +45,16 @@ class Refused(ValueError):
     def __init__(self, why: str, text: str) -> None:
         super().__init__(text)
         self.why = why
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An image that is asked for by itself: SHA-256 of its file, where that is known."""
+
+    orthanc_id: str
+    series_uid: str
+    sop_uid: str
+    sha256: str | None
 
 
 # --- decisions ------------------------------------------------------------------------------------------
@@ -86,9 +97,12 @@ def refusal_of_beginning(
 def ask(
     session: Session, *, study_uid: str, study_orthanc_id: str, series_uid: str | None = None,
     sop_uid: str | None = None, code: str, reason: str, who: str, now: datetime, writer: str,
+    listed: Collection[Listed] = (),
 ) -> Deletion:  # fmt: skip
     """Ask for the deletion of a study, one of its series, or one image of a series; another person must confirm it.
 
+    `listed`: of the study these images alone, as long as they are still what they are now; else custody lists what is
+    there when the other person has confirmed.
     Refused: unknown-study, unknown-series, code, reason, legal-hold, asked-already.
     """
     reason = reason.strip()
@@ -120,7 +134,17 @@ def ask(
     )  # fmt: skip
     session.add(deletion)
     session.flush()
-    note(session, deletion, writer, now, who=who, code=code, series_uid=series_uid, sop_uid=sop_uid, reason=reason)
+    session.add_all(
+        DeletionItem(
+            deletion_id=deletion.id, orthanc_id=one.orthanc_id, series_uid=one.series_uid, sop_uid=one.sop_uid,
+            sha256=one.sha256, state="planned",
+        )
+        for one in listed
+    )  # fmt: skip
+    note(
+        session, deletion, writer, now, who=who, code=code, series_uid=series_uid, sop_uid=sop_uid, reason=reason,
+        count=len(listed) or None,
+    )  # fmt: skip
     return deletion
 
 

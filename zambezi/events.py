@@ -56,6 +56,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "migration-certified": ("110107", "E", "a certificate was issued"),
     "records-imported": ("110107", "C", "records of an old system were read, and taken or listed with the reason"),
     "records-decided": ("110113", "U", "a person decided on a record of an old system"),
+    "migration-sampled": ("110107", "E", "the studies that are compared with the source were drawn"),
+    "migration-rollback": ("110107", "U", "studies of a migration are to be taken back, or were"),
     # custody: the hold, corrections, deletions, keys, what persons decide
     "held": ("110104", "C", "an object was put into the hold"),
     "hold-changed": ("110104", "U", "a held object was compared, checked, released or discarded"),

@@ -188,6 +188,13 @@ class OrthancClient:
         ]
         return looked
 
+    def arrivals(self, sop_uids: list[str]) -> list[dict[str, Any]]:
+        """The same, and what each was when it came: SHA-256 of file and arrival (plugins/verifying.py)."""
+        looked: list[dict[str, Any]] = self.request(
+            "PUT", "/zambezi/verify", timeout_s=_READ_S, json={"arrivals": sop_uids}
+        ).json()["looked"]
+        return looked
+
     def query(self, modality: str, level: str, query: dict[str, str]) -> list[dict[str, str]]:
         """C-FIND to a modality: the answers, with tag names as keys. Level: Study, Series, Instance.
 

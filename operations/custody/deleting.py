@@ -3,7 +3,8 @@
 A deletion whose time has come is worked on in this order, and each step is committed before the next one begins:
 
 1. the archive's follower has passed Orthanc's last change, so that all there is has been recorded;
-2. the list of instances is made, once: those that were there when the second person confirmed;
+2. the list of instances is made, once: those that were there when the second person confirmed, or those that were
+   asked for one by one (the roll-back of a migration's batch);
 3. each instance's file is in the hold, on disk, read back, and equal to what Orthanc says of it (MD5);
 4. the list with its digests is in the audit trail, deliveries of the listed instances are cancelled: `deleting`;
 5. each instance is deleted, after another look at its lease, at legal holds and at its copy;
@@ -181,6 +182,8 @@ class Deleting:
             raise Parked(f"image {item.sop_uid} left the archive before it was copied, and not by us") from refused
         if _md5(content) != md5:
             raise Parked(f"image {item.sop_uid} was read from the archive with another digest (MD5) than it stored")
+        if item.sha256 and item.state == "planned" and hashlib.sha256(content).hexdigest() != item.sha256:
+            raise Parked(f"image {item.sop_uid} is no longer the one whose deletion was asked for")
         sha256 = hold.put(desk.environment.hold_dir, content)
         if hold.get(desk.environment.hold_dir, sha256) != content:
             raise Parked(f"image {item.sop_uid} is not in the hold as it was put there")
@@ -269,8 +272,10 @@ class Deleting:
             return not forbids
 
     def _finish(self, deletion: Deletion, held: Lease) -> None:
-        stayed = self._there(deletion)
-        self._doubt(deletion, held, stayed)
+        there = self._there(deletion)
+        self._doubt(deletion, held, there)
+        confirmed = clock.parse(deletion.confirmed_at or "")
+        stayed = [one for one in there if _received(one) > confirmed]  # others, of a list, were never to go
         now = self._desk.now()
         with self._desk.sessions.begin() as session:
             gone = {one.orthanc_id for one in deletions.items(session, deletion, ("deleted", "gone"))}

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from migration import certificate
-from zambezi import clock, signing
-from zambezi.database.tables import Certificate
+from migration import verifier
+from zambezi import signing
 from zambezi.environment import REPOSITORY
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -36,17 +35,11 @@ def folder(tmp_path: Path) -> Path:
     """A certificate by a key that was followed twice since, and the register."""
     keys = tmp_path / "signing"
     signer = signing.current(keys, "certificate", "João", NOW)
-    instance = {"series_uid": "1.4", "sop_uid": "1.3.1", "verdict": "equal", "level": 3, "source_digest": "a" * 64,
-                "stored_digest": "a" * 64, "stored_md5": "0" * 32}  # fmt: skip
-    studies = [{"study_uid": "1.2", "date": "20200101", "modalities": "CT", "state": "verified",
-                "reason": 'é "dito" à mão \\ \u007f', "verified_at": None, "instances": [instance]}]  # fmt: skip
-    body = signing.canonical({
-        "format": certificate.FORMAT, "project": "Conceição", "studies": studies, "key_id": signer.key_id,
-        **certificate.summary(studies),
-    })  # fmt: skip
-    row = Certificate(project_id=1, issued_at=clock.text(NOW), document=body, signature=signer.sign(body),
-                      public_key=signer.public_key)  # fmt: skip
-    (tmp_path / "certificate.json").write_bytes(certificate.to_file(row))
+    head = {"format": verifier.FORMAT, "project": "Conceição", "reason": 'é "dito" à mão \\ \u007f',
+            "key_id": signer.key_id, "public_key": signer.public_key}  # fmt: skip
+    said = verifier.canonical(head)
+    lines = (said, b'{"study":"1.2"}', verifier.canonical({"signature": signer.sign(said)}), b"")
+    (tmp_path / "certificate.jsonl").write_bytes(b"\n".join(lines))
     signing.rotate(keys, "certificate", "João", "todos os anos", NOW)
     known = signing.rotate(keys, "certificate", "João", "perdida", NOW, lost=True)
     known = signing.revoke(keys, "certificate", known.keys[1].key_id, "João", "roubada", NOW)
@@ -57,17 +50,16 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("manual", ["administrator.md", "administrator.pt.md"])
 def test_the_steps_verify_what_is_good_and_nothing_else(folder: Path, manual: str) -> None:
     of_certificate, of_register = steps(manual)
-    whole = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+    certificate = (folder / "certificate.jsonl").read_text(encoding="utf-8")
     good = run(of_certificate, folder)
     assert good.returncode == 0, good.stderr
     assert GOOD in good.stdout
-    assert good.stdout.splitlines()[-1] == whole["key_id"]
+    assert good.stdout.splitlines()[-1] == json.loads(certificate.splitlines()[0])["key_id"]
     register = run(of_register, folder)
     assert register.returncode == 0, register.stderr
     assert register.stdout.count(GOOD) == 4
 
-    whole["certificate"]["project"] = "Conceicao"
-    (folder / "certificate.json").write_text(json.dumps(whole), encoding="utf-8")
+    (folder / "certificate.jsonl").write_text(certificate.replace("Conceição", "Conceicao"), encoding="utf-8")
     assert GOOD not in run(of_certificate, folder).stdout
     keys = json.loads((folder / "public-keys.json").read_text(encoding="utf-8"))
     keys["entries"][1]["statement"]["reason"] = "every day"

@@ -61,7 +61,7 @@ _WRITES: tuple[tuple[str, str, str], ...] = (
     ("PUT", "/zambezi/standing", "gateway"),
     ("PUT", "/zambezi/ready", "gateway"),
     ("PUT", "/zambezi/dry-run", "gateway"),
-    ("PUT", "/zambezi/verify", "gateway"),
+    ("PUT", "/zambezi/verify", "gateway migration"),
 )
 
 _ATTACHMENT = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from migration import certificate, progress
+from migration import certificate, progress, verifier
 from ris_service.app import create_app
 from tests.schema import upgraded
 from zambezi import clock, keys, signing
@@ -38,7 +38,7 @@ class Pages:
                 session.add(
                     User(login=role, name=role, role=role, language="en", password_hash="", created_at=clock.text(NOW))
                 )
-        sets = ("ris_service.session_pages:pages", "migration.pages:pages")
+        sets = ("ris_service.session_pages:pages", "migration.pages:pages", "migration.proof_pages:pages")
         self.app = create_app(environment, Zambezi(), self.sessions, self.keys, lambda: NOW, sets)
 
     def client(self, role: str) -> FlaskClient:
@@ -59,7 +59,8 @@ def a_project(session) -> int:
     for number, (state, date) in enumerate(STUDIES):
         study = MigrationStudy(
             project_id=project.id, study_uid=f"1.2.{number}", study_date=date, modalities="CT", expected=1,
-            state=state, next_at=at, verified_at=at if state == "verified" else None,
+            state=state, level=3 if state == "verified" else 1, next_at=at,
+            verified_at=at if state == "verified" else None,
         )  # fmt: skip
         session.add(study)
         session.flush()
@@ -72,6 +73,7 @@ def a_project(session) -> int:
                 source_digest="a" * 64,
                 stored_digest="a" * 64 if same else "b" * 64,
                 verdict="equal" if same else "different",
+                level=3 if same else 1,
             )
         )
     return project.id
@@ -106,17 +108,20 @@ def test_a_migration_names_what_needs_a_person_first(pages):
 def test_the_certificate_can_be_downloaded_once_it_is_issued(pages, tmp_path):
     path = f"/migrations/{pages.project_id}/certificate"
     client = pages.client("migration-engineer")
-    assert client.get(path).status_code == 404
-    with pages.sessions.begin() as session:
-        project = session.get_one(MigrationProject, pages.project_id)
-        signer = signing.current(tmp_path / "signing", "certificate", "ana", NOW)
-        certificate.issue(session, project, signer, {}, "somebody", NOW)
-    file = client.get(path).data
-    assert certificate.faults(file) == []
-    counts = json.loads(file)["certificate"]["counts"]
-    assert counts["instances_by_level"] == {"1": 1, "3": 2}
-    assert counts["studies_by_year"] == {"2020": 1, "2021": 1, "undated": 1}
-    assert path in client.get(f"/migrations/{pages.project_id}").text
+    assert client.get(path).status_code == client.get(path + ".pdf").status_code == 404
+    assert "No certificate yet" in client.get(f"/migrations/{pages.project_id}/proof").text
+    signer = signing.current(tmp_path / "signing", "certificate", "ana", NOW)
+    certificate.issue(pages.sessions, pages.project_id, signer, {}, "somebody", NOW)
+    found = verifier.examine(io.BytesIO(client.get(path).data))
+    assert found.faults == []
+    assert found.head["counts"]["instances_by_level"] == {"1": 1, "3": 2}
+    assert found.head["counts"]["studies_by_year"] == {"2020": 1, "2021": 1, "undated": 1}
+    assert client.get(path + ".pdf").data.startswith(b"%PDF")
+    page = client.get(f"/migrations/{pages.project_id}/proof").text
+    assert path in page
+    assert "source: compared with the source itself, and equal" in page
+    assert f"/migrations/{pages.project_id}/proof" in client.get(f"/migrations/{pages.project_id}").text
+    assert client.get("/migrations/verifier.py").data == Path(verifier.__file__).read_bytes()
 
 
 @pytest.mark.parametrize("role", ["reception", "referrer", "radiologist"])

@@ -15,7 +15,7 @@ import pytest
 from plugins import header
 from plugins.arrivals import Arrivals, Copy, judge
 from plugins.coercion import Coercion
-from plugins.facts import Came
+from plugins.facts import Came, joined
 from plugins.journal import Journal
 from plugins.others import Others
 from plugins.pushed import Announced, Pushed, worklist
@@ -67,7 +67,8 @@ class Bench:
                 (one.orthanc_id, one.sop_uid, hashlib.sha256(content).hexdigest()),
             )
             if came:
-                transaction.execute("INSERT INTO came VALUES (?, ?)", (one.orthanc_id, came.sha256))
+                row = (one.orthanc_id, came.sha256, joined(came.changed))
+                transaction.execute("INSERT INTO came VALUES (?, ?, ?)", row)
         self.arrivals.settled([(one.sop_uid, one.orthanc_id)])
 
     @property
@@ -184,8 +185,12 @@ def test_the_same_image_again_is_no_conflict_recorded_or_not_before_and_after_a_
     first = bench.send(content)
     assert first is not None
     assert bench.send(content, now=NOW + timedelta(seconds=5)) == first, "it becomes the same bytes"
-    bench.record(first, Came(hashlib.sha256(content).hexdigest(), ("site",)))
+    bench.record(first, Came(hashlib.sha256(content).hexdigest(), ("site",), ("(0010,0020)",)))
     assert bench.send(content, now=NOW + timedelta(seconds=9)) == first
+    told = header.read(first)
+    arrived, came = bench.arrivals.arrived(told.sop_uid, told.orthanc_id, len(first))
+    assert arrived == hashlib.sha256(first).hexdigest()
+    assert (came and came.sha256, came and came.changed) == (hashlib.sha256(content).hexdigest(), ("(0010,0020)",))
     bench.ruled(PREFIX)  # another process: the moment of the first coercion is forgotten
     assert bench.send(content, now=NOW + timedelta(hours=1)) != first
     bench.ruled()  # the rule is gone: what comes now has another identity, so Orthanc makes a second copy

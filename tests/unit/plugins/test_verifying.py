@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+from plugins.facts import Came
 from plugins.orthanc_rest import RestRefused
 from plugins.verifying import ENOUGH_S, AskedWrongly, Verifier
 
 CONTENT = b"pixels"
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+
+
+def nobody_saw(*_: Any) -> tuple[None, None]:
+    return None, None
 
 
 class Rest:
@@ -54,7 +59,7 @@ def storage(tmp_path: Path) -> Path:
 
 
 def test_each_file_is_read_from_the_disk(storage: Path) -> None:
-    told = Verifier(storage, Rest).look(["1.1", "1.2", "1.3", "1.4", "1.5"])  # type: ignore[arg-type]  # a stand-in
+    told = Verifier(storage, Rest, nobody_saw).look(["1.1", "1.2", "1.3", "1.4", "1.5"])  # type: ignore[arg-type]  # a stand-in
     found = {one["sop_uid"]: [(c["file_size"], c["file_md5"] == c["md5"]) for c in one["copies"]] for one in told}
     assert found == {
         "1.1": [(6, True)], "1.2": [(5, False)], "1.3": [(6, False)], "1.4": [(-1, False)], "1.5": [],
@@ -64,16 +69,28 @@ def test_each_file_is_read_from_the_disk(storage: Path) -> None:
 
 def test_what_is_deleted_in_this_moment_is_not_there(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rest, "gone", ("1.1",))
-    assert Verifier(storage, Rest).look(["1.1"]) == [{"sop_uid": "1.1", "copies": []}]  # type: ignore[arg-type]  # same
+    assert Verifier(storage, Rest, nobody_saw).look(["1.1"]) == [{"sop_uid": "1.1", "copies": []}]  # type: ignore[arg-type]  # same
 
 
 def test_a_call_ends_with_what_it_has_when_its_time_is_up(storage: Path) -> None:
     moments = iter([0.0, ENOUGH_S - 1, ENOUGH_S + 1])
-    told = Verifier(storage, Rest, lambda: next(moments)).look(["1.1", "1.2", "1.3"])  # type: ignore[arg-type]  # same
+    told = Verifier(storage, Rest, nobody_saw, lambda: next(moments)).look(["1.1", "1.2", "1.3"])  # type: ignore[arg-type]  # same
     assert [one["sop_uid"] for one in told] == ["1.1", "1.2"]
 
 
 @pytest.mark.parametrize("asked", [[], "1.1", ["1.*"], ["1.1\\1.2"], [1], ["1"] * 101, {"a": 1}, ["1" * 65]])
 def test_anything_but_uids_is_refused(storage: Path, asked: Any) -> None:
     with pytest.raises(AskedWrongly):
-        Verifier(storage, Rest).look(asked)  # type: ignore[arg-type]  # a stand-in
+        Verifier(storage, Rest, nobody_saw).look(asked)  # type: ignore[arg-type]  # a stand-in
+
+
+def test_a_migration_is_told_what_came_besides(storage: Path) -> None:
+    seen = {"1.1": (hashlib.sha256(CONTENT).hexdigest(), None), "1.3": ("a" * 64, Came("b" * 64, (), ("(0010,0020)",)))}
+    verifier = Verifier(storage, Rest, lambda uid, _, size: seen.get(uid, (None, None)) if size == 6 else ("", None))  # type: ignore[arg-type]  # same
+    copies = {one["sop_uid"]: one["copies"][0] for one in verifier.look({"arrivals": ["1.1", "1.2", "1.3"]})}
+    assert copies["1.1"]["file_sha256"] == copies["1.1"]["arrived_sha256"] == seen["1.1"][0]
+    assert (copies["1.2"]["file_sha256"], copies["1.2"]["arrived_sha256"]) == ("", None)
+    assert copies["1.3"]["file_sha256"] != copies["1.3"]["arrived_sha256"]
+    assert (copies["1.3"]["came_sha256"], copies["1.3"]["changed"]) == ("b" * 64, ["(0010,0020)"])
+    assert [copies[uid]["file_md5"] for uid in ("1.1", "1.2", "1.3")] == [None, "", None]  # read where it is needed
+    assert "file_sha256" not in verifier.look(["1.1"])[0]["copies"][0]

@@ -27,6 +27,7 @@ from zambezi.database.tables.migration import Certificate, MigrationInstance, Mi
 from zambezi.database.tables.migration_plan import MigrationMatch, PlanVersion
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
+from zambezi.database.tables.proof import CertificatePart, MigrationRollback, MigrationSample
 from zambezi.database.tables.queues import (
     AlertChannel,
     AlertTold,
@@ -54,6 +55,7 @@ __all__ = [
     "Base",
     "Breaker",
     "Certificate",
+    "CertificatePart",
     "ChainHead",
     "CommitmentAsked",
     "CommitmentRequest",
@@ -80,6 +82,8 @@ __all__ = [
     "MigrationMatch",
     "MigrationProbe",
     "MigrationProject",
+    "MigrationRollback",
+    "MigrationSample",
     "MigrationSlice",
     "MigrationStudy",
     "MigrationSurvey",

@@ -84,7 +84,9 @@ class MigrationInstance(Base):
     source_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what the source gave
     stored_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what Orthanc holds
     stored_md5: Mapped[str | None] = mapped_column(String(32))
-    #: expected, stored, equal, different, missing
+    #: Tags that differ from the source because the plan says so, as (gggg,eeee), joined by blanks.
+    coerced: Mapped[str | None] = mapped_column(Text)
+    #: expected, stored, equal, different, missing, rolled-back
     verdict: Mapped[str] = mapped_column(String(16), default="expected")
 
 
@@ -93,6 +95,10 @@ class Certificate(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("migration_project.id"))
     issued_at: Mapped[str] = mapped_column(Moment)
-    document: Mapped[bytes] = mapped_column(LargeBinary)  # canonical JSON, as it was signed
+    #: Its first line, canonical JSON, as it was signed; the lines of studies and instances lie in CertificatePart.
+    #: Empty while they are being written.
+    document: Mapped[bytes] = mapped_column(LargeBinary)
     signature: Mapped[str] = mapped_column(Text)  # base64, Ed25519
     public_key: Mapped[str] = mapped_column(Text)  # PEM
+    #: The number in migration.verifier.FORMAT; 2 was one JSON object, and is read by nobody any more.
+    format: Mapped[int] = mapped_column(SmallInteger, server_default="2")

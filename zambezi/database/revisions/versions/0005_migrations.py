@@ -32,6 +32,7 @@ _INSTANCE: tuple[sa.Column[Any], ...] = (
     sa.Column("given_md5", sa.String(length=32)),
     sa.Column("arrived_sha256", sa.String(length=64)),
     sa.Column("level", sa.SmallInteger(), nullable=False, server_default="0"),
+    sa.Column("coerced", sa.Text()),
 )
 
 
@@ -45,6 +46,7 @@ def upgrade() -> None:
     _inventory()
     _add_folders()
     _plans()
+    _proof()
 
 
 def _upgrade_legacy() -> None:
@@ -269,7 +271,46 @@ def _plans() -> None:
     op.create_index("ix_migration_match_state", "migration_match", ["project_id", "state"])
 
 
+def _proof() -> None:
+    """Sample, certificate's lines, roll-back; what was proven before there were levels was compared with the source."""
+    op.add_column("certificate", sa.Column("format", sa.SmallInteger(), nullable=False, server_default="2"))
+    op.execute("UPDATE migration_instance SET level = 3 WHERE verdict = 'equal'")
+    op.execute("UPDATE migration_instance SET level = 1 WHERE verdict IN ('stored', 'different')")
+    op.execute(
+        "UPDATE migration_study SET level = coalesce((SELECT min(one.level) FROM migration_instance one"
+        " WHERE one.study_id = migration_study.id), 0)"
+    )
+    op.create_table(
+        "migration_sample",
+        sa.Column("project_id", sa.Integer(), sa.ForeignKey("migration_project.id"), primary_key=True),
+        sa.Column("asked", sa.Integer(), nullable=False),
+        sa.Column("seed", sa.String(length=64), nullable=False),
+        sa.Column("threshold", sa.String(length=64), nullable=False),
+        sa.Column("population", sa.Integer(), nullable=False),
+        sa.Column("drawn_at", sa.String(length=27), nullable=False),
+        sa.Column("drawn_by", sa.String(length=80), nullable=False),
+    )
+    op.create_table(
+        "certificate_part",
+        sa.Column("certificate_id", sa.Integer(), sa.ForeignKey("certificate.id"), primary_key=True),
+        sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+    )
+    op.create_table(
+        "migration_rollback",
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("migration_study.id"), primary_key=True),
+        sa.Column("deletion_id", sa.Integer(), sa.ForeignKey("deletion.id"), primary_key=True),
+        sa.Column("asked_by", sa.String(length=80), nullable=False),
+        sa.Column("asked_at", sa.String(length=27), nullable=False),
+        sa.Column("because", sa.Text(), nullable=False),
+        sa.Column("settled_at", sa.String(length=27)),
+    )
+
+
 def downgrade() -> None:
+    for table in ("migration_rollback", "certificate_part", "migration_sample"):
+        op.drop_table(table)
+    op.drop_column("certificate", "format")
     op.drop_table("migration_match")
     op.drop_table("migration_plan")
     op.drop_index("ix_migration_study_planned", "migration_study")
