@@ -34,6 +34,9 @@ STUDY_STATES = {
     "verified": ("●", _("Equal to the source")),
     "retrying": ("↻", _("Failed, will be tried again")),
     "divergent": ("⚠", _("Differs from the source: a person must look")),
+    "conflict": ("⚠", _("The archive had something else under the same UID: a person must look")),
+    "vanished": ("⚠", _("The source names less than before: a person must look")),
+    "incomplete": ("⚠", _("Verified but for objects that can't be had: a person must look")),
     "parked": ("⚠", _("Stopped: a person must look")),
     "held": ("⚠", _("Held: whose study it is, a person must say")),
     "skipped": ("–", _("Left out by the plan")),
@@ -43,6 +46,7 @@ STUDY_STATES = {
 KINDS = {
     "done": _("equal to the source"),
     "under-way": _("under way"),
+    "held": _("held"),
     "failed": _("failed"),
     "waiting": _("waiting"),
     "left-out": _("left out"),
@@ -55,7 +59,7 @@ VERDICTS = {
     "missing": _("missing"),
 }
 #: Colours of the bar; the words beside it say the same.
-COLOURS = {"done": "#1a7f37", "under-way": "#0a5fb4", "failed": "#b3261e", "waiting": "#9aa4ae", "left-out": "#6b5b95"}
+COLOURS = {"done": "#1a7f37", "under-way": "#0a5fb4", "held": "#b26a00", "failed": "#b3261e", "waiting": "#9aa4ae", "left-out": "#6b5b95"}
 
 
 @pages.get("/migrations")

@@ -17,7 +17,8 @@ from zambezi.database.tables import MigrationProject, MigrationStudy
 #: States of a study in the order in which a bar shows them, and what each counts as.
 SHOWN = {
     "verified": "done", "moving": "under-way", "verifying": "under-way", "retrying": "failed", "divergent": "failed",
-    "parked": "failed", "ready": "waiting", "held": "failed", "skipped": "left-out", "waived": "left-out",
+    "parked": "failed", "conflict": "failed", "vanished": "failed", "incomplete": "failed", "ready": "waiting",
+    "held": "held", "skipped": "left-out", "waived": "left-out",
     "rolled-back": "left-out",
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from zambezi.database.tables.exams import (
     Study,
 )
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables.migration_run import MigrationPace, MigrationPass
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
 from zambezi.database.tables.queues import (
@@ -68,6 +69,8 @@ __all__ = [
     "LegalHold",
     "Message",
     "MigrationInstance",
+    "MigrationPace",
+    "MigrationPass",
     "MigrationProject",
     "MigrationStudy",
     "Moment",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, LargeBinary, SmallInteger, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, SmallInteger, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from zambezi.database.tables.base import Base, Leased, Moment, Uid
@@ -27,7 +27,15 @@ class MigrationProject(Base):
 
 class MigrationStudy(Leased, Base):
     __tablename__ = "migration_study"
-    __table_args__ = (UniqueConstraint("project_id", "study_uid"),)
+    #: Each index answers one question in the same time however much is done: whose turn it is, what is due again,
+    #: a patient's studies, the latest that were verified.
+    __table_args__ = (
+        UniqueConstraint("project_id", "study_uid"),
+        Index("ix_migration_study_turn", "project_id", "state", "priority", "study_date", "id"),
+        Index("ix_migration_study_due", "project_id", "state", "next_at"),
+        Index("ix_migration_study_patient", "project_id", "patient_id"),
+        Index("ix_migration_study_verified", "project_id", "verified_at"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("migration_project.id"), index=True)
     study_uid: Mapped[str] = mapped_column(Uid)
@@ -48,7 +56,11 @@ class MigrationStudy(Leased, Base):
     #: The lowest level of proof of any of its instances: 0 none, 1 set, 2 arrival, 3 source.
     level: Mapped[int] = mapped_column(default=0)
     found_at: Mapped[str] = mapped_column(Moment, default="")
-    #: ready, moving, verifying, verified, retrying, divergent, parked; held (a person decides whose it is),
+    #: When it was written down what of it the archive had before the first move (migration_instance.was_there).
+    looked_at: Mapped[str | None] = mapped_column(Moment)
+    #: ready, moving, verifying, verified, retrying, parked; held (a person decides whose it is),
+    #: divergent (not as the source has it), conflict (the archive had something else under the same UID before),
+    #: vanished (the source names less than before), incomplete (verified but for objects that can't be had),
     #: skipped (the plan leaves it out), waived (a person decided to leave it as it is), rolled-back
     state: Mapped[str] = mapped_column(String(16), default="ready")
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -72,12 +84,15 @@ class MigrationInstance(Base):
     arrived_sha256: Mapped[str | None] = mapped_column(String(64))
     #: How far it is proven: 0 none, 1 set, 2 arrival, 3 source.
     level: Mapped[int] = mapped_column(SmallInteger, default=0)
+    #: 1: the archive had this SOP Instance UID before anything of the study was moved.
+    was_there: Mapped[int] = mapped_column(SmallInteger, default=0)
     orthanc_id: Mapped[str | None] = mapped_column(String(44))
     source_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what the source gave
     stored_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what Orthanc holds
     stored_md5: Mapped[str | None] = mapped_column(String(32))
     #: expected, stored, equal, different, missing
     verdict: Mapped[str] = mapped_column(String(16), default="expected")
+    reason: Mapped[str | None] = mapped_column(Text)  # why it is missing, or in which tags it differs
 
 
 class Certificate(Base):
