@@ -75,7 +75,7 @@ def decide(
     session: Session, project: MigrationProject, study: MigrationStudy, decision: Decision, because: str, who: str,
     now: datetime,
 ) -> str:  # fmt: skip
-    """Carry out what a person decided; in words, what becomes of the study. Refused where its state doesn't allow it."""
+    """Carry out what a person decided; in words, what becomes of the study. Refused where it may not be."""
     because = because.strip()
     allowed = ALLOWED.get(study.state, ())
     if decision not in allowed:
@@ -175,14 +175,13 @@ def _ask_deletions(session: Session, study: MigrationStudy, because: str, who: s
     held: Collection[str] = session.scalars(select(Study.orthanc_id).where(Study.study_uid == study.study_uid)).all()
     if not rows or not held:
         raise Refused(f"the archive's journal knows no differing image of study {study.study_uid}: retry it first")
-    asked = []
+    asked, why = [], f"migration: the source's copy is right: {because}"[:1000]
     try:
         for orthanc_id in held:
             for row in rows:
                 made = deletions.ask(
                     session, study_uid=study.study_uid, study_orthanc_id=orthanc_id, series_uid=row.series_uid,
-                    sop_uid=row.sop_uid, code="other", reason=f"migration: the source's copy is right: {because}"[:1000],
-                    who=who, now=now, writer=ledger.WRITER,
+                    sop_uid=row.sop_uid, code="other", reason=why, who=who, now=now, writer=ledger.WRITER,
                 )  # fmt: skip
                 asked.append(made.id)
     except deletions.Refused as refused:

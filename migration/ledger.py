@@ -59,9 +59,9 @@ def claim(
     """Claim the study whose turn it is; None if none is due, or all slots of the source are in use.
 
     In this order: what is urgent; what a dead worker left (the audit says so); what is due again; then by priority,
-    the newest first (or the oldest, where the plan says so). Each is a question that an index answers at once, whatever the ledger holds. A worker's death
-    is no failed attempt of the study: what was moved is there, and the next one goes on. Without a `ceiling` slots
-    aren't counted.
+    the newest first (or the oldest, where the plan says so). Each is a question that an index answers at once,
+    whatever the ledger holds. A worker's death is no failed attempt of the study: what was moved is there, and the
+    next one goes on. Without a `ceiling` slots aren't counted.
     """
     used = 0
     if ceiling is not None:

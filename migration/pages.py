@@ -59,7 +59,14 @@ VERDICTS = {
     "missing": _("missing"),
 }
 #: Colours of the bar; the words beside it say the same.
-COLOURS = {"done": "#1a7f37", "under-way": "#0a5fb4", "held": "#b26a00", "failed": "#b3261e", "waiting": "#9aa4ae", "left-out": "#6b5b95"}
+COLOURS = {
+    "done": "#1a7f37",
+    "under-way": "#0a5fb4",
+    "held": "#b26a00",
+    "failed": "#b3261e",
+    "waiting": "#9aa4ae",
+    "left-out": "#6b5b95",
+}
 
 
 @pages.get("/migrations")

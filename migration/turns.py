@@ -59,7 +59,7 @@ def expected_patients(session: Session, now: datetime) -> dict[str, int]:
     for n in range(0, len(listed), _IN_ONE):
         merged = select(Patient.patient_id, Patient.merged_into).where(Patient.merged_into.in_(listed[n : n + _IN_ONE]))
         for patient_id, into in session.execute(merged):
-            wanted[patient_id] = max(keys[into], wanted.get(patient_id, 0))
+            wanted[patient_id] = max(keys.get(into or 0, 0), wanted.get(patient_id, 0))
     return wanted
 
 
@@ -108,7 +108,8 @@ def forget(session: Session, project: MigrationProject, now: datetime, many: int
     known: dict[str, int] = {}
     for n in range(0, len(rows), _IN_ONE):
         uids = [row.study_uid for row in rows[n : n + _IN_ONE]]
-        for uid, instances in session.execute(select(Study.study_uid, Study.instances).where(Study.study_uid.in_(uids))):
+        journal = select(Study.study_uid, Study.instances).where(Study.study_uid.in_(uids))
+        for uid, instances in session.execute(journal):
             known[uid] = known.get(uid, 0) + instances
     over = [
         row.study_uid

@@ -49,8 +49,9 @@ def forget_studies(session: Session, uids: Collection[str], cause: str, referenc
     """
     gone = 0
     for piece in _pieces(sorted(set(uids))):
-        mine = (AnnouncedStudy.study_uid.in_(piece), AnnouncedStudy.cause == cause, AnnouncedStudy.reference == reference)
-        gone += len(session.scalars(delete(AnnouncedStudy).where(*mine).returning(AnnouncedStudy.study_uid)).all())
+        study = AnnouncedStudy
+        mine = (study.study_uid.in_(piece), study.cause == cause, study.reference == reference)
+        gone += len(session.scalars(delete(study).where(*mine).returning(study.study_uid)).all())
     return gone
 
 

@@ -145,12 +145,14 @@ def test_one_object_that_cannot_be_sent_holds_up_nothing_but_itself(lab: Lab) ->
     for _ in range(MigrationSource(peer="legacy").policy.object_attempts):
         run_all(lab, project)
         lab.let_time_pass()
-    verdicts = {sop_uid: row.verdict for sop_uid, row in lab.instances().items()}
-    assert verdicts.pop(str(pydicom.dcmread(bad).SOPInstanceUID)) == "missing"
-    assert list(verdicts.values()) == ["equal"]
+    rows = lab.instances()
+    left_behind = rows.pop(str(pydicom.dcmread(bad).SOPInstanceUID))
+    assert left_behind.verdict == "missing"
+    assert left_behind.reason, "why it can't be had stands beside it"
+    assert [row.verdict for row in rows.values()] == ["equal"]
     (study,) = lab.studies().values()
-    assert study.state == "parked"
-    assert "1 instances did not arrive" in study.reason
+    assert study.state == "incomplete"
+    assert study.reason.startswith("all but 1 of 2 instances are verified: 1 instances did not arrive")
     with lab.office.sessions.begin() as session:
         assert session.query(ExceptionItem).one().reference == study.study_uid
 
@@ -214,7 +216,7 @@ def test_a_worker_that_died_is_named_in_the_audit_and_costs_the_study_no_attempt
     assert any(b"the lease of dead:1:1 ran out" in payload for payload in said)
 
 
-def test_a_flipped_pixel_in_the_archive_is_found(lab: Lab) -> None:
+def test_what_the_archive_had_before_under_the_same_uid_with_other_pixels_is_a_conflict(lab: Lab) -> None:
     def flipped(dataset: pydicom.Dataset) -> None:
         dataset.PixelData = bytes([dataset.PixelData[0] ^ 1]) + dataset.PixelData[1:]
 
@@ -222,16 +224,17 @@ def test_a_flipped_pixel_in_the_archive_is_found(lab: Lab) -> None:
     lab.store(lab.altered("CT_small.dcm", flipped))
     run_all(lab, lab.inventory())
     (study,) = lab.studies().values()
-    assert (study.state, study.reason) == ("divergent", "1 instances differ from the source, in (7fe0,0010)")
+    assert study.state == "conflict"
+    assert "had 1 instances before, under the same UIDs, with other content, in (7fe0,0010)" in study.reason
     (row,) = lab.instances().values()
-    assert row.verdict == "different"
+    assert (row.verdict, row.was_there, row.reason) == ("different", 1, "(7fe0,0010)")
     assert row.source_digest != row.stored_digest
 
 
 def test_success_without_arrival_is_not_believed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.load(sample("CT_small.dcm"))
     project = lab.inventory()
-    monkeypatch.setattr(worker.transfer, "_retrieve", lambda *_: None)  # "done", says the source
+    monkeypatch.setattr(DicomSource, "bring", lambda *_: {})  # "done", says the source
     run_all(lab, project)
     (study,) = lab.studies().values()
     assert study.state == "retrying"

@@ -72,12 +72,12 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("began_at", sa.String(length=27), nullable=False),
         sa.Column("ended_at", sa.String(length=27)),
-        *(sa.Column(name, sa.Integer(), nullable=False)
-          for name in ("studies", "counted", "new_studies", "new_instances", "doubts")),
-        sa.Column("who", sa.String(length=80), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["project_id"], ["migration_project.id"], name=op.f("fk_migration_pass_project_id")
+        *(
+            sa.Column(name, sa.Integer(), nullable=False)
+            for name in ("studies", "counted", "new_studies", "new_instances", "doubts")
         ),
+        sa.Column("who", sa.String(length=80), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["migration_project.id"], name=op.f("fk_migration_pass_project_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_migration_pass")),
         sa.UniqueConstraint("project_id", "number", name=op.f("uq_migration_pass_project_id")),
     )

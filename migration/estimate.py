@@ -1,0 +1,89 @@
+"""When a migration will be done, and how far that can be told: from how the last hours went and when the source is open.
+
+Images are counted, not studies, for studies differ by a thousand times in size. Each stretch of ten minutes in which
+something was verified has a rate; nine in ten stretches were faster than the slow rate, one in ten faster than the
+quick one. What is left, at these three rates, is laid out over the hours in which the windows will be open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from zambezi import clock, windows
+from zambezi.config.settings import Site, Window
+
+#: Stretches of ten minutes: a moment's text (zambezi.clock) up to here names one, such as 2026-03-01T08:4.
+STRETCH = 15
+_MINUTES = 10
+#: Fewer stretches tell nothing of a spread.
+_LEAST = 3
+#: No line of an old archive is looked at further ahead.
+_FURTHEST = timedelta(days=5 * 366)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Images an hour of an open window, and when all will be done: likely, and between which moments (UTC)."""
+
+    per_hour: float
+    likely: datetime | None
+    earliest: datetime | None
+    latest: datetime | None  # None: not within five years
+    stretches: int
+
+
+def of(
+    left: int, stretches: Mapping[str, int], opening: Sequence[Window], site: Site, now: datetime
+) -> Estimate | None:  # fmt: skip
+    """The estimate for so many images that are left; None where too little has happened to tell one.
+
+    `stretches`: images verified, by stretch of ten minutes; the running one, which isn't over, is left out.
+    """
+    ended = sorted(count for stretch, count in stretches.items() if count and not _is_running(stretch, now))
+    if len(ended) < _LEAST or not left:
+        return None
+    hourly = [count * 60 / _MINUTES for count in ended]
+    mean = sum(hourly) / len(hourly)
+    ends = [_laid_out(left / rate, opening, site, now) for rate in (mean, _share(hourly, 0.9), _share(hourly, 0.1))]
+    return Estimate(mean, ends[0], ends[1], ends[2], len(ended))
+
+
+def _is_running(stretch: str, now: datetime) -> bool:
+    return clock.text(now)[:STRETCH] == stretch
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    """The value below which this share of the values lies, between its two neighbours."""
+    place = (len(ordered) - 1) * share
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _laid_out(hours: float, opening: Sequence[Window], site: Site, now: datetime) -> datetime | None:
+    """The moment at which so many open hours will have passed."""
+    left, at = timedelta(hours=min(hours, 24 * 366 * 5)), now
+    while at < now + _FURTHEST:
+        opens = windows.next_opening(opening, at, site.zone, site.holidays)
+        if opens is None:
+            return None
+        closes = _closes(opening, site, opens)
+        if closes is None or closes - opens >= left:
+            return opens + left
+        left -= closes - opens
+        at = closes
+    return None
+
+
+def _closes(opening: Sequence[Window], site: Site, at: datetime) -> datetime | None:
+    if any(is_always_open(window) for window in opening):
+        return None
+    return windows.closes_at(opening, at, site.zone, site.holidays)
+
+
+def is_always_open(window: Window) -> bool:
+    """Whether it never closes; looking for its end would take ten years' worth of days."""
+    whole_day = window.from_ == window.to and len(set(window.days)) == 7
+    return whole_day and not window.valid_from and not window.valid_until and window.holidays != "closed"
