@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
-from migration import deciding, inventory, ledger, office, progress, worker
+from migration import deciding, inventory, ledger, office, progress, run_commands, worker
 from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
@@ -90,18 +90,24 @@ def status(name: str | None, as_json: bool) -> None:
     with opened.sessions.begin() as session:
         query = select(MigrationProject).order_by(MigrationProject.name)
         projects = [_project(session, name)] if name else list(session.scalars(query).all())
-        facts = [progress.of(session, project, clock.now()) for project in projects]
+        configured = opened.configuration.zambezi
+        facts = [
+            progress.of(session, one, clock.now(), configured.migration.sources.get(one.source), configured.site)
+            for one in projects
+        ]
         paused = {one.name: one.words for one in breakers.paused(session)}
         waits = {project.name: paused.get(f"source:{project.source}", "") for project in projects}
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
+    zone = opened.configuration.zambezi.site.zone
     for fact in facts:
-        left = f"about {fact['minutes_left']:.0f} min left" if fact["minutes_left"] is not None else "no rate yet"
         click.echo(
             f"{fact['project']} ({fact['state']}): {fact['verified']} of {fact['studies']} studies verified, "
-            f"{fact['failed']} for a person to look at, {fact['per_hour']:.0f} an hour, {left}"
+            f"{fact['failed']} for a person to look at, {fact['per_hour']:.0f} an hour, {run_commands.ends(fact, zone)}"
         )
+        if fact["state"] == "running":
+            click.echo(f"  {run_commands.healthy(fact['source_health'], zone)}")
         for words in filter(None, (fact["note"], waits[fact["project"]], paused.get(worker.QUEUE))):
             click.echo(f"  {words}")
 
@@ -169,6 +175,11 @@ def verify_certificate(file: Path, keys: Path | None, key_id: str | None) -> Non
         f"{len(whole['certificate']['exceptions'])} exceptions. "
         f"Signed with key {signed_with}{retired}."
     )
+
+
+for command in run_commands.COMMANDS:
+    migrate.add_command(command)
+migrate.add_command(start, "run")
 
 
 def _office() -> office.Office:

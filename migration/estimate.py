@@ -1,4 +1,4 @@
-"""When a migration will be done, and how far that can be told: from how the last hours went and when the source is open.
+"""When a migration will be done, as far as that can be told: from how it went lately and when the source is open.
 
 Images are counted, not studies, for studies differ by a thousand times in size. Each stretch of ten minutes in which
 something was verified has a rate; nine in ten stretches were faster than the slow rate, one in ten faster than the
@@ -19,7 +19,8 @@ STRETCH = 15
 _MINUTES = 10
 #: Fewer stretches tell nothing of a spread.
 _LEAST = 3
-#: No line of an old archive is looked at further ahead.
+#: Windows are laid out one by one for so long; an end further off than `_FURTHEST` is none.
+_LOOKED_AT = timedelta(weeks=4)
 _FURTHEST = timedelta(days=5 * 366)
 
 
@@ -63,18 +64,18 @@ def _share(ordered: Sequence[float], share: float) -> float:
 
 
 def _laid_out(hours: float, opening: Sequence[Window], site: Site, now: datetime) -> datetime | None:
-    """The moment at which so many open hours will have passed."""
-    left, at = timedelta(hours=min(hours, 24 * 366 * 5)), now
-    while at < now + _FURTHEST:
+    """The moment at which so many open hours will have passed; beyond four weeks as those four weeks were."""
+    left, at, opened = timedelta(hours=min(hours, 24 * 366 * 10)), now, timedelta()
+    while at < now + _LOOKED_AT:
         opens = windows.next_opening(opening, at, site.zone, site.holidays)
         if opens is None:
             return None
         closes = _closes(opening, site, opens)
         if closes is None or closes - opens >= left:
-            return opens + left
-        left -= closes - opens
-        at = closes
-    return None
+            return opens + left if opens + left < now + _FURTHEST else None
+        left, opened, at = left - (closes - opens), opened + (closes - opens), closes
+    further = left / (opened / (at - now)) if opened else _FURTHEST
+    return at + further if further < _FURTHEST else None
 
 
 def _closes(opening: Sequence[Window], site: Site, at: datetime) -> datetime | None:

@@ -24,6 +24,7 @@ PAGE_SETS: tuple[str, ...] = (
     "ris_service.share_pages:pages",
     "ris_service.emergency_pages:pages",
     "migration.pages:pages",
+    "migration.run_pages:pages",
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",

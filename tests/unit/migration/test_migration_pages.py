@@ -39,7 +39,7 @@ class Pages:
                 session.add(
                     User(login=role, name=role, role=role, language="en", password_hash="", created_at=clock.text(NOW))
                 )
-        sets = ("ris_service.session_pages:pages", "migration.pages:pages")
+        sets = ("ris_service.session_pages:pages", "migration.pages:pages", "migration.run_pages:pages")
         self.app = create_app(environment, Zambezi(), self.sessions, self.keys, lambda: NOW, sets)
 
     def client(self, role: str) -> FlaskClient:

@@ -78,7 +78,8 @@ def test_a_study_on_its_way_is_let_go_of(office: tuple[Office, Filling]):
     opened, disk = office
     nothing: Any = None
     desk = Desk(
-        nothing, opened.sessions, MigrationSource(peer="OLD"), nothing, nothing, "ZAMBEZI", Site(), clock.now, lambda: 0, "me",
+        nothing, opened.sessions, MigrationSource(peer="OLD"), nothing, nothing, "ZAMBEZI", Site(), clock.now,
+        lambda: 0, "me",
         room=disk.gauge.look,
     )  # fmt: skip
     desk.check_open()

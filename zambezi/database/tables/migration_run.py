@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import Float, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from zambezi.database.tables.base import Base, Moment
@@ -19,9 +19,9 @@ class MigrationPace(Base):
     #: Since the last step: studies that went well while all slots were used, their images, and the seconds they took.
     studies: Mapped[int] = mapped_column(default=0)
     images: Mapped[int] = mapped_column(default=0)
-    seconds: Mapped[float] = mapped_column(default=0.0)
+    seconds: Mapped[float] = mapped_column(Float, default=0.0)
     #: The quickest step so far: seconds an image, and with how many slots; 0: none yet.
-    quickest: Mapped[float] = mapped_column(default=0.0)
+    quickest: Mapped[float] = mapped_column(Float, default=0.0)
     quickest_slots: Mapped[int] = mapped_column(default=0)
     because: Mapped[str] = mapped_column(Text, default="")  # why it is what it is, for a person
     cut_at: Mapped[str | None] = mapped_column(Moment)
