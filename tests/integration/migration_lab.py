@@ -111,6 +111,13 @@ class Lab:
                 check=True, capture_output=True, env={**os.environ, "TCP_NODELAY": "1"},
             )  # fmt: skip
 
+    def load_together(self, *files: Path) -> None:
+        """The same in one association, where the files are of one class and syntax."""
+        subprocess.run(
+            ["dcmsend", "-aet", "OLDCT", "-aec", "LEGACY", "127.0.0.1", str(self.legacy_port), *map(str, files)],
+            check=True, capture_output=True, env={**os.environ, "TCP_NODELAY": "1"},
+        )  # fmt: skip
+
     def altered(self, name: str, change: Callable[[pydicom.Dataset], None]) -> Path:
         """A sample with something changed, as a new file."""
         dataset = pydicom.dcmread(sample(name))
@@ -162,23 +169,24 @@ class Lab:
             )
         return self.processes[name]
 
-    def start_service(self) -> subprocess.Popen[bytes]:
-        """The migration process itself."""
-        return self.start("migration", [sys.executable, "-m", "migration.service"])
+    def start_service(self, name: str = "migration") -> subprocess.Popen[bytes]:
+        """The migration process itself; several, where each has a name."""
+        return self.start(name, [sys.executable, "-m", "migration.service"])
 
 
 @contextmanager
-def a_lab(folder: Path, monkeypatch: Any) -> Iterator[Lab]:
-    """Start the legacy PACS and the archive; stop what was started."""
+def a_lab(folder: Path, monkeypatch: Any, database_url: str = "", **source: Any) -> Iterator[Lab]:
+    """Start the legacy PACS and the archive; stop what was started. `source`: more settings of the one source."""
     legacy_port = free_port()
     environ = {
         **os.environ, **{variable: str(free_port()) for variable, _ in PORTS.values()}, "PYTHONPATH": str(REPOSITORY),
-        "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"), "ZAMBEZI_DATABASE_URL": "",
+        "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"),
+        "ZAMBEZI_DATABASE_URL": database_url,
         "ZAMBEZI_REPOSITORY": str(REPOSITORY), "TCP_NODELAY": "1",
     }  # fmt: skip
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    _configure(folder, legacy_port)
+    _configure(folder, legacy_port, source)
     environment = Environment.read(environ)
     secrets = keys.load_or_create(environment.keys_file)
     upgrade(connect(environment.database_url, "test"))
@@ -201,7 +209,7 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 30) -> N
         time.sleep(0.1)
 
 
-def _configure(folder: Path, legacy_port: int) -> None:
+def _configure(folder: Path, legacy_port: int, more: dict[str, Any]) -> None:
     (folder / "config").mkdir()
     for name in ("10-orthanc.json", "20-plugins.json"):
         shutil.copy(REPOSITORY / "orthanc-config" / name, folder / "config")
@@ -209,7 +217,7 @@ def _configure(folder: Path, legacy_port: int) -> None:
         "AET": "LEGACY", "Host": "127.0.0.1", "Port": legacy_port, "AllowStore": True, "AllowEcho": True,
         "AllowFind": False, "AllowGet": False, "AllowMove": False,
     }  # fmt: skip
-    source = {"Peer": "legacy", "Aet": "ZAMBEZI_MIG", "StudyDeadlineSeconds": 30}
+    source = {"Peer": "legacy", "Aet": "ZAMBEZI_MIG", "StudyDeadlineSeconds": 30, **more}
     (folder / "config" / "40-peers.json").write_text(json.dumps({"DicomModalities": {"legacy": peer}}))
     (folder / "config" / "30-zambezi.json").write_text(
         json.dumps({"Zambezi": {"Migration": {"Sources": {"LEGACY": source}}}})
