@@ -100,8 +100,8 @@ def _turns(at: str, order: str) -> tuple[tuple[str, tuple[Any, ...], tuple[Colum
     study = MigrationStudy
     first = (
         ("ready", _BY_TURN, (study.priority >= URGENT,)),
-        ("moving", (study.id,), ()),
-        ("verifying", (study.id,), ()),
+        ("moving", _BY_TURN, ()),
+        ("verifying", _BY_TURN, ()),
         ("retrying", (study.next_at, study.id), (study.next_at <= at,)),
     )
     if order != "oldest":

@@ -124,16 +124,10 @@ def write(session: Session, source: str, pace: Pace, now: datetime) -> None:
 
 def in_use(session: Session, source: str, now: datetime) -> int:
     """Studies of this source that are being worked on under a lease that holds, in whatever project and process."""
-    query = (
-        select(func.count())
-        .select_from(MigrationStudy)
-        .join(MigrationProject, MigrationProject.id == MigrationStudy.project_id)
-        .where(
-            MigrationProject.source == source, MigrationStudy.state.in_(("moving", "verifying")),
-            MigrationStudy.lease_until > clock.text(now),
-        )
-    )  # fmt: skip
-    return session.scalar(query) or 0
+    mine = session.scalars(select(MigrationProject.id).where(MigrationProject.source == source)).all()
+    study = MigrationStudy
+    at_work = (study.project_id.in_(mine), study.state.in_(("moving", "verifying")), study.lease_until > clock.text(now))
+    return session.scalar(select(func.count()).select_from(study).where(*at_work)) or 0
 
 
 def _pace(row: MigrationPace) -> Pace:

@@ -19,7 +19,7 @@ pages = Blueprint("migrations", __name__, template_folder="templates")
 pages.navigation = (("migrations.index", _("Migrations")),)  # type: ignore[attr-defined]  # read by the application
 
 #: So many of a project's studies are listed on its page; the certificate names all of them.
-LISTED = 200
+LISTED = 60
 
 PROJECT_STATES = {
     "inventory": ("◔", _("Inventory is being taken")),

@@ -111,7 +111,7 @@ def cut_over(project_id: int) -> Any:
         project = session.get(MigrationProject, project_id) or abort(404)
         lines = cutover.checklist(cutover.facts(session, project, _now()), _now())
         passes = delta.passes(session, project_id)[:20]
-    return render_template("migration_cutover.html", project=project, lines=lines, words=LINES, passes=passes)
+    return render_template("migration_cutover.html", project=project, lines=lines, said_of=LINES, passes=passes)
 
 
 @pages.post("/migrations/<int:project_id>/state")

@@ -37,6 +37,7 @@ _INSTANCE: tuple[sa.Column[Any], ...] = (
 _INDEXES = {
     "ix_migration_study_turn": ["project_id", "state", "priority", "study_date", "id"],
     "ix_migration_study_due": ["project_id", "state", "next_at"],
+    "ix_migration_study_leased": ["project_id", "lease_until"],
     "ix_migration_study_patient": ["project_id", "patient_id"],
     "ix_migration_study_verified": ["project_id", "verified_at"],
 }
