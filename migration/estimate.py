@@ -1,8 +1,8 @@
 """When a migration will be done, as far as that can be told: from how it went lately and when the source is open.
 
-Images are counted, not studies, for studies differ by a thousand times in size. Each stretch of ten minutes in which
-something was verified has a rate; nine in ten stretches were faster than the slow rate, one in ten faster than the
-quick one. What is left, at these three rates, is laid out over the hours in which the windows will be open.
+Images are counted, not studies, for studies differ by a thousand times in size. The mean of the last stretches of ten
+minutes gives the likely end; the hours among them of which nine in ten were faster, and one in ten, give the two
+moments between which it lies. What is left is laid out over the hours in which the windows will be open.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from zambezi.config.settings import Site, Window
 #: Stretches of ten minutes: a moment's text (zambezi.clock) up to here names one, such as 2026-03-01T08:4.
 STRETCH = 15
 _MINUTES = 10
+_AN_HOUR = 6
+#: However slow the slowest hours were, no end is told from less than this part of the mean.
+_SLOWEST = 10
 #: Fewer stretches tell nothing of a spread.
 _LEAST = 3
 #: Windows are laid out one by one for so long; an end further off than `_FURTHEST` is none.
@@ -40,19 +43,39 @@ def of(
 ) -> Estimate | None:  # fmt: skip
     """The estimate for so many images that are left; None where too little has happened to tell one.
 
-    `stretches`: images verified, by stretch of ten minutes; the running one, which isn't over, is left out.
+    `stretches`: images verified, by stretch of ten minutes.
     """
-    ended = sorted(count for stretch, count in stretches.items() if count and not _is_running(stretch, now))
-    if len(ended) < _LEAST or not left:
+    counts = _in_a_row(stretches, opening, site, now)
+    if sum(map(bool, counts)) < _LEAST or not left:
         return None
-    hourly = [count * 60 / _MINUTES for count in ended]
-    mean = sum(hourly) / len(hourly)
-    ends = [_laid_out(left / rate, opening, site, now) for rate in (mean, _share(hourly, 0.9), _share(hourly, 0.1))]
-    return Estimate(mean, ends[0], ends[1], ends[2], len(ended))
+    hours = [counts[n : n + _AN_HOUR] for n in range(max(1, len(counts) - _AN_HOUR + 1))]
+    rates = sorted(sum(some) * 60 / (_MINUTES * len(some)) for some in hours)
+    mean = sum(counts) * 60 / (_MINUTES * len(counts))
+    slow = max(_share(rates, 0.1), mean / _SLOWEST)
+    ends = [_laid_out(left / rate, opening, site, now) for rate in (mean, max(mean, _share(rates, 0.9)), slow)]
+    return Estimate(mean, ends[0], ends[1], ends[2], len(counts))
 
 
-def _is_running(stretch: str, now: datetime) -> bool:
-    return clock.text(now)[:STRETCH] == stretch
+def _in_a_row(stretches: Mapping[str, int], opening: Sequence[Window], site: Site, now: datetime) -> list[int]:
+    """What each stretch brought from the first on in which anything was verified, closed hours and pauses left out.
+
+    Nothing in an open stretch counts as slow; nothing for more than an hour was a pause, or nobody was at work. The
+    running stretch isn't over.
+    """
+    worked = [name for name, count in stretches.items() if count]
+    if not worked:
+        return []
+    at, counts, idle = clock.parse(min(worked) + "0:00.000000Z"), list[int](), 0
+    while clock.text(at)[:STRETCH] < clock.text(now)[:STRETCH]:
+        count = stretches.get(clock.text(at)[:STRETCH], 0)
+        if count:
+            counts += [0] * (idle if idle <= _AN_HOUR else 0)
+            counts.append(count)
+            idle = 0
+        elif windows.is_open(opening, at, site.zone, site.holidays):
+            idle += 1
+        at += timedelta(minutes=_MINUTES)
+    return counts
 
 
 def _share(ordered: Sequence[float], share: float) -> float:

@@ -126,7 +126,11 @@ def in_use(session: Session, source: str, now: datetime) -> int:
     """Studies of this source that are being worked on under a lease that holds, in whatever project and process."""
     mine = session.scalars(select(MigrationProject.id).where(MigrationProject.source == source)).all()
     study = MigrationStudy
-    at_work = (study.project_id.in_(mine), study.state.in_(("moving", "verifying")), study.lease_until > clock.text(now))
+    at_work = (
+        study.project_id.in_(mine),
+        study.state.in_(("moving", "verifying")),
+        study.lease_until > clock.text(now),
+    )
     return session.scalar(select(func.count()).select_from(study).where(*at_work)) or 0
 
 

@@ -60,9 +60,9 @@ def _study(n: int) -> dict[str, object]:
 
 def done(opened: Sessions, until: int) -> None:
     """Every study up to this id is verified."""
-    for first in range(1, until + 1, 50_000):
-        ids = MigrationStudy.id.between(first, min(first + 49_999, until))
-        at = clock.text(NOW - timedelta(minutes=first // 100))
+    for first in range(1, until + 1, 1_000):
+        ids = MigrationStudy.id.between(first, min(first + 999, until))
+        at = clock.text(NOW - timedelta(minutes=first // 10))
         with opened.begin() as session:
             session.execute(
                 update(MigrationStudy).where(ids, MigrationStudy.state == "ready").values(

@@ -25,9 +25,17 @@ def test_even_rates_give_one_moment():
 
 
 def test_the_wider_the_spread_the_further_apart():
-    told = estimate.of(6000, stretches(50, 100, 150), ALWAYS, SITE, NOW)
+    slow_then_quick = [*[50] * 6, *[100] * 6, *[150] * 6]
+    told = estimate.of(6000, stretches(*slow_then_quick), ALWAYS, SITE, NOW)
     assert told.earliest < told.likely == NOW + timedelta(hours=10) < told.latest
     assert told.latest - told.earliest > timedelta(hours=8)
+
+
+def test_stretches_in_which_nothing_came_count_as_slow_but_a_pause_does_not():
+    one = estimate.of(6000, stretches(100, 0, 100, 0, 100), ALWAYS, SITE, NOW)
+    assert one.per_hour == 360
+    paused = estimate.of(6000, stretches(100, *[0] * 12, 100, 100), ALWAYS, SITE, NOW)
+    assert paused.per_hour == 600
 
 
 def test_only_open_hours_count():

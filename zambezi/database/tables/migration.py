@@ -28,11 +28,12 @@ class MigrationProject(Base):
 class MigrationStudy(Leased, Base):
     __tablename__ = "migration_study"
     #: Each index answers one question in the same time however much is done: whose turn it is, what is due again,
-    #: what is being worked on, a patient's studies, the latest that were verified.
+    #: what is being worked on, a patient's studies, the latest that were verified. Pictures and sums are read
+    #: from the first two alone, which is why modalities and expected stand at their ends.
     __table_args__ = (
         UniqueConstraint("project_id", "study_uid"),
-        Index("ix_migration_study_turn", "project_id", "state", "priority", "study_date", "id"),
-        Index("ix_migration_study_due", "project_id", "state", "next_at"),
+        Index("ix_migration_study_turn", "project_id", "state", "priority", "study_date", "id", "modalities"),
+        Index("ix_migration_study_due", "project_id", "state", "next_at", "expected"),
         Index("ix_migration_study_leased", "project_id", "lease_until"),
         Index("ix_migration_study_patient", "project_id", "patient_id"),
         Index("ix_migration_study_verified", "project_id", "verified_at"),

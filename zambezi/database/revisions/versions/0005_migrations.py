@@ -35,8 +35,8 @@ _INSTANCE: tuple[sa.Column[Any], ...] = (
     sa.Column("reason", sa.Text()),
 )
 _INDEXES = {
-    "ix_migration_study_turn": ["project_id", "state", "priority", "study_date", "id"],
-    "ix_migration_study_due": ["project_id", "state", "next_at"],
+    "ix_migration_study_turn": ["project_id", "state", "priority", "study_date", "id", "modalities"],
+    "ix_migration_study_due": ["project_id", "state", "next_at", "expected"],
     "ix_migration_study_leased": ["project_id", "lease_until"],
     "ix_migration_study_patient": ["project_id", "patient_id"],
     "ix_migration_study_verified": ["project_id", "verified_at"],
