@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,12 +15,19 @@ from pydicom.uid import generate_uid
 from sqlalchemy import event, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import transfer, worker
+from migration import inventory, pace, transfer, worker
+from migration.desk import Desk
+from migration.dicom_source import DicomSource
 from migration.office import open_office
+from migration.pace import Pace
+from migration.service import Migrations
+from migration.source import Given, Request, Trouble
 from tests import postgres
 from tests.integration.migration_lab import Lab, a_lab, wait_for
-from zambezi import audit
+from zambezi import audit, clock
 from zambezi.database.tables import AuditEntry, MigrationProject, MigrationStudy
+from zambezi.leases import Keeper
+from zambezi.retries import ErrorClass
 
 #: More events than any study has; the test says so if one has more.
 MOST = 40
@@ -43,20 +51,22 @@ def a_study(dataset: pydicom.Dataset) -> None:
 
 
 def load(lab: Lab, many: int, project: str) -> MigrationProject:
-    """So many more studies at the source, in a project of their own: all others are verified already."""
-    lab.load_together(*(lab.altered("CT_small.dcm", a_study) for _ in range(many)))
+    """So many more studies at the source, in a project of their own, which runs."""
+    files = [lab.altered("CT_small.dcm", a_study) for _ in range(many)]
+    lab.load_together(*files)
+    source, at = DicomSource(lab.office.client(), "legacy"), clock.text(clock.now())
+    counted = {uid: source.count(uid, times=1) for uid in (pydicom.dcmread(file).StudyInstanceUID for file in files)}
     with lab.office.sessions.begin() as session:
-        before = set(session.scalars(select(MigrationStudy.study_uid)))
-    made = lab.inventory(project)
-    with lab.office.sessions.begin() as session:
-        for row in session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == made.id)):
-            if row.study_uid in before:
-                row.state = "skipped"
-    return made
+        made = MigrationProject(name=project, source="LEGACY", state="running", created_at=at, updated_at=at)
+        session.add(made)
+        session.flush()
+        for uid, instances in counted.items():
+            inventory.record(session, made.id, uid, instances, clock.now())
+        return made
 
 
 def of(lab: Lab, project: MigrationProject) -> list[MigrationStudy]:
-    query = select(MigrationStudy).where(MigrationStudy.project_id == project.id, MigrationStudy.state != "skipped")
+    query = select(MigrationStudy).where(MigrationStudy.project_id == project.id)
     with lab.office.sessions.begin() as session:
         return list(session.scalars(query))
 
@@ -102,7 +112,7 @@ def test_a_death_at_any_commit_of_a_study_costs_nothing_but_time(lab: Lab):
 
 
 def test_a_database_that_goes_away_at_any_commit_costs_nothing_but_time(lab: Lab):
-    project = load(lab, 16, "away")
+    project = load(lab, 12, "away")
     engine = lab.office.sessions.kw["bind"]
     left = [0]
 
@@ -142,7 +152,7 @@ def n_stored(lab: Lab, project: MigrationProject) -> int:
 
 
 def test_two_processes_share_the_slots_and_the_one_that_lives_ends_what_the_killed_one_began(lab: Lab):
-    project = load(lab, 16, "two")
+    project = load(lab, 10, "two")
     one, other = lab.start_service("one"), lab.start_service("other")
 
     def owners() -> set[int]:
@@ -183,3 +193,41 @@ def passed(lab: Lab, project: MigrationProject, dead: int) -> bool:
             if row.lease_owner and f":{dead}:" in row.lease_owner:
                 row.lease_until = ""
     return found["verified"] == sum(found.values())
+
+
+def test_a_source_that_bears_two_at_once_is_asked_for_no_more_than_it_bears(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Two projects on one source, with four workers each, that rejects the third association."""
+    first, second = load(lab, 12, "busy"), load(lab, 6, "beside")
+    crowd, rejected, lock = [0], [0], threading.Lock()
+    really = DicomSource.bring
+
+    def bring(self: DicomSource, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
+        with lock:
+            crowd[0] += 1
+            is_full = crowd[0] > 2
+            rejected[0] += is_full
+        try:
+            if is_full:
+                raise Trouble(ErrorClass.TRANSIENT, "association rejected: local limit exceeded")
+            return really(self, desk, request, keeper)
+        finally:
+            with lock:
+                crowd[0] -= 1
+
+    monkeypatch.setattr(DicomSource, "bring", bring)
+    migrations = Migrations(lab.office)
+
+    def done() -> bool:
+        migrations.sweep()
+        return all(passed(lab, one, 0) for one in (first, second))
+
+    with lab.office.sessions.begin() as session:  # as it was found out before, by more at once
+        pace.locked(session, "LEGACY")
+        pace.write(session, "LEGACY", Pace(slots=4), clock.now())
+    wait_for("all to be verified", done, 90)
+    migrations.stop.set()
+    migrations.wait()
+    with lab.office.sessions.begin() as session:
+        found = pace.read(session, "LEGACY")
+    assert found.doubles_until, "trouble was met, and halved it"
+    assert 1 <= rejected[0] <= 12, f"{rejected[0]} of 18 studies were rejected: it did not learn"
