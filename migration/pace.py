@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from zambezi import clock
+from zambezi import clock, windows
+from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.tables import MigrationPace, MigrationProject, MigrationStudy
 
 #: Each image takes so many times longer than in the quickest round ...
@@ -38,14 +39,20 @@ class Pace:
     because: str = ""
     cut_at: datetime | None = None
 
-    def allowed(self, ceiling: int) -> int:
-        """Studies at once, now."""
-        return max(1, min(self.slots, ceiling))
+    def allowed(self, most: int) -> int:
+        """Studies at once, now, where an administrator allows so many."""
+        return max(1, min(self.slots, most))
 
 
-def went_well(pace: Pace, used: int, images: int, seconds: float, ceiling: int, now: datetime) -> Pace:
-    """A study came: `used` slots were in use as it began, and its images took so many seconds."""
-    slots = pace.allowed(ceiling)
+def ceiling(settings: MigrationSource, site: Site, now: datetime) -> int:
+    """Studies at once that an administrator allows at this moment."""
+    hours = windows.open_ones(settings.ceilings, now, site.zone, site.holidays)
+    return min((one.ceiling for one in hours), default=settings.ceiling)
+
+
+def went_well(pace: Pace, used: int, images: int, seconds: float, most: int, now: datetime) -> Pace:
+    """A study came: `used` slots were in use as it began, its images took so many seconds, `most` is the ceiling."""
+    slots = pace.allowed(most)
     if used < slots:
         return pace
     pace = replace(
@@ -62,18 +69,18 @@ def went_well(pace: Pace, used: int, images: int, seconds: float, ceiling: int, 
         return _halved(over, slots, words, now)
     if not pace.quickest or each < pace.quickest:
         over = replace(over, quickest=each, quickest_slots=slots)
-    if slots >= ceiling:
+    if slots >= most:
         return replace(over, slots=slots, because="the ceiling is reached and all goes well")
     doubled = not pace.doubles_until or 2 * slots <= pace.doubles_until
-    more = min(ceiling, 2 * slots if doubled else slots + 1)
+    more = min(most, 2 * slots if doubled else slots + 1)
     return replace(over, slots=more, because=f"the last {slots} went well")
 
 
-def went_wrong(pace: Pace, reason: str, began: datetime, ceiling: int, now: datetime) -> Pace:
+def went_wrong(pace: Pace, reason: str, began: datetime, most: int, now: datetime) -> Pace:
     """The source timed out or rejected a study that began at `began`; one outage halves once, not for each study."""
     if pace.cut_at is not None and began <= pace.cut_at:
         return pace
-    return _halved(replace(pace, studies=0, images=0, seconds=0.0), pace.allowed(ceiling), reason, now)
+    return _halved(replace(pace, studies=0, images=0, seconds=0.0), pace.allowed(most), reason, now)
 
 
 def _is_vain(pace: Pace, slots: int, each: float) -> bool:

@@ -79,12 +79,13 @@ def health(
     paused = next((one for one in breakers.paused(session) if one.name == f"source:{source}"), None)
     is_open = windows.is_open(settings.windows, now, site.zone, site.holidays)
     always = any(map(estimate.is_always_open, settings.windows))
+    most = pace.ceiling(settings, site, now)
     ask = windows.closes_at if is_open else windows.next_opening
     change = None if always else ask(settings.windows, now, site.zone, site.holidays)
     return {
         "paused_until": paused.until if paused else "", "paused_because": paused.reason if paused else "",
-        "in_use": pace.in_use(session, source, now), "slots": found.allowed(settings.ceiling),
-        "ceiling": settings.ceiling, "because": found.because, "window_open": is_open,
+        "in_use": pace.in_use(session, source, now), "slots": found.allowed(most),
+        "ceiling": most, "because": found.because, "window_open": is_open,
         "window_changes": clock.text(change) if change else "",
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, turns, worker
+from migration import ledger, pace, turns, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
@@ -107,7 +107,8 @@ class Migrations:
             is_due = ledger.is_due(session, project.id, clock.now())
             if not living and worker.finish_project(session, project.id, self._office.desk(project.source)):
                 log.info("project %s: all studies are at rest", project.name)
-        for _ in range(source.ceiling - len(living) if is_due and not self.stop.is_set() else 0):
+        most = pace.ceiling(source, site, clock.now())
+        for _ in range(most - len(living) if is_due and not self.stop.is_set() else 0):
             thread = threading.Thread(target=self._work, args=(project,), name=project.name, daemon=True)
             living.append(thread)
             thread.start()

@@ -100,7 +100,7 @@ def work(desk: Desk, project: MigrationProject) -> bool:
         if entry is None:
             return False
         held = ledger.claim(
-            session, project, now=desk.now(), owner=desk.owner, ceiling=desk.settings.ceiling
+            session, project, now=desk.now(), owner=desk.owner, ceiling=desk.ceiling
         )  # fmt: skip
         if held is None:
             session.rollback()  # nothing to do: a probe isn't taken for it
@@ -141,7 +141,7 @@ def is_full(desk: Desk, project: MigrationProject) -> bool:
         now = desk.now()
         if not ledger.is_due(session, project.id, now):
             return False
-        allowed = pace.read(session, project.source).allowed(desk.settings.ceiling)
+        allowed = pace.read(session, project.source).allowed(desk.ceiling)
         return pace.in_use(session, project.source, now) >= allowed
 
 
@@ -150,7 +150,7 @@ def _quicker(session: Session, desk: Desk, source: str, held: Claim, moved: tran
     if not moved.brought:
         return
     before = pace.locked(session, source)
-    ceiling, now = desk.settings.ceiling, desk.now()
+    ceiling, now = desk.ceiling, desk.now()
     after = pace.went_well(before, held.used, moved.brought, moved.seconds, ceiling, now)
     if after != before:
         pace.write(session, source, after, now)
@@ -159,7 +159,7 @@ def _quicker(session: Session, desk: Desk, source: str, held: Claim, moved: tran
 def _slower(session: Session, desk: Desk, source: str, held: Claim, reason: str) -> None:
     """The source timed out or rejected: it is asked for less at once."""
     before = pace.locked(session, source)
-    after = pace.went_wrong(before, reason, held.began, desk.settings.ceiling, desk.now())
+    after = pace.went_wrong(before, reason, held.began, desk.ceiling, desk.now())
     if after != before:
         pace.write(session, source, after, desk.now())
         log.warning("source %s: %s at once from now on: %s", source, after.slots, reason)

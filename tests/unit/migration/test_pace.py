@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
+
+import pytest
 
 from migration import pace
 from migration.pace import Pace
+from zambezi.config.settings import MigrationSource, Site
+from zambezi.config.settings.migration_hours import CeilingHours
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 
@@ -58,3 +62,12 @@ def test_slower_images_are_no_trouble_while_more_comes_through():
 
 def test_a_study_that_was_there_already_says_nothing_of_the_source():
     assert pace.went_well(Pace(), 1, 0, 0, 8, NOW).slots == 1
+
+
+def test_in_working_hours_another_ceiling():
+    working = CeilingHours(from_=time(7), to=time(19), days=("Mon", "Tue", "Wed", "Thu", "Fri"), ceiling=1)
+    source, site = MigrationSource(peer="L", ceiling=8, ceilings=(working,)), Site(time_zone="UTC")
+    hours = [datetime(2026, 3, day, hour, tzinfo=UTC) for day, hour in ((2, 6), (2, 12), (1, 12))]
+    assert [pace.ceiling(source, site, at) for at in hours] == [8, 1, 8]
+    with pytest.raises(ValueError, match="belongs to Windows"):
+        CeilingHours(ceiling=1, kilobits_per_second=100)

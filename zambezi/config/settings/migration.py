@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from zambezi.config.settings.migration_hours import CeilingHours
 from zambezi.config.settings.section import Name, Section, Window
 from zambezi.retries import Policy
 
@@ -17,7 +18,12 @@ class MigrationSource(Section):
         "ZAMBEZI_MIG", max_length=16, description="Our AE title for the second, independent retrieve (C-GET)."
     )
     windows: tuple[Window, ...] = Field((Window(),), description="When it may be asked.")
-    ceiling: int = Field(1, ge=1, le=8, description="Studies moved at once.")
+    ceiling: int = Field(
+        1, ge=1, le=32, description="Studies moved at once, at most; how many of them, its own answers decide."
+    )
+    ceilings: tuple[CeilingHours, ...] = Field(
+        (), description="Hours with another ceiling, such as working hours; where several hold, the lowest."
+    )
     study_deadline_seconds: float = Field(
         600, ge=5, le=86400, description="A study that takes longer is tried again later."
     )
