@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
-from migration import deciding, inventory, ledger, office, progress, run_commands, worker
+from migration import inventory, ledger, office, progress, run_commands, settling, worker
 from migration.source import Trouble
 from zambezi import breakers, clock, signing, windows
 from zambezi.database.tables import MigrationProject
@@ -65,7 +65,7 @@ def start(name: str, retry: bool) -> None:
         if project.state == "inventory":
             raise click.ClickException(f"the inventory of {name} is not complete; run `zambezi migrate inventory`")
         if retry:
-            click.echo(f"{deciding.retry_all(session, project, _who(), clock.now())} studies will be tried again")
+            click.echo(f"{settling.retry_all(session, project, _who(), clock.now())} studies will be tried again")
         source = project.source
         breakers.resume(session, f"source:{source}", now=clock.now(), writer=ledger.WRITER, who=_who())
         ledger.set_project(session, project, "running", "", clock.now())

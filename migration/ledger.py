@@ -128,10 +128,10 @@ def is_under_way(session: Session, project_id: int) -> bool:
 
 
 def coming(session: Session, project: MigrationProject, many: int) -> list[str]:
-    """Study UIDs whose turn comes next, as far as the plan's order says it."""
+    """Study UIDs among those whose turn comes next, as far as the plan's order says it; none that the plan changes."""
     study, order = MigrationStudy, _OLDEST_FIRST if project.plan.get("Order") == "oldest" else _BY_TURN
-    query = select(study.study_uid).where(study.project_id == project.id, study.state == "ready")
-    return list(session.scalars(query.order_by(*order).limit(many)))
+    query = select(study.study_uid, study.changes).where(study.project_id == project.id, study.state == "ready")
+    return [uid for uid, changes in session.execute(query.order_by(*order).limit(many)) if not changes]
 
 
 def look(session: Session, held: Claim, there: Collection[str], now: datetime) -> None:

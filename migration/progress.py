@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from migration import estimate, ledger, pace
+from migration import ledger, outlook, pace
 from zambezi import breakers, clock, windows
 from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.tables import MigrationProject, MigrationStudy
@@ -36,7 +36,7 @@ def of(
     recent = stretches(session, project.id, now)
     left = sum(images for state, (_, images) in by_state.items() if state not in ledger.AT_REST)
     settings, site = settings or MigrationSource(peer="unknown"), site or Site()
-    ends = estimate.of(left, {name: images for name, (_, images) in recent.items()}, settings.windows, site, now)
+    ends = outlook.of(left, {name: images for name, (_, images) in recent.items()}, settings.windows, site, now)
     per_hour = _last_hour(recent, now)
     return {
         "project": project.name, "source": project.source, "state": project.state, "note": project.note,
@@ -50,8 +50,8 @@ def of(
 
 
 def stretches(session: Session, project_id: int, now: datetime) -> dict[str, tuple[int, int]]:
-    """Studies and images verified lately, by stretch of ten minutes (migration.estimate)."""
-    stretch = func.substr(MigrationStudy.verified_at, 1, estimate.STRETCH)
+    """Studies and images verified lately, by stretch of ten minutes (migration.outlook)."""
+    stretch = func.substr(MigrationStudy.verified_at, 1, outlook.STRETCH)
     query = (
         select(stretch, func.count(), func.sum(MigrationStudy.expected))
         .where(MigrationStudy.project_id == project_id, MigrationStudy.verified_at >= clock.text(now - RECENT))
@@ -78,7 +78,7 @@ def health(
     found = pace.read(session, source)
     paused = next((one for one in breakers.paused(session) if one.name == f"source:{source}"), None)
     is_open = windows.is_open(settings.windows, now, site.zone, site.holidays)
-    always = any(map(estimate.is_always_open, settings.windows))
+    always = any(map(outlook.is_always_open, settings.windows))
     most = pace.ceiling(settings, site, now)
     ask = windows.closes_at if is_open else windows.next_opening
     change = None if always else ask(settings.windows, now, site.zone, site.holidays)
@@ -98,7 +98,7 @@ def _by_state(session: Session, project_id: int) -> dict[str, tuple[int, int]]:
 
 def _last_hour(recent: Mapping[str, tuple[int, int]], now: datetime) -> float:
     """Studies an hour, over the stretches of the last hour."""
-    since = clock.text(now - timedelta(minutes=50))[: estimate.STRETCH]
+    since = clock.text(now - timedelta(minutes=50))[: outlook.STRETCH]
     found = {name: studies for name, (studies, _) in recent.items() if name >= since}
     if not found:
         return 0.0
@@ -110,7 +110,7 @@ def _minutes(end: datetime, now: datetime) -> float:
     return round((end - now).total_seconds() / 60, 1)
 
 
-def _said(ends: estimate.Estimate | None) -> dict[str, Any] | None:
+def _said(ends: outlook.Estimate | None) -> dict[str, Any] | None:
     if ends is None:
         return None
     moments = {"likely": ends.likely, "earliest": ends.earliest, "latest": ends.latest}

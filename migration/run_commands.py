@@ -12,8 +12,8 @@ import click
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration import cutover, deciding, delta, office
-from migration.deciding import Decision, Refused, Wanted
+from migration import cutover, delta, office, settling
+from migration.settling import Decision, Refused, Wanted
 from migration.source import CutOff, Trouble
 from zambezi import clock, windows
 from zambezi.database.tables import MigrationProject
@@ -32,7 +32,7 @@ def urgent(name: str, study_or_patient: str, because: str) -> None:
     with opened.sessions.begin() as session:
         project = _project(session, name)
         try:
-            found = deciding.urgent(session, project.id, study_or_patient.strip(), because, _who(), clock.now())
+            found = settling.urgent(session, project.id, study_or_patient.strip(), because, _who(), clock.now())
         except Refused as refused:
             raise click.ClickException(str(refused)) from refused
         said = [
@@ -47,7 +47,7 @@ def urgent(name: str, study_or_patient: str, because: str) -> None:
 
 @click.command("exceptions")
 @click.argument("name")
-@click.option("--state", default="", type=click.Choice(["", *deciding.ALLOWED]), help="Only studies in this state.")
+@click.option("--state", default="", type=click.Choice(["", *settling.ALLOWED]), help="Only studies in this state.")
 @click.option("--text", default="", help="Only those whose reason holds this text.")
 @click.option("--study", "studies", multiple=True, help="Only this Study Instance UID; may be given again.")
 @click.option("--decide", "decision", type=click.Choice(get_args(Decision)), help="Decide all of them so.")
@@ -63,7 +63,7 @@ def exceptions_command(
         return
     with opened.sessions.begin() as session:
         project = _project(session, name)
-        rows = deciding.waiting(session, project.id, wanted, LISTED + 1)
+        rows = settling.waiting(session, project.id, wanted, LISTED + 1)
         facts = [_fact(row) for row in rows[:LISTED]]
     if as_json:
         click.echo(json.dumps(facts, indent=1))
@@ -82,7 +82,7 @@ def _decide(opened: office.Office, name: str, wanted: Wanted, decision: Decision
         while True:  # a transaction each, so that workers get in between
             with opened.sessions.begin() as session:
                 project = _project(session, name)
-                some, behind = deciding.decide_many(
+                some, behind = settling.decide_many(
                     session, project, wanted, decision, because, _who(), clock.now(), after
                 )  # fmt: skip
             done += some
@@ -94,7 +94,7 @@ def _decide(opened: office.Office, name: str, wanted: Wanted, decision: Decision
 
 
 def _fact(row: Any) -> dict[str, Any]:
-    allowed = deciding.ALLOWED.get(row.state, ())
+    allowed = settling.ALLOWED.get(row.state, ())
     return {
         "study_uid": row.study_uid, "state": row.state, "reason": row.reason, "expected": row.expected,
         "stored": row.stored, "attempts": row.attempts, "suggested": allowed[0] if allowed else "",

@@ -10,9 +10,9 @@ from flask_login import current_user
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from migration import cutover, deciding, delta, ledger
-from migration.deciding import Decision, Refused, Wanted
+from migration import cutover, delta, ledger, settling
 from migration.pages import STUDY_STATES, VERDICTS
+from migration.settling import Decision, Refused, Wanted
 from zambezi import breakers
 from zambezi.access import requires
 from zambezi.database.tables import ExceptionItem, MigrationInstance, MigrationProject, MigrationStudy
@@ -58,7 +58,7 @@ def decide_many(project_id: int) -> Any:
         while True:
             with _sessions().begin() as session:
                 project = session.get(MigrationProject, project_id) or abort(404)
-                _, behind = deciding.decide_many(
+                _, behind = settling.decide_many(
                     session, project, wanted, decision, because, current_user.login, _now(), after
                 )
             if behind is None:
@@ -83,7 +83,7 @@ def decide(project_id: int, study_uid: str) -> Any:
     try:
         with _sessions().begin() as session:
             project, row = _found(session, project_id, study_uid)
-            deciding.decide(session, project, row, decision, because, current_user.login, _now())
+            settling.decide(session, project, row, decision, because, current_user.login, _now())
     except Refused as refused:
         return _study(project_id, study_uid, str(refused)), 409
     return redirect(f"/migrations/{project_id}/studies/{study_uid}?said=decided", 303)
@@ -97,7 +97,7 @@ def urgent(project_id: int, study_uid: str) -> Any:
         with _sessions().begin() as session:
             _found(session, project_id, study_uid)
             because = request.form.get("because", "")
-            deciding.urgent(session, project_id, study_uid, because, current_user.login, _now())
+            settling.urgent(session, project_id, study_uid, because, current_user.login, _now())
     except Refused as refused:
         return _study(project_id, study_uid, str(refused)), 409
     return redirect(f"/migrations/{project_id}/studies/{study_uid}?said=decided", 303)
@@ -139,18 +139,18 @@ def _waiting(project_id: int, refused: str) -> str:
     wanted, after = _wanted(request.values), max(0, request.values.get("after", 0, type=int))
     with _sessions().begin() as session:
         project = session.get(MigrationProject, project_id) or abort(404)
-        rows = deciding.waiting(session, project_id, wanted, ROWS + 1, after)
+        rows = settling.waiting(session, project_id, wanted, ROWS + 1, after)
         counts = ledger.states(session, project_id)
         total = session.scalar(
             select(func.count()).select_from(MigrationStudy).where(*wanted.conditions(project_id))
         )  # fmt: skip
     states = [state for state in ledger.FOR_A_PERSON if counts.get(state)]
     choices = [wanted.state] if wanted.state else states
-    together = [one for one in get_args(Decision) if any(one in deciding.ALLOWED.get(s, ()) for s in choices)]
+    together = [one for one in get_args(Decision) if any(one in settling.ALLOWED.get(s, ()) for s in choices)]
     return render_template(
         "migration_exceptions.html", project=project, studies=rows[:ROWS], more=rows[ROWS - 1].id if rows[ROWS:] else 0,
         total=total, counts=counts, states=states, wanted=wanted, study_states=STUDY_STATES, decisions=DECISIONS,
-        allowed=deciding.ALLOWED, together=together, refused=refused, may_run=current_user.may("migration.run"),
+        allowed=settling.ALLOWED, together=together, refused=refused, may_run=current_user.may("migration.run"),
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def _study(project_id: int, study_uid: str, refused: str) -> str:
     return render_template(
         "migration_study.html", project=project, study=row, instances=rows, verdicts=verdicts, item=item,
         study_states=STUDY_STATES, verdict_words=VERDICTS, decisions=DECISIONS, listed=INSTANCES, refused=refused,
-        allowed=deciding.ALLOWED.get(row.state, ()), may_run=current_user.may("migration.run"),
+        allowed=settling.ALLOWED.get(row.state, ()), may_run=current_user.may("migration.run"),
         may_hurry=row.state in ledger.UNDER_WAY and row.priority < ledger.URGENT,
     )  # fmt: skip
 

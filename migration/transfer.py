@@ -76,16 +76,18 @@ def announce(desk: Desk, study_uid: str, project: str) -> None:
     """Tell the archive that this study comes by migration, and wait until it knows (DESIGN rule 2).
 
     Those whose turn is next are told with it: the archive takes over a hundred as quickly as one, and what every
-    worker announced by itself would be waited for study by study. Trouble (transient) if the plugin has not taken
-    it over in time.
+    worker announced by itself would be waited for study by study. Trouble (transient) if the plugin has not taken it
+    over in time.
     """
     with desk.sessions.begin() as session:
-        with_it: list[str] = []
+        whole = session.scalars(select(MigrationProject).where(MigrationProject.name == project)).one()
         if not announcing.is_announced(session, study_uid, causes.MIGRATION, project):
-            whole = session.scalars(select(MigrationProject).where(MigrationProject.name == project)).one()
-            with_it = ledger.coming(session, whole, ANNOUNCED_AHEAD)
-        told = [study_uid, *with_it]
-        generation = announcing.announce_studies(session, told, causes.MIGRATION, project, desk.now())
+            ahead = ledger.coming(session, whole, ANNOUNCED_AHEAD)
+            announcing.announce_studies(session, ahead, causes.MIGRATION, project, desk.now())
+    # Apart from the others: two workers that announce in one transaction what the other has announced would wait for
+    # one another in a circle.
+    with desk.sessions.begin() as session:
+        generation = announcing.announce_studies(session, [study_uid], causes.MIGRATION, project, desk.now())
     until = time.monotonic() + desk.announce_seconds
     while desk.announced() < generation:
         if time.monotonic() > until:

@@ -261,8 +261,10 @@ def _settle_trouble(
             _stop_project(session, held, reason, desk)
             return
         decided = retries.decide(trouble.kind, held.attempts, desk.settings.policy, draw)
+        # What conflicts is tried no more, like what is parked; but it wants another decision.
+        state = "conflict" if trouble.kind is ErrorClass.CONFLICT else decided.state
         ledger.finish(
-            session, held, decided.state, reason, now, wait=decided.wait, counts=decided.counts,
+            session, held, state, reason, now, wait=decided.wait, counts=decided.counts,
             suggestion="Look at this study in the source; then retry it.",
         )  # fmt: skip
 

@@ -9,10 +9,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from migration import cutover, deciding, delta, ledger, turns
+from migration import cutover, delta, ledger, settling, turns
 from migration.cutover import Facts
-from migration.deciding import Refused, Wanted
 from migration.inventory import Coverage, Found
+from migration.settling import Refused, Wanted
 from migration.source import Counted, Named
 from zambezi import announcing, audit, clock, exceptions
 from zambezi.database.engine import Sessions, connect, sessions
@@ -58,7 +58,7 @@ def project(session) -> MigrationProject:
 def test_a_decision_names_who_and_why_in_the_study_the_exception_and_the_audit(made):
     with made.begin() as session:
         row = add(session, "1", "incomplete", reason="all but 1")
-        deciding.decide(session, project(session), row, "waive", "the film is lost", "ana", NOW)
+        settling.decide(session, project(session), row, "waive", "the film is lost", "ana", NOW)
     with made.begin() as session:
         row, item = session.query(MigrationStudy).one(), session.query(ExceptionItem).one()
         assert (row.state, row.reason) == ("waived", "ana: the film is lost (before: all but 1)")
@@ -78,20 +78,20 @@ def test_a_decision_names_who_and_why_in_the_study_the_exception_and_the_audit(m
 )  # fmt: skip
 def test_what_may_not_be_decided_is_refused_in_words(made, state, decision, because, words):
     with made.begin() as session, pytest.raises(Refused, match=words):
-        deciding.decide(session, project(session), add(session, "1", state), decision, because, "ana", NOW)
+        settling.decide(session, project(session), add(session, "1", state), decision, because, "ana", NOW)
 
 
 def test_by_rule_only_what_the_rule_says_and_in_batches(made, monkeypatch):
-    monkeypatch.setattr(deciding, "BATCH", 2)
+    monkeypatch.setattr(settling, "BATCH", 2)
     with made.begin() as session:
         for n in range(5):
             add(session, f"c{n}", "parked", reason="DIMSE status 0xC000", attempts=3)
         add(session, "other", "parked", reason="timed out")
         add(session, "d", "divergent", reason="0xC000")
-        done, after = deciding.decide_many(session, project(session), Wanted("parked", "0xc000"), "retry", "", "a", NOW)
+        done, after = settling.decide_many(session, project(session), Wanted("parked", "0xc000"), "retry", "", "a", NOW)
         assert (done, after is None) == (2, False)
         while after is not None:
-            more, after = deciding.decide_many(
+            more, after = settling.decide_many(
                 session, project(session), Wanted("parked", "0xc000"), "retry", "", "a", NOW, after
             )
             done += more
@@ -106,10 +106,10 @@ def test_a_patient_in_the_room_goes_before_everything_and_what_is_at_rest_stays(
         add(session, "again", "retrying", patient_id="P1", next_at=clock.text(NOW + timedelta(hours=1)))
         add(session, "done", "verified", patient_id="P1")
         add(session, "new", study_date="20260101")
-        found = deciding.urgent(session, 1, "P1", "patient is in the room", "ana", NOW)
+        found = settling.urgent(session, 1, "P1", "patient is in the room", "ana", NOW)
         assert {row.study_uid for row in found} == {"old", "again"}
         with pytest.raises(Refused, match="needs a reason"):
-            deciding.urgent(session, 1, "P1", " ", "ana", NOW)
+            settling.urgent(session, 1, "P1", " ", "ana", NOW)
     with made.begin() as session:
         taken = [ledger.claim(session, project(session), now=NOW, owner="w").study_uid for _ in range(3)]
     assert taken == ["old", "again", "new"]
