@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -153,7 +154,7 @@ def n_stored(lab: Lab, project: MigrationProject) -> int:
 
 
 def test_two_processes_share_the_slots_and_the_one_that_lives_ends_what_the_killed_one_began(lab: Lab):
-    project = load(lab, 10, "two")
+    project = load(lab, 14, "two")
     one, other = lab.start_service("one"), lab.start_service("other")
 
     def owners() -> set[int]:
@@ -166,12 +167,20 @@ def test_two_processes_share_the_slots_and_the_one_that_lives_ends_what_the_kill
         seen.update(owners())
         return seen == {one.pid, other.pid}
 
+    def is_caught_at_work() -> bool:
+        one.send_signal(signal.SIGSTOP)
+        if one.pid in owners():
+            return True
+        one.send_signal(signal.SIGCONT)
+        return False
+
     wait_for("both to work", both_work)
+    wait_for("the one to be at work", is_caught_at_work)
+    one.kill()
+    one.wait()
     archive = lab.processes["archive"]
     archive.kill()  # in the middle of moves
     archive.wait()
-    one.kill()
-    one.wait()
     lab.start("archive", [str(word) for word in archive.args], PYTHONNOUSERSITE="1")
     wait_for("all to be verified", lambda: passed(lab, project, one.pid), 90)
     other.terminate()
@@ -181,7 +190,7 @@ def test_two_processes_share_the_slots_and_the_one_that_lives_ends_what_the_kill
         changes = select(AuditEntry).where(AuditEntry.event == "migration-changed")
         said = [entry.payload for entry in session.scalars(changes)]
     assert any(b"the lease of" in payload for payload in said), "whom it was taken from stands in the audit"
-    assert n_stored(lab, project) == 10
+    assert n_stored(lab, project) == 14
 
 
 def passed(lab: Lab, project: MigrationProject, dead: int) -> bool:
