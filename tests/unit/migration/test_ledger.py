@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import event, func, insert, select
 
 from migration import ledger, pace
 from migration.pace import Pace
@@ -146,3 +147,23 @@ def test_what_was_in_the_archive_before_is_written_down_once(made):
     with made.begin() as session:
         rows = {row.sop_uid: (row.verdict, row.reason) for row in session.query(MigrationInstance)}
     assert rows == {"i1": ("stored", None), "i2": ("missing", "no")}
+
+
+def test_a_study_of_ten_thousand_instances_is_written_in_a_few_statements(made):
+    held = claim(made)
+    uids = [f"1.2.{n}" for n in range(10_000)]
+    with made.begin() as session:
+        rows = [{"study_id": held.study_id, "sop_uid": uid, "series_uid": "s", "verdict": "expected"} for uid in uids]
+        session.execute(insert(MigrationInstance), rows)
+    statements: list[str] = []
+    engine = made.kw["bind"]
+    event.listen(engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    with made.begin() as session:
+        ledger.look(session, held, uids[:5000], NOW)
+        found = {uid: {"verdict": "stored", "orthanc_id": "o", "reason": None} for uid in uids[:9000]}
+        ledger.set_verdicts(session, held, found | {uid: {"verdict": "missing"} for uid in uids[9000:]})
+    assert len(statements) < 25
+    with made.begin() as session:
+        counted = select(MigrationInstance.verdict, MigrationInstance.was_there, func.count())
+        found = {tuple(row) for row in session.execute(counted.group_by("verdict", "was_there"))}
+    assert found == {("stored", 1, 5000), ("stored", 0, 4000), ("missing", 0, 1000)}
