@@ -9,7 +9,6 @@ keep-source  the source's copy is right: the deletion of ours is asked for by it
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -172,18 +171,22 @@ def _ask_deletions(session: Session, study: MigrationStudy, because: str, who: s
             MigrationInstance.study_id == study.id, MigrationInstance.verdict == "different"
         )
     ).all()
-    held: Collection[str] = session.scalars(select(Study.orthanc_id).where(Study.study_uid == study.study_uid)).all()
+    held = session.scalars(select(Study.orthanc_id).where(Study.study_uid == study.study_uid)).all()
     if not rows or not held:
         raise Refused(f"the archive's journal knows no differing image of study {study.study_uid}: retry it first")
+    if len(held) > 1:
+        raise Refused(
+            f"study {study.study_uid} is in the archive under {len(held)} patients: ask for the deletion of the wrong "
+            "images by hand (zambezi delete), then retry"
+        )
     asked, why = [], f"migration: the source's copy is right: {because}"[:1000]
     try:
-        for orthanc_id in held:
-            for row in rows:
-                made = deletions.ask(
-                    session, study_uid=study.study_uid, study_orthanc_id=orthanc_id, series_uid=row.series_uid,
-                    sop_uid=row.sop_uid, code="other", reason=why, who=who, now=now, writer=ledger.WRITER,
-                )  # fmt: skip
-                asked.append(made.id)
+        for row in rows:
+            made = deletions.ask(
+                session, study_uid=study.study_uid, study_orthanc_id=held[0], series_uid=row.series_uid,
+                sop_uid=row.sop_uid, code="other", reason=why, who=who, now=now, writer=ledger.WRITER,
+            )  # fmt: skip
+            asked.append(made.id)
     except deletions.Refused as refused:
         raise Refused(str(refused)) from refused
     return asked

@@ -55,14 +55,14 @@ def test_every_study_is_moved_compared_and_certified(lab: Lab) -> None:
     assert "p runs" in runner.invoke(migrate, ["start", "p"]).output
     service = lab.start_service()
 
-    def facts() -> dict[str, object]:
+    def facts_of() -> dict[str, object]:
         found: dict[str, object] = json.loads(runner.invoke(migrate, ["status", "p", "--json"]).output)[0]
         return found
 
-    wait_for("the migration to finish", lambda: facts()["state"] == "finished", 60)
+    wait_for("the migration to finish", lambda: facts_of()["state"] == "finished", 60)
     service.terminate()
     assert service.wait(30) == 0
-    assert (facts()["verified"], facts()["failed"]) == (5, 0)
+    assert (facts_of()["verified"], facts_of()["failed"]) == (5, 0)
     assert {row.verdict for row in lab.instances().values()} == {"equal"}
     assert len(lab.office.client().get("/instances")) == 6
     syntaxes = {
@@ -90,6 +90,13 @@ def test_every_study_is_moved_compared_and_certified(lab: Lab) -> None:
     tampered = runner.invoke(migrate, ["verify-certificate", str(file)])
     assert tampered.exit_code != 0
     assert "changed after it was signed" in tampered.output
+
+    quiet = runner.invoke(migrate, ["delta", "p"]).output
+    assert "5 studies at the source" in quiet
+    assert "0 new studies, 0 new instances in known ones" in quiet
+    lab.load(lab.altered("CT_small.dcm", other_study))
+    assert json.loads(runner.invoke(migrate, ["delta", "p", "--json"]).output)["new_studies"] == 1
+    assert (facts_of()["state"], facts_of()["left"]) == ("running", 1), "there is something to move again"
 
 
 def test_the_inventory_names_undated_studies_and_those_under_two_patients(lab: Lab) -> None:

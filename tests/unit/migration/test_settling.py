@@ -19,12 +19,15 @@ from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import (
     AnnouncedStudy,
     AuditEntry,
+    Deletion,
     ExceptionItem,
+    MigrationInstance,
     MigrationPass,
     MigrationProject,
     MigrationStudy,
     Order,
     Patient,
+    Series,
     Study,
 )
 
@@ -79,6 +82,26 @@ def test_a_decision_names_who_and_why_in_the_study_the_exception_and_the_audit(m
 def test_what_may_not_be_decided_is_refused_in_words(made, state, decision, because, words):
     with made.begin() as session, pytest.raises(Refused, match=words):
         settling.decide(session, project(session), add(session, "1", state), decision, because, "ana", NOW)
+
+
+def test_who_wants_the_sources_asks_for_the_deletion_of_ours_and_nothing_else_happens(made):
+    with made.begin() as session:
+        row = add(session, "1", "conflict", reason="other pixels", expected=2)
+        for uid, verdict in (("1.1", "different"), ("1.2", "equal")):
+            session.add(MigrationInstance(study_id=row.id, sop_uid=uid, series_uid="s", verdict=verdict))
+        session.add(Study(study_uid="1", orthanc_id="o", cause="modality", first_at=AT, last_at=AT))
+        session.add(Series(series_uid="s", orthanc_id="os", study_uid="1"))
+        session.flush()
+        settling.decide(session, project(session), row, "keep-source", "ours was a test", "ana", NOW)
+        asked = session.query(Deletion).one()
+        assert (asked.state, asked.asked_by, asked.sop_uid, asked.study_orthanc_id) == ("asked", "ana", "1.1", "o")
+        assert row.state == "conflict"
+        assert f"deletions {asked.id} wait for another person" in row.reason
+        assert exceptions.is_waiting(session, "migration", "1"), "it is not settled yet"
+        session.add(Study(study_uid="1", orthanc_id="o2", cause="modality", first_at=AT, last_at=AT))
+        session.flush()
+        with pytest.raises(Refused, match="under 2 patients"):
+            settling.decide(session, project(session), row, "keep-source", "x", "ana", NOW)
 
 
 def test_by_rule_only_what_the_rule_says_and_in_batches(made, monkeypatch):
