@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,11 +80,18 @@ def _numbered(key: str, values: Any) -> list[str]:
     return [f"{key}{n} = {value}" for n, value in enumerate(values, 1)]
 
 
+def free_ports(many: int) -> list[int]:
+    """Ports that nobody listens on, each another: one after the other, the same may be given twice."""
+    with ExitStack() as open_ones:
+        probes = [open_ones.enter_context(socket.socket()) for _ in range(many)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One of them."""
+    return free_ports(1)[0]
 
 
 def sample(name: str) -> Path:
@@ -177,9 +184,10 @@ class Lab:
 @contextmanager
 def a_lab(folder: Path, monkeypatch: Any, database_url: str = "", **source: Any) -> Iterator[Lab]:
     """Start the legacy PACS and the archive; stop what was started. `source`: more settings of the one source."""
-    legacy_port = free_port()
+    legacy_port, *others = free_ports(1 + len(PORTS))
+    ports = {variable: str(port) for (variable, _), port in zip(PORTS.values(), others, strict=True)}
     environ = {
-        **os.environ, **{variable: str(free_port()) for variable, _ in PORTS.values()}, "PYTHONPATH": str(REPOSITORY),
+        **os.environ, **ports, "PYTHONPATH": str(REPOSITORY),
         "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"),
         "ZAMBEZI_DATABASE_URL": database_url,
         "ZAMBEZI_REPOSITORY": str(REPOSITORY), "TCP_NODELAY": "1",
