@@ -19,6 +19,9 @@ from zambezi import clock, windows
 from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.tables import MigrationPace, MigrationProject, MigrationStudy
 
+#: A round lasts until each slot has brought a study, and its studies took so long in all or were so many times the
+#: slots: times of a few small studies say more of chance than of the source.
+_LEAST_S, _ENOUGH = 3.0, 10
 #: Each image takes so many times longer than in the quickest round ...
 _SLOWER = 2.0
 #: ... and yet no more than this, against that round, comes through in all.
@@ -58,7 +61,7 @@ def went_well(pace: Pace, used: int, images: int, seconds: float, most: int, now
     pace = replace(
         pace, studies=pace.studies + 1, images=pace.images + images, seconds=pace.seconds + seconds
     )  # fmt: skip
-    if pace.studies < slots:
+    if pace.studies < slots or (pace.seconds < _LEAST_S and pace.studies < _ENOUGH * slots):
         return pace
     each = pace.seconds / pace.images if pace.images else 0.0
     over = replace(pace, studies=0, images=0, seconds=0.0)

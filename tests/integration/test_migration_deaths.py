@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 from sqlalchemy import event, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import inventory, pace, transfer, worker
+from migration import dicom_source, inventory, pace, transfer, worker
 from migration.desk import Desk
 from migration.dicom_source import DicomSource
 from migration.office import open_office
@@ -45,6 +45,7 @@ def lab(postgres_cluster: postgres.Cluster, tmp_path_factory: pytest.TempPathFac
         a_lab(folder, patch, url, Ceiling=4) as running,
     ):
         (folder / "crash").mkdir()
+        patch.setattr(dicom_source, "_POLL_SECONDS", 0.02)  # one image each: a study would wait ten times its work
         yield running
 
 
@@ -217,6 +218,7 @@ def test_a_source_that_bears_two_at_once_is_asked_for_no_more_than_it_bears(lab:
             is_full = crowd[0] > 2
             rejected[0] += is_full
         try:
+            threading.Event().wait(0.3)  # it is a slow source: whoever asks meanwhile is one too many
             if is_full:
                 raise Trouble(ErrorClass.TRANSIENT, "association rejected: local limit exceeded")
             return really(self, desk, request, keeper)

@@ -14,7 +14,7 @@ from zambezi.config.settings.migration_hours import CeilingHours
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 
 
-def rounds(found: Pace, times: int, ceiling: int, each=lambda slots: 0.1) -> list[Pace]:
+def rounds(found: Pace, times: int, ceiling: int, each=lambda slots: 0.4) -> list[Pace]:
     """So many whole rounds of studies of ten images, all slots in use; the pace after each round."""
     after = []
     for _ in range(times):
@@ -51,13 +51,21 @@ def test_what_goes_well_while_slots_stand_empty_raises_nothing():
 
 def test_more_at_once_is_given_up_where_no_more_comes_through():
     """Each image takes as long as there are studies at once: the source serves one after the other."""
-    found = rounds(Pace(), 3, 8, lambda slots: 0.1 * slots)[-1]
+    found = rounds(Pace(), 3, 8, lambda slots: 0.4 * slots)[-1]
     assert found.slots == 2
     assert "times as long" in found.because
 
 
 def test_slower_images_are_no_trouble_while_more_comes_through():
-    assert rounds(Pace(), 4, 8, lambda slots: 0.1 * slots**0.5)[-1].slots == 8
+    assert rounds(Pace(), 4, 8, lambda slots: 0.4 * slots**0.5)[-1].slots == 8
+
+
+def test_of_small_studies_a_round_takes_more_before_anything_is_concluded():
+    found = Pace()
+    for n in range(10):
+        assert found.slots == 1, f"after {n} studies of a tenth of a second"
+        found = pace.went_well(found, 1, 1, 0.1, 8, NOW)
+    assert found.slots == 2
 
 
 def test_a_study_that_was_there_already_says_nothing_of_the_source():
