@@ -16,7 +16,9 @@ from migration import (
     plan_commands,
     progress,
     proof_commands,
+    run_commands,
     sampling,
+    settling,
     source_commands,
     worker,
 )
@@ -74,7 +76,7 @@ def inventory_command(source: str, name: str, as_json: bool) -> None:
 
 @migrate.command()
 @click.argument("name")
-@click.option("--retry", is_flag=True, help="Try parked and divergent studies again, too.")
+@click.option("--retry", is_flag=True, help="Try again, too, what waits for a person.")
 def start(name: str, retry: bool) -> None:
     """Let the migration NAME run whenever a window of its source is open."""
     opened = _office()
@@ -83,7 +85,7 @@ def start(name: str, retry: bool) -> None:
         if project.state == "inventory":
             raise click.ClickException(f"the inventory of {name} is not complete; run `zambezi migrate inventory`")
         if retry:
-            click.echo(f"{worker.retry(session, project.id, ('parked', 'divergent'))} studies will be tried again")
+            click.echo(f"{settling.retry_all(session, project, _who(), clock.now())} studies will be tried again")
         sampling.draw(session, project, _who(), clock.now())
         source = project.source
         breakers.resume(session, f"source:{source}", now=clock.now(), writer=ledger.WRITER, who=_who())
@@ -109,18 +111,24 @@ def status(name: str | None, as_json: bool) -> None:
     with opened.sessions.begin() as session:
         query = select(MigrationProject).order_by(MigrationProject.name)
         projects = [_project(session, name)] if name else list(session.scalars(query).all())
-        facts = [progress.of(session, project, clock.now()) for project in projects]
+        configured = opened.configuration.zambezi
+        facts = [
+            progress.of(session, one, clock.now(), configured.migration.sources.get(one.source), configured.site)
+            for one in projects
+        ]
         paused = {one.name: one.words for one in breakers.paused(session)}
         waits = {project.name: paused.get(f"source:{project.source}", "") for project in projects}
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
+    zone = opened.configuration.zambezi.site.zone
     for fact in facts:
-        left = f"about {fact['minutes_left']:.0f} min left" if fact["minutes_left"] is not None else "no rate yet"
         click.echo(
             f"{fact['project']} ({fact['state']}): {fact['verified']} of {fact['studies']} studies verified, "
-            f"{fact['failed']} for a person to look at, {fact['per_hour']:.0f} an hour, {left}"
+            f"{fact['failed']} for a person to look at, {fact['per_hour']:.0f} an hour, {run_commands.ends(fact, zone)}"
         )
+        if fact["state"] == "running":
+            click.echo(f"  {run_commands.healthy(fact['source_health'], zone)}")
         for words in filter(None, (fact["note"], waits[fact["project"]], paused.get(worker.QUEUE))):
             click.echo(f"  {words}")
 
@@ -161,6 +169,7 @@ def _who() -> str:
 for _command in (
     records, source_commands.sources_command, source_commands.probe_command, index_command, files_command,
     plan_commands.plan, plan_commands.document_command, plan_commands.held, plan_commands.decide,
-    *proof_commands.COMMANDS,
+    *proof_commands.COMMANDS, *run_commands.COMMANDS,
 ):  # fmt: skip
     migrate.add_command(_command)
+migrate.add_command(start, "run")

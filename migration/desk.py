@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from migration import pace
 from migration.source import Source
 from zambezi import windows
 from zambezi.bandwidth import Line
@@ -63,6 +64,11 @@ class Desk:
     def cap(self) -> int | None:
         """Kilobits a second that may go over the source's line now; None: no cap."""
         return windows.cap_at(self.settings.windows, self.now(), self.site.zone, self.site.holidays)
+
+    @property
+    def ceiling(self) -> int:
+        """Studies at once that may be asked of the source now."""
+        return pace.ceiling(self.settings, self.site, self.now())
 
     def used(self, size: int) -> None:
         """So many bytes came over the source's line: wait until its cap allows more; Closed as `check_open`."""

@@ -27,6 +27,8 @@ __all__ = ["Change", "Coverage", "Found", "change", "find_studies", "raise_excep
 #: So many studies that are gone from the source are named; all of them are counted.
 _NAMED_GONE = 200
 _LONGEST_UID = 64
+#: States at rest from which a study comes back when the source has more of it.
+_MAY_GROW = ("verified", "divergent", "parked", "conflict", "vanished", "incomplete", "waived")
 #: The priority of what comes from slow storage.
 _SLOW = -10
 
@@ -224,7 +226,7 @@ def record(
         study.seen_in = seen_in
     if claim := said.facts.get(study_uid, {}).get("NumberOfStudyRelatedInstances"):
         study.facts = {**study.facts, "NumberOfStudyRelatedInstances": claim}
-    if found.appeared and known and study.state in ("verified", "divergent", "parked"):
+    if found.appeared and known and study.state in _MAY_GROW:
         study.state, study.reason = "ready", f"{len(found.appeared)} more instances at the source"
         study.next_at, study.verified_at = clock.text(now), None
     if not instances and study.state == "ready":

@@ -19,7 +19,7 @@ from zambezi.database.tables import MigrationProject, MigrationSample, Migration
 pages = Blueprint("migration_proof", __name__, template_folder="templates")
 
 #: Which level was asked for, the plan says: verified is not always compared with the source.
-STATES = STUDY_STATES | {"verified": ("●", _("Verified"))}
+STATES = STUDY_STATES
 #: What each level of proof says.
 LEVELS = (
     _("not proven: missing, left out, or taken back"),

@@ -9,13 +9,12 @@ import logging
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, plans, rollback, sampling, worker
+from migration import ledger, pace, plans, rollback, sampling, turns, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
 from zambezi import clock, processes, windows
@@ -30,19 +29,23 @@ SWEEP_SECONDS = 2
 HEARTBEAT_SECONDS = 5
 #: Migrations in these states have studies that a plan may decide.
 _LIVING = ("planned", "running", "paused", "finished")
+TIDY_SECONDS = 60
+#: A worker that found every slot of its source in use looks again.
+SLOT_SECONDS = 0.3
 
 
 class Migrations:
-    """All running projects of one installation."""
+    """All running projects of one installation, each with as many workers as its source may bear at once."""
 
     def __init__(self, office: Office) -> None:
         self._office = office
         self.stop = threading.Event()
         self._last_error = ""
         self._waits = ""
+        self._workers: dict[int, list[threading.Thread]] = {}  # by project; touched by the sweep alone
 
     def sweep(self) -> None:
-        """Work on every running project whose source may be asked now, until nothing is due."""
+        """Give every running project whose source may be asked now its workers, and end what is done."""
         waits, self._waits = self._waits, no_room(self._office.room())
         if self._waits:
             if not waits:
@@ -61,6 +64,25 @@ class Migrations:
                     self._project(project)
         except SQLAlchemyError as error:
             self._say(f"the database can't be used: {type(error).__name__}; trying again")
+
+    def tidy(self) -> None:
+        """Put studies of expected patients first, and announce no more what is settled."""
+        try:
+            with self._office.sessions.begin() as session:
+                projects = session.scalars(select(MigrationProject).where(MigrationProject.state != "inventory")).all()
+                expected = turns.expected_patients(session, clock.now())
+            for project in projects:
+                with self._office.sessions.begin() as session:
+                    if project.state == "running" and project.plan.get("Order") != "newest":
+                        turns.prioritise(session, project, expected)
+                    turns.forget(session, project, clock.now())
+        except SQLAlchemyError as error:
+            self._say(f"the database can't be used: {type(error).__name__}; trying again")
+
+    def wait(self) -> None:
+        """Until every worker has let go of its study."""
+        for worker_thread in [one for threads in self._workers.values() for one in threads]:
+            worker_thread.join()
 
     def heartbeat(self) -> None:
         """Say that this process lives, and how much there is to do."""
@@ -104,22 +126,33 @@ class Migrations:
         site = self._office.configuration.zambezi.site
         if not windows.is_open(source.windows, clock.now(), site.zone, site.holidays):
             return
-        with ThreadPoolExecutor(source.ceiling, thread_name_prefix=project.name) as workers:
-            for _ in range(source.ceiling):
-                workers.submit(self._work, project)
+        living = [one for one in self._workers.get(project.id, []) if one.is_alive()]
+        self._workers[project.id] = living
         with self._office.sessions.begin() as session:
-            if worker.finish_project(session, project.id, self._office.desk(project.source)):
+            is_due = ledger.is_due(session, project.id, clock.now())
+            if not living and worker.finish_project(session, project.id, self._office.desk(project.source)):
                 log.info("project %s: all studies are at rest", project.name)
+        most = pace.ceiling(source, site, clock.now())
+        for _ in range(most - len(living) if is_due and not self.stop.is_set() else 0):
+            thread = threading.Thread(target=self._work, args=(project,), name=project.name, daemon=True)
+            living.append(thread)
+            thread.start()
 
     def _work(self, project: MigrationProject) -> None:
         try:
             desk = self._office.desk(project.source, self.stop)
-            while self._is_running(desk, project) and worker.work(desk, project):
-                pass
+            while self._is_running(desk, project):
+                if worker.work(desk, project):
+                    continue
+                if not worker.is_full(desk, project):
+                    return
+                desk.pause(SLOT_SECONDS)
         except Closed as closed:
             log.info("project %s: %s", project.name, closed)
         except Fenced as fenced:
             log.warning("project %s: %s", project.name, fenced)
+        except SQLAlchemyError as error:
+            self._say(f"the database can't be used: {type(error).__name__}; trying again")
         except Exception as error:  # the edge of a worker's thread: the next sweep tries again, and the reason is seen
             log.exception("project %s: a worker failed", project.name)
             self._say(f"project {project.name}: {type(error).__name__}: {error}")
@@ -153,9 +186,11 @@ def main() -> None:
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
     scheduler.add_job(migrations.sweep, "interval", seconds=SWEEP_SECONDS, next_run_time=clock.now())
     scheduler.add_job(migrations.heartbeat, "interval", seconds=HEARTBEAT_SECONDS, next_run_time=clock.now())
+    scheduler.add_job(migrations.tidy, "interval", seconds=TIDY_SECONDS, next_run_time=clock.now())
     scheduler.start()
     migrations.stop.wait()
     scheduler.shutdown(wait=True)
+    migrations.wait()
 
 
 if __name__ == "__main__":

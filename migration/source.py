@@ -110,7 +110,8 @@ class Compared:
     def columns(self) -> dict[str, Any]:
         return {
             "verdict": self.verdict, "source_digest": self.source_digest, "stored_digest": self.stored_digest,
-            "stored_md5": self.stored_md5, **({"source_md5": self.source_md5} if self.source_md5 else {}),
+            "stored_md5": self.stored_md5, "reason": ", ".join(self.differs_in) or None,
+            **({"source_md5": self.source_md5} if self.source_md5 else {}),
         }  # fmt: skip
 
 

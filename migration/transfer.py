@@ -7,16 +7,22 @@ sent holds up nothing but itself: after the study its series are asked for, then
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from sqlalchemy import select
+
+from migration import ledger
 from migration.desk import Desk
 from migration.source import RUNGS, Given, Named, Request, Rung, Trouble
 from zambezi import announcing, causes
+from zambezi.database.tables import MigrationProject
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
 _POLL_SECONDS = 0.25
+#: So many studies that come next are announced together with the one whose turn it is.
+ANNOUNCED_AHEAD = 200
 
 
 def plan(study_uid: str, expected: Mapping[str, Named], missing: Collection[str], rung: Rung) -> list[Request]:
@@ -47,6 +53,9 @@ class Moved:
     requests: int = 0
     troubles: list[str] = field(default_factory=list)
     given: dict[str, Given] = field(default_factory=dict)
+    because: dict[str, str] = field(default_factory=dict)  # why a single image could not be had, by SOP Instance UID
+    seconds: float = 0.0  # what asking for it took
+    brought: int = 0  # instances that came meanwhile
 
 
 def stored(desk: Desk, study_uid: str) -> dict[str, list[str]]:
@@ -66,8 +75,17 @@ def _sizes(desk: Desk, study_uid: str) -> dict[str, int]:
 def announce(desk: Desk, study_uid: str, project: str) -> None:
     """Tell the archive that this study comes by migration, and wait until it knows (DESIGN rule 2).
 
-    Trouble (transient) if the plugin has not taken it over in time.
+    Those whose turn is next are told with it: the archive takes over a hundred as quickly as one, and what every
+    worker announced by itself would be waited for study by study. Trouble (transient) if the plugin has not taken it
+    over in time.
     """
+    with desk.sessions.begin() as session:
+        whole = session.scalars(select(MigrationProject).where(MigrationProject.name == project)).one()
+        if not announcing.is_announced(session, study_uid, causes.MIGRATION, project):
+            ahead = ledger.coming(session, whole, ANNOUNCED_AHEAD)
+            announcing.announce_studies(session, ahead, causes.MIGRATION, project, desk.now())
+    # Apart from the others: two workers that announce in one transaction what the other has announced would wait for
+    # one another in a circle.
     with desk.sessions.begin() as session:
         generation = announcing.announce_studies(session, [study_uid], causes.MIGRATION, project, desk.now())
     until = time.monotonic() + desk.announce_seconds
@@ -78,11 +96,19 @@ def announce(desk: Desk, study_uid: str, project: str) -> None:
         desk.pause(0.2)
 
 
-def move(desk: Desk, study_uid: str, expected: Mapping[str, Named], keeper: Keeper) -> Moved:
-    """Bring what is missing, rung by rung; Trouble where going on is vain, Closed when the window closes."""
+def move(
+    desk: Desk, study_uid: str, expected: Mapping[str, Named], keeper: Keeper,
+    look: Callable[[Collection[str]], None] = lambda there: None,
+) -> Moved:  # fmt: skip
+    """Bring what is missing, rung by rung; Trouble where going on is vain, Closed when the window closes.
+
+    `look` is told what of it the archive has before anything is asked for.
+    """
     desk.source.prepare(desk, study_uid, keeper)
     held = stored(desk, study_uid)
+    look(set(expected) & set(held))
     moved = Moved(held, set(expected) - set(held))
+    lacked, began = len(moved.missing), time.monotonic()
     # A request goes as fast as the line does: on one with a cap the parts are smaller, with a wait after each. Where
     # bytes pass through us each object is paid for as it comes (migration.copying).
     comes_by_itself = desk.source.kind == "dicom"
@@ -101,12 +127,15 @@ def move(desk: Desk, study_uid: str, expected: Mapping[str, Named], keeper: Keep
                 if trouble.kind is not ErrorClass.OBJECT:
                     raise
                 moved.troubles.append(f"{request.level}: {trouble}")
+                if request.level == "Instance":
+                    moved.because[request.keys[-1]] = str(trouble)
             if in_parts:
                 sizes = _sizes(desk, study_uid)
                 desk.used(sum(size for orthanc_id, size in sizes.items() if orthanc_id not in paid))
                 paid |= set(sizes)
         moved.stored = _settled(desk, study_uid, expected, keeper) if comes_by_itself else stored(desk, study_uid)
         moved.missing = set(expected) - set(moved.stored)
+    moved.seconds, moved.brought = time.monotonic() - began, lacked - len(moved.missing)
     return moved
 
 

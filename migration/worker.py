@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration import inventory, ledger, proof, rejections, transfer
+from migration import inventory, ledger, pace, proof, rejections, transfer
 from migration.desk import Closed, Desk
 from migration.ledger import Claim
 from migration.source import Checked, CutOff, Given, Named, Study, Trouble
@@ -38,21 +39,32 @@ class Outcome:
 
 def decide(
     attempts: int, missing: set[str], checked: Checked, troubles: list[str], vanished: set[str], policy: Policy,
-    draw: float,
+    draw: float, was_there: Collection[str] = (), expected: int = 0,
 ) -> Outcome:  # fmt: skip
-    """What the set and the comparison mean for the study; `attempts` counts this one."""
+    """What the set and the comparison mean for the study; `attempts` counts this one.
+
+    `was_there`: what the archive had before anything was moved; `expected`: how many instances the source names.
+    """
     different = {uid: found for uid, found in checked.compared.items() if found.verdict != "equal"}
     if different:
-        tags = sorted({tag for found in different.values() for tag in found.differs_in})
-        differ = "differ from the source, in" if all(tag.startswith("(") for tag in tags) else "are not as they came:"
+        named = sorted({tag for found in different.values() for tag in found.differs_in})
+        tags = ", ".join(named[:12])
+        before = len(set(different) & set(was_there))
+        if before:
+            return Outcome(
+                "conflict",
+                f"the archive had {before} instances before, under the same UIDs, with other content, in {tags}",
+                "Look at both sides; keep the archive's or the source's.",
+            )
+        differ = "differ from the source, in" if all(tag.startswith("(") for tag in named) else "are not as they came:"
         return Outcome(
             "divergent",
-            f"{len(different)} instances {differ} {', '.join(tags[:12])}",
+            f"{len(different)} instances {differ} {tags}",
             "Compare both sides; decide which copy is right.",
         )
     if vanished:
         return Outcome(
-            "divergent",
+            "vanished",
             f"the source no longer names {len(vanished)} instances that it named before",
             "Find out in the source whether they were deleted or moved to another study.",
         )
@@ -65,9 +77,13 @@ def decide(
     )
     reason = f"{what}{said}"[:1000]
     decided = retries.decide(ErrorClass.OBJECT, attempts, policy, draw)
-    if decided.state == "parked":
-        return Outcome("parked", reason, "Look at these objects in the source; then retry the study.")
-    return Outcome("retrying", reason, wait=decided.wait)
+    if decided.state != "parked":
+        return Outcome("retrying", reason, wait=decided.wait)
+    if missing and not checked.not_sent and len(missing) < expected:
+        # The last rung: what can't be had is listed, and holds nothing else up.
+        words = f"all but {len(missing)} of {expected} instances are verified: {reason}"[:1000]
+        return Outcome("incomplete", words, "Look at these objects in the source; retry, or leave them behind.")
+    return Outcome("parked", reason, "Look at these objects in the source; then retry the study.")
 
 
 def neighbour(source: str, settings: MigrationSource) -> breakers.Neighbour:
@@ -80,10 +96,14 @@ def work(desk: Desk, project: MigrationProject) -> bool:
     """Claim one study of the project and bring it on; False if there was none to claim, or the source is paused."""
     source = neighbour(project.source, desk.settings)
     with desk.sessions.begin() as session:
+        # Rows are locked in one order by everybody: the source's pace, breakers, studies, chains.
+        pace.locked(session, project.source)
         entry = source.enter(session, desk.now(), ledger.LEASE)
         if entry is None:
             return False
-        held = ledger.claim(session, project, now=desk.now(), owner=desk.owner)
+        held = ledger.claim(
+            session, project, now=desk.now(), owner=desk.owner, ceiling=desk.ceiling
+        )  # fmt: skip
         if held is None:
             session.rollback()  # nothing to do: a probe isn't taken for it
             return False
@@ -93,8 +113,9 @@ def work(desk: Desk, project: MigrationProject) -> bool:
 
     try:
         with Keeper(desk.sessions, held.lease, desk.now, ledger.LEASE, hold) as keeper:
-            outcome = _attempt(desk, held, keeper)
+            outcome, moved = _attempt(desk, held, keeper)
         with desk.sessions.begin() as session:
+            _quicker(session, desk, project.source, held, moved)
             source.answered(session, entry, desk.now())
             ledger.finish(
                 session, held, outcome.state, outcome.reason, desk.now(), wait=outcome.wait,
@@ -116,18 +137,55 @@ def work(desk: Desk, project: MigrationProject) -> bool:
     return True
 
 
-def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
+def is_full(desk: Desk, project: MigrationProject) -> bool:
+    """Whether a study waits for nothing but a slot of its source: a worker that found none waits with it."""
+    with desk.sessions.begin() as session:
+        now = desk.now()
+        if not ledger.is_due(session, project.id, now):
+            return False
+        allowed = pace.read(session, project.source).allowed(desk.ceiling)
+        return pace.in_use(session, project.source, now) >= allowed
+
+
+def _quicker(session: Session, desk: Desk, source: str, held: Claim, moved: transfer.Moved) -> None:
+    """A study came: perhaps the source bears one more at once."""
+    if not moved.brought:
+        return
+    before = pace.locked(session, source)
+    ceiling, now = desk.ceiling, desk.now()
+    after = pace.went_well(before, held.used, moved.brought, moved.seconds, ceiling, now)
+    if after != before:
+        pace.write(session, source, after, now)
+
+
+def _slower(session: Session, desk: Desk, source: str, held: Claim, reason: str) -> None:
+    """The source timed out or rejected: it is asked for less at once."""
+    before = pace.locked(session, source)
+    after = pace.went_wrong(before, reason, held.began, desk.ceiling, desk.now())
+    if after != before:
+        pace.write(session, source, after, desk.now())
+        log.warning("source %s: %s at once from now on: %s", source, after.slots, reason)
+
+
+def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer.Moved]:
     desk.check_open()
     transfer.announce(desk, held.study_uid, held.project)
     expected, equal, given = _ledger_set(desk, held)
-    moved = transfer.move(desk, held.study_uid, expected, keeper)
+
+    def look(there: Collection[str]) -> None:
+        with desk.sessions.begin() as session:
+            ledger.look(session, held, there, desk.now())
+
+    moved = transfer.move(desk, held.study_uid, expected, keeper, look)
     vanished = _count_again(desk, held)
     grown, _, _ = _ledger_set(desk, held)
     if set(grown) - set(expected):
-        return Outcome("ready", f"the source has {len(set(grown) - set(expected))} more instances than before")
+        more = len(set(grown) - set(expected))
+        return Outcome("ready", f"the source has {more} more instances than before"), moved
     with desk.sessions.begin() as session:
-        ledger.verifying(session, held, desk.now())
-        ledger.set_verdicts(session, held, _presence(moved, equal))
+        ledger.verifying(session, held, desk.now(), len(set(moved.stored) & set(expected)))
+        ledger.set_verdicts(session, held, _presence(moved, equal, expected))
+        was_there = ledger.was_there(session, held)
     wanted = set(moved.stored) & set(expected) - equal
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
     checked = proof.prove(desk, held, study, wanted, keeper)
@@ -135,7 +193,11 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> Outcome:
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
             log.warning("instance %s is not as it should be: %s", sop_uid, ", ".join(found.differs_in))
-    return decide(held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw())
+    outcome = decide(
+        held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw(), was_there,
+        len(expected),
+    )  # fmt: skip
+    return outcome, moved
 
 
 def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], dict[str, Given]]:
@@ -169,14 +231,21 @@ def _count_again(desk: Desk, held: Claim) -> set[str]:
     return set(change.vanished)
 
 
-def _presence(moved: transfer.Moved, equal: set[str]) -> dict[str, dict[str, str | None]]:
+def _presence(
+    moved: transfer.Moved, equal: set[str], expected: Collection[str]
+) -> dict[str, dict[str, str | None]]:  # fmt: skip
     """Verdicts of the set alone: stored or missing, where nothing better is known."""
     present: dict[str, dict[str, str | None]] = {
-        uid: {"verdict": "stored", "orthanc_id": ids[0]} for uid, ids in moved.stored.items() if uid not in equal
+        uid: {"verdict": "stored", "orthanc_id": ids[0], "reason": None}
+        for uid, ids in moved.stored.items()
+        if uid in expected and uid not in equal
     }
     for sop_uid, given in moved.given.items():
         present.setdefault(sop_uid, {}).update(given_md5=given.md5, source_digest=given.digest)
-    return present | {uid: {"verdict": "missing", "orthanc_id": None} for uid in moved.missing}
+    lacking: dict[str, dict[str, str | None]] = {
+        uid: {"verdict": "missing", "orthanc_id": None, "reason": moved.because.get(uid)} for uid in moved.missing
+    }
+    return present | lacking
 
 
 def _settle_trouble(
@@ -185,6 +254,8 @@ def _settle_trouble(
     log.warning("study %s: %s: %s", held.study_uid, trouble.kind, trouble)
     now, draw, reason = desk.now(), desk.draw(), str(trouble)
     with desk.sessions.begin() as session:
+        if trouble.kind is ErrorClass.TRANSIENT and not trouble.is_ours:
+            _slower(session, desk, source.name.partition(":")[2], held, reason)
         if trouble.is_ours and trouble.kind is not ErrorClass.DISK:
             breakers.give_back(session, entry, now=now)
         else:
@@ -194,8 +265,10 @@ def _settle_trouble(
             _stop_project(session, held, reason, desk)
             return
         decided = retries.decide(trouble.kind, held.attempts, desk.settings.policy, draw)
+        # What conflicts is tried no more, like what is parked; but it wants another decision.
+        state = "conflict" if trouble.kind is ErrorClass.CONFLICT else decided.state
         ledger.finish(
-            session, held, decided.state, reason, now, wait=decided.wait, counts=decided.counts,
+            session, held, state, reason, now, wait=decided.wait, counts=decided.counts,
             suggestion="Look at this study in the source; then retry it.",
         )  # fmt: skip
 
@@ -216,21 +289,9 @@ def _stop_project(session: Session, held: Claim, reason: str, desk: Desk) -> Non
 
 def finish_project(session: Session, project_id: int, desk: Desk) -> bool:
     """Mark a running project finished once all of its studies are at rest."""
-    counts = ledger.states(session, project_id)
-    if any(count for state, count in counts.items() if state not in ledger.AT_REST):
+    if ledger.is_under_way(session, project_id):
         return False
     project = session.get_one(MigrationProject, project_id)
     if project.state == "running":
         ledger.set_project(session, project, "finished", "", desk.now())
     return True
-
-
-def retry(session: Session, project_id: int, states: tuple[str, ...]) -> int:
-    """A person says: try the studies in these states again, with all attempts anew; how many there were."""
-    again = (
-        update(MigrationStudy)
-        .where(MigrationStudy.project_id == project_id, MigrationStudy.state.in_(states))
-        .values(state="ready", attempts=0, lease_owner=None, lease_until=None)
-        .returning(MigrationStudy.id)
-    )
-    return len(session.execute(again).all())

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import or_, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,8 @@ from zambezi.orthanc_client import OrthancClient
 _ROWS = 1000
 _EVERY_S = 0.2
 
+Item = TypeVar("Item")
+
 
 def announce_studies(session: Session, uids: Iterable[str], cause: str, reference: str, now: datetime) -> int:
     """What comes under these Study Instance UIDs comes by this cause; the generation that says so.
@@ -36,6 +38,25 @@ def announce_studies(session: Session, uids: Iterable[str], cause: str, referenc
     declared = _declared(session, named, reference) if cause == causes.MIGRATION else {}
     said = [{"study_uid": uid, "changes": declared.get(uid, "")} for uid in named]
     return _announce(session, AnnouncedStudy, "study_uid", said, cause, reference, now)
+
+
+def is_announced(session: Session, study_uid: str, cause: str, reference: str) -> bool:
+    """Whether this is announced already, with this very cause."""
+    row = session.get(AnnouncedStudy, study_uid)
+    return row is not None and (row.cause, row.reference) == (cause, reference[:200])
+
+
+def forget_studies(session: Session, uids: Collection[str], cause: str, reference: str) -> int:
+    """Nothing more will come by this cause: these are not told to the archive any more; how many they were.
+
+    The generation stays: there is no hurry, and the next that is announced takes them away with it.
+    """
+    gone = 0
+    for piece in _pieces(sorted(set(uids))):
+        study = AnnouncedStudy
+        mine = (study.study_uid.in_(piece), study.cause == cause, study.reference == reference)
+        gone += len(session.scalars(delete(study).where(*mine).returning(study.study_uid)).all())
+    return gone
 
 
 def announce_instances(session: Session, coming: Mapping[str, str], cause: str, reference: str, now: datetime) -> int:
@@ -80,7 +101,7 @@ def _announce(
     return generations.raise_(session, "announced") if changed else generations.current(session, "announced")
 
 
-def _pieces(announced: Sequence[dict[str, str]]) -> Iterator[Sequence[dict[str, str]]]:
+def _pieces(announced: Sequence[Item]) -> Iterator[Sequence[Item]]:
     for n in range(0, len(announced), _ROWS):
         yield announced[n : n + _ROWS]
 

@@ -31,6 +31,7 @@ PAGE_SETS: tuple[str, ...] = (
     "migration.plan_pages:pages",
     "migration.proof_pages:pages",
     "migration.rollback_pages:pages",
+    "migration.run_pages:pages",
     "operations.custody.hold_pages:pages",
     "operations.custody.correction_pages:pages",
     "operations.pages:pages",

@@ -300,6 +300,43 @@ KINDS: dict[str, Kind] = {
         ),
         serious=True,
     ),
+    "study-conflict": Kind(
+        Words(
+            "Migrated study conflicts with the archive",
+            "The archive had other content under the same UIDs before a study of project {source} came.",
+            "Look at both sides on the migration's page, and keep the archive's or the source's.",
+        ),
+        Words(
+            "Estudo migrado em conflito com o arquivo",
+            "O arquivo já tinha outro conteúdo com os mesmos UID antes de chegar um estudo do projecto {source}.",
+            "Veja os dois lados na página da migração e fique com o do arquivo ou o da origem.",
+        ),
+        serious=True,
+    ),
+    "study-vanished": Kind(
+        Words(
+            "Source names less than before",
+            "Instances that the source of project {source} named before are no longer there.",
+            "Find out in the source whether they were deleted or moved to another study.",
+        ),
+        Words(
+            "A origem nomeia menos do que antes",
+            "Instâncias que a origem do projecto {source} nomeava já lá não estão.",
+            "Averigue na origem se foram apagadas ou passadas a outro estudo.",
+        ),
+    ),
+    "study-incomplete": Kind(
+        Words(
+            "Study brought over but for some objects",
+            "Of a study of project {source} all but some objects are verified; these can't be had from the source.",
+            "Look at them in the source; retry the study, or leave them behind with a reason.",
+        ),
+        Words(
+            "Estudo trazido excepto alguns objectos",
+            "De um estudo do projecto {source} tudo está verificado excepto alguns objectos, que a origem não dá.",
+            "Veja-os na origem; tente de novo o estudo, ou deixe-os com um motivo.",
+        ),
+    ),
     "study-parked": Kind(
         Words(
             "Study not brought over",

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import TypeVar
 
 from zambezi import holidays as calendar
 from zambezi.config.settings import Window
 from zambezi.holidays import Holiday
+
+AnyWindow = TypeVar("AnyWindow", bound=Window)
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _DAY = timedelta(days=1)
@@ -25,12 +28,12 @@ _STEP = timedelta(days=16)
 
 def is_open(windows: Iterable[Window], at: datetime, zone: tzinfo, holidays: Sequence[Holiday] = ()) -> bool:
     """Whether one of the windows is open at this moment (an aware datetime)."""
-    return any(_open_ones(windows, at, zone, holidays))
+    return any(open_ones(windows, at, zone, holidays))
 
 
 def cap_at(windows: Iterable[Window], at: datetime, zone: tzinfo, holidays: Sequence[Holiday] = ()) -> int | None:
     """Kilobits a second that may be used at this moment: the tightest of the windows that are open; None: no cap."""
-    caps = [window.kilobits_per_second for window in _open_ones(windows, at, zone, holidays)]
+    caps = [window.kilobits_per_second for window in open_ones(windows, at, zone, holidays)]
     return min((cap for cap in caps if cap is not None), default=None)
 
 
@@ -52,9 +55,10 @@ def closes_at(
     return next((m for m in _changes(windows, at, zone, holidays) if not is_open(windows, m, zone, holidays)), None)
 
 
-def _open_ones(
-    windows: Iterable[Window], at: datetime, zone: tzinfo, holidays: Sequence[Holiday]
-) -> Iterator[Window]:  # fmt: skip
+def open_ones(
+    windows: Iterable[AnyWindow], at: datetime, zone: tzinfo, holidays: Sequence[Holiday] = ()
+) -> Iterator[AnyWindow]:  # fmt: skip
+    """Those of the windows that are open at this moment."""
     wall = at.astimezone(zone).replace(tzinfo=None)
     for window in windows:
         # Yesterday's window may reach over midnight into today.

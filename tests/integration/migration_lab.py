@@ -125,6 +125,13 @@ class Lab:
                 check=True, capture_output=True, env={**os.environ, "TCP_NODELAY": "1"},
             )  # fmt: skip
 
+    def load_together(self, *files: Path) -> None:
+        """The same in one association, where the files are of one class and syntax."""
+        subprocess.run(
+            ["dcmsend", "-aet", "OLDCT", "-aec", "LEGACY", "127.0.0.1", str(self.legacy_port), *map(str, files)],
+            check=True, capture_output=True, env={**os.environ, "TCP_NODELAY": "1"},
+        )  # fmt: skip
+
     def altered(self, name: str, change: Callable[[pydicom.Dataset], None]) -> Path:
         """A sample with something changed, as a new file."""
         dataset = pydicom.dcmread(sample(name))
@@ -175,24 +182,30 @@ class Lab:
             )
         return self.processes[name]
 
-    def start_service(self) -> subprocess.Popen[bytes]:
-        """The migration process itself."""
-        return self.start("migration", [sys.executable, "-m", "migration.service"])
+    def start_service(self, name: str = "migration") -> subprocess.Popen[bytes]:
+        """The migration process itself; several, where each has a name."""
+        return self.start(name, [sys.executable, "-m", "migration.service"])
 
 
 @contextmanager
-def a_lab(folder: Path, monkeypatch: Any, has_legacy: bool = True) -> Iterator[Lab]:
-    """Start the legacy PACS (or leave its port to the test) and the archive; stop what was started."""
-    legacy_port, *ours = free_ports(1 + len(PORTS))
-    ports = {variable: str(port) for (variable, _), port in zip(PORTS.values(), ours, strict=True)}
+def a_lab(
+    folder: Path, monkeypatch: Any, has_legacy: bool = True, database_url: str = "", **source: Any
+) -> Iterator[Lab]:
+    """Start the legacy PACS (or leave its port to the test) and the archive; stop what was started.
+
+    `source`: more settings of the one source.
+    """
+    legacy_port, *others = free_ports(1 + len(PORTS))
+    ports = {variable: str(port) for (variable, _), port in zip(PORTS.values(), others, strict=True)}
     environ = {
         **os.environ, **ports, "PYTHONPATH": str(REPOSITORY),
-        "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"), "ZAMBEZI_DATABASE_URL": "",
+        "ZAMBEZI_HOME": str(folder / "home"), "ZAMBEZI_CONFIG": str(folder / "config"),
+        "ZAMBEZI_DATABASE_URL": database_url,
         "ZAMBEZI_REPOSITORY": str(REPOSITORY), "TCP_NODELAY": "1",
     }  # fmt: skip
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    _configure(folder, legacy_port)
+    _configure(folder, legacy_port, source)
     environment = Environment.read(environ)
     secrets = keys.load_or_create(environment.keys_file)
     upgraded(environment.database_url)
@@ -216,7 +229,7 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 30) -> N
         time.sleep(0.1)
 
 
-def _configure(folder: Path, legacy_port: int) -> None:
+def _configure(folder: Path, legacy_port: int, more: dict[str, Any]) -> None:
     (folder / "config").mkdir()
     for name in ("10-orthanc.json", "20-plugins.json"):
         shutil.copy(REPOSITORY / "orthanc-config" / name, folder / "config")
@@ -224,7 +237,7 @@ def _configure(folder: Path, legacy_port: int) -> None:
         "AET": "LEGACY", "Host": "127.0.0.1", "Port": legacy_port, "AllowStore": True, "AllowEcho": True,
         "AllowFind": False, "AllowGet": False, "AllowMove": False,
     }  # fmt: skip
-    source = {"Peer": "legacy", "Aet": "ZAMBEZI_MIG", "StudyDeadlineSeconds": 30}
+    source = {"Peer": "legacy", "Aet": "ZAMBEZI_MIG", "StudyDeadlineSeconds": 30, **more}
     (folder / "config" / "40-peers.json").write_text(json.dumps({"DicomModalities": {"legacy": peer}}))
     (folder / "config" / "30-zambezi.json").write_text(
         json.dumps({"Zambezi": {"Migration": {"Sources": {"LEGACY": source}}}})

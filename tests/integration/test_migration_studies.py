@@ -54,14 +54,14 @@ def test_every_study_is_moved_compared_and_certified(lab: Lab) -> None:
     assert "p runs" in runner.invoke(migrate, ["start", "p"]).output
     service = lab.start_service()
 
-    def facts() -> dict[str, object]:
+    def facts_of() -> dict[str, object]:
         found: dict[str, object] = json.loads(runner.invoke(migrate, ["status", "p", "--json"]).output)[0]
         return found
 
-    wait_for("the migration to finish", lambda: facts()["state"] == "finished", 60)
+    wait_for("the migration to finish", lambda: facts_of()["state"] == "finished", 60)
     service.terminate()
     assert service.wait(30) == 0
-    assert (facts()["verified"], facts()["failed"]) == (5, 0)
+    assert (facts_of()["verified"], facts_of()["failed"]) == (5, 0)
     assert {row.verdict for row in lab.instances().values()} == {"equal"}
     assert len(lab.office.client().get("/instances")) == 6
     syntaxes = {
@@ -91,6 +91,13 @@ def test_every_study_is_moved_compared_and_certified(lab: Lab) -> None:
     tampered = runner.invoke(migrate, ["verify-certificate", str(file)])
     assert tampered.exit_code != 0
     assert "it was changed" in tampered.output
+
+    quiet = runner.invoke(migrate, ["delta", "p"]).output
+    assert "5 studies at the source" in quiet
+    assert "0 new studies, 0 new instances in known ones" in quiet
+    lab.load(lab.altered("CT_small.dcm", other_study))
+    assert json.loads(runner.invoke(migrate, ["delta", "p", "--json"]).output)["new_studies"] == 1
+    assert (facts_of()["state"], facts_of()["left"]) == ("running", 1), "there is something to move again"
 
 
 def test_the_inventory_names_undated_studies_and_those_under_two_patients(lab: Lab) -> None:
@@ -155,12 +162,14 @@ def test_one_object_that_cannot_be_sent_holds_up_nothing_but_itself(lab: Lab) ->
     for _ in range(MigrationSource(peer="legacy").policy.object_attempts):
         run_all(lab, project)
         lab.let_time_pass()
-    verdicts = {sop_uid: row.verdict for sop_uid, row in lab.instances().items()}
-    assert verdicts.pop(str(pydicom.dcmread(bad).SOPInstanceUID)) == "missing"
-    assert list(verdicts.values()) == ["equal"]
+    rows = lab.instances()
+    left_behind = rows.pop(str(pydicom.dcmread(bad).SOPInstanceUID))
+    assert left_behind.verdict == "missing"
+    assert left_behind.reason, "why it can't be had stands beside it"
+    assert [row.verdict for row in rows.values()] == ["equal"]
     (study,) = lab.studies().values()
-    assert study.state == "parked"
-    assert "1 instances did not arrive" in study.reason
+    assert study.state == "incomplete"
+    assert study.reason.startswith("all but 1 of 2 instances are verified: 1 instances did not arrive")
     with lab.office.sessions.begin() as session:
         assert session.query(ExceptionItem).one().reference == study.study_uid
 
@@ -224,7 +233,7 @@ def test_a_worker_that_died_is_named_in_the_audit_and_costs_the_study_no_attempt
     assert any(b"the lease of dead:1:1 ran out" in payload for payload in said)
 
 
-def test_a_flipped_pixel_in_the_archive_is_found(lab: Lab) -> None:
+def test_what_the_archive_had_before_under_the_same_uid_with_other_pixels_is_a_conflict(lab: Lab) -> None:
     def flipped(dataset: pydicom.Dataset) -> None:
         dataset.PixelData = bytes([dataset.PixelData[0] ^ 1]) + dataset.PixelData[1:]
 
@@ -232,9 +241,10 @@ def test_a_flipped_pixel_in_the_archive_is_found(lab: Lab) -> None:
     lab.store(lab.altered("CT_small.dcm", flipped))
     run_all(lab, lab.inventory())
     (study,) = lab.studies().values()
-    assert (study.state, study.reason) == ("divergent", "1 instances differ from the source, in (7fe0,0010)")
+    assert study.state == "conflict"
+    assert "had 1 instances before, under the same UIDs, with other content, in (7fe0,0010)" in study.reason
     (row,) = lab.instances().values()
-    assert row.verdict == "different"
+    assert (row.verdict, row.was_there, row.reason) == ("different", 1, "(7fe0,0010)")
     assert row.source_digest != row.stored_digest
 
 

@@ -258,4 +258,4 @@ def test_a_study_is_verified_by_comparison_only():
     assert decided(3, {"2"}, Checked({"1": compared("equal")}), set()).state == "parked"
     assert decided(1, set(), Checked(not_sent={"1"}), set()).state == "retrying"
     assert decided(1, set(), Checked({"1": compared("different", "(0010,0010)")}), set()).state == "divergent"
-    assert decided(1, set(), Checked({"1": compared("equal")}), {"3"}).state == "divergent"
+    assert decided(1, set(), Checked({"1": compared("equal")}), {"3"}).state == "vanished"

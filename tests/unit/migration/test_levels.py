@@ -4,6 +4,7 @@ import pytest
 
 from migration import arrival, declared, rechecking, rollback
 from migration.source import Compared
+from zambezi.coercion.declared import tags
 
 COPY = {"size": 10, "md5": "m", "file_size": 10, "file_md5": None, "file_sha256": "s", "arrived_sha256": "s",
         "came_sha256": None, "changed": None, "orthanc_id": "o", "transfer_syntax": "1.2", "sop_class": "1.3",
@@ -35,7 +36,7 @@ def test_of_several_copies_the_worst_counts():
 
 
 def test_what_came_may_differ_from_what_is_stored_as_declared():
-    allowed = declared.tags({"PatientID": "1"})
+    allowed = tags({"PatientID": "1"})
     coerced = COPY | {"came_sha256": "c"}
     found = arrival.judge([coerced | {"changed": ["(0010,0020)", "(0400,0561)"]}], allowed)
     assert (found.level, found.columns["coerced"]) == (2, "(0010,0020) (0400,0561)")
@@ -46,17 +47,17 @@ def test_what_came_may_differ_from_what_is_stored_as_declared():
 
 
 def test_only_declared_tags_may_differ():
-    allowed = declared.tags({"PatientID": "1", "AccessionNumber": "2"})
+    allowed = tags({"PatientID": "1", "AccessionNumber": "2"})
     assert {"(0010,0020)", "(0008,0050)", "(0400,0561)", "(0040,0275)", "(0040,a370)", "(0008,0005)"} == allowed
-    assert declared.tags({}) == frozenset()
+    assert tags({}) == frozenset()
 
     def differing(*tags: str) -> Compared:
         return Compared("different", "a", "b", None, tags)
 
     found, coerced = declared.tolerated(differing("(0010,0020)"), allowed)
     assert (found.verdict, found.source_digest, coerced) == ("equal", "a", ("(0010,0020)",))
-    for tags in (("(0010,0020)", "(7fe0,0010)"), (), ("the file on disk is not what arrived",)):
-        assert declared.tolerated(differing(*tags), allowed)[0].verdict == "different"
+    for others in (("(0010,0020)", "(7fe0,0010)"), (), ("the file on disk is not what arrived",)):
+        assert declared.tolerated(differing(*others), allowed)[0].verdict == "different"
 
 
 def test_the_declared_value_must_be_there():

@@ -38,7 +38,10 @@ class Pages:
                 session.add(
                     User(login=role, name=role, role=role, language="en", password_hash="", created_at=clock.text(NOW))
                 )
-        sets = ("ris_service.session_pages:pages", "migration.pages:pages", "migration.proof_pages:pages")
+        sets = (
+            "ris_service.session_pages:pages", "migration.pages:pages", "migration.run_pages:pages",
+            "migration.proof_pages:pages",
+        )  # fmt: skip
         self.app = create_app(environment, Zambezi(), self.sessions, self.keys, lambda: NOW, sets)
 
     def client(self, role: str) -> FlaskClient:
@@ -88,14 +91,14 @@ def test_the_list_shows_each_migration_with_its_progress_in_words(pages):
     page = pages.client("migration-engineer").get("/migrations").text
     assert "pacs-2026" in page
     assert "<svg" in page
-    assert "2 equal to the source, 1 failed" in page
+    assert "2 proven, 1 failed" in page
 
 
 def test_the_pages_are_in_portuguese_for_who_reads_it(pages):
     with pages.sessions.begin() as session:
         session.execute(update(User).values(language="pt"))
     page = pages.client("migration-engineer").get(f"/migrations/{pages.project_id}").text
-    assert "2 iguais à origem, 1 falhados" in page
+    assert "2 provados, 1 falhados" in page
     assert "Sem data" in page
 
 

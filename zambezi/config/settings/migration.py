@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from zambezi.config.settings.migration_hours import CeilingHours
 from zambezi.config.settings.section import Name, Section, Window
 from zambezi.retries import Policy
 
@@ -33,7 +34,12 @@ class MigrationSource(Section):
         "to move to us; an object that would come in another transfer syntax than the source names is left there.",
     )
     windows: tuple[Window, ...] = Field((Window(),), description="When it may be asked.")
-    ceiling: int = Field(1, ge=1, le=8, description="Studies moved at once.")
+    ceiling: int = Field(
+        1, ge=1, le=32, description="Studies moved at once, at most; how many of them, its own answers decide."
+    )
+    ceilings: tuple[CeilingHours, ...] = Field(
+        (), description="Hours with another ceiling, such as working hours; where several hold, the lowest."
+    )
     parallel: int = Field(
         4,
         ge=1,

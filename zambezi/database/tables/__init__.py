@@ -25,6 +25,7 @@ from zambezi.database.tables.inventory import MigrationProbe, MigrationSlice, Mi
 from zambezi.database.tables.legacy import LegacyImport, LegacyReport, LegacyRow
 from zambezi.database.tables.migration import Certificate, MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.database.tables.migration_plan import MigrationMatch, PlanVersion
+from zambezi.database.tables.migration_run import MigrationPace, MigrationPass
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
 from zambezi.database.tables.proof import CertificatePart, MigrationRollback, MigrationSample
@@ -80,6 +81,8 @@ __all__ = [
     "Message",
     "MigrationInstance",
     "MigrationMatch",
+    "MigrationPace",
+    "MigrationPass",
     "MigrationProbe",
     "MigrationProject",
     "MigrationRollback",

@@ -27,10 +27,18 @@ class MigrationProject(Base):
 
 class MigrationStudy(Leased, Base):
     __tablename__ = "migration_study"
+    #: Each index answers one question in the same time however much is done: whose turn it is, what is due again,
+    #: what is being worked on, a patient's studies, the latest that were verified. Pictures and sums are read
+    #: from the first two alone, which is why modalities and expected stand at their ends.
     __table_args__ = (
         UniqueConstraint("project_id", "study_uid"),
         # What a new version of the plan has still to decide.
         Index("ix_migration_study_planned", "project_id", "state", "plan_version"),
+        Index("ix_migration_study_turn", "project_id", "state", "priority", "study_date", "id", "modalities"),
+        Index("ix_migration_study_due", "project_id", "state", "next_at", "expected"),
+        Index("ix_migration_study_leased", "project_id", "lease_until"),
+        Index("ix_migration_study_patient", "project_id", "patient_id"),
+        Index("ix_migration_study_verified", "project_id", "verified_at"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("migration_project.id"), index=True)
@@ -56,7 +64,11 @@ class MigrationStudy(Leased, Base):
     found_at: Mapped[str] = mapped_column(Moment, default="")
     #: The last inventory that named it (migration_survey).
     seen_in: Mapped[int] = mapped_column(default=0)
-    #: ready, moving, verifying, verified, retrying, divergent, parked; held (a person decides whose it is),
+    #: When it was written down what of it the archive had before the first move (migration_instance.was_there).
+    looked_at: Mapped[str | None] = mapped_column(Moment)
+    #: ready, moving, verifying, verified, retrying, parked; held (a person decides whose it is),
+    #: divergent (not as the source has it), conflict (the archive had something else under the same UID before),
+    #: vanished (the source names less than before), incomplete (verified but for objects that can't be had),
     #: skipped (the plan leaves it out), waived (a person decided to leave it as it is), rolled-back
     state: Mapped[str] = mapped_column(String(16), default="ready")
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -80,6 +92,8 @@ class MigrationInstance(Base):
     arrived_sha256: Mapped[str | None] = mapped_column(String(64))
     #: How far it is proven: 0 none, 1 set, 2 arrival, 3 source.
     level: Mapped[int] = mapped_column(SmallInteger, default=0)
+    #: 1: the archive had this SOP Instance UID before anything of the study was moved.
+    was_there: Mapped[int] = mapped_column(SmallInteger, default=0)
     orthanc_id: Mapped[str | None] = mapped_column(String(44))
     source_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what the source gave
     stored_digest: Mapped[str | None] = mapped_column(String(64))  # canonical, of what Orthanc holds
@@ -88,6 +102,7 @@ class MigrationInstance(Base):
     coerced: Mapped[str | None] = mapped_column(Text)
     #: expected, stored, equal, different, missing, rolled-back
     verdict: Mapped[str] = mapped_column(String(16), default="expected")
+    reason: Mapped[str | None] = mapped_column(Text)  # why it is missing, or in which tags it differs
 
 
 class Certificate(Base):

@@ -21,6 +21,7 @@ _STUDY: tuple[sa.Column[Any], ...] = (
     sa.Column("level", sa.Integer(), nullable=False, server_default="0"),
     sa.Column("found_at", sa.String(length=27), nullable=False, server_default=""),
     sa.Column("seen_in", sa.Integer(), nullable=False, server_default="0"),
+    sa.Column("looked_at", sa.String(length=27)),
     sa.Column("plan_version", sa.Integer(), nullable=False, server_default="0"),
 )
 _INSTANCE: tuple[sa.Column[Any], ...] = (
@@ -32,8 +33,17 @@ _INSTANCE: tuple[sa.Column[Any], ...] = (
     sa.Column("given_md5", sa.String(length=32)),
     sa.Column("arrived_sha256", sa.String(length=64)),
     sa.Column("level", sa.SmallInteger(), nullable=False, server_default="0"),
+    sa.Column("was_there", sa.SmallInteger(), nullable=False, server_default="0"),
+    sa.Column("reason", sa.Text()),
     sa.Column("coerced", sa.Text()),
 )
+_INDEXES = {
+    "ix_migration_study_turn": ["project_id", "state", "priority", "study_date", "id", "modalities"],
+    "ix_migration_study_due": ["project_id", "state", "next_at", "expected"],
+    "ix_migration_study_leased": ["project_id", "lease_until"],
+    "ix_migration_study_patient": ["project_id", "patient_id"],
+    "ix_migration_study_verified": ["project_id", "verified_at"],
+}
 
 
 def upgrade() -> None:
@@ -45,6 +55,7 @@ def upgrade() -> None:
     _upgrade_legacy()
     _inventory()
     _add_folders()
+    _running()
     _plans()
     _proof()
 
@@ -229,6 +240,42 @@ def _add_folders() -> None:
     )
 
 
+def _running() -> None:
+    for name, columns in _INDEXES.items():
+        op.create_index(name, "migration_study", columns)
+    op.create_table(
+        "migration_pace",
+        sa.Column("source", sa.String(length=64), nullable=False),
+        sa.Column("slots", sa.Integer(), nullable=False),
+        sa.Column("doubles_until", sa.Integer(), nullable=False),
+        sa.Column("studies", sa.Integer(), nullable=False),
+        sa.Column("images", sa.Integer(), nullable=False),
+        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("quickest", sa.Float(), nullable=False),
+        sa.Column("quickest_slots", sa.Integer(), nullable=False),
+        sa.Column("because", sa.Text(), nullable=False),
+        sa.Column("cut_at", sa.String(length=27)),
+        sa.Column("changed_at", sa.String(length=27), nullable=False),
+        sa.PrimaryKeyConstraint("source", name=op.f("pk_migration_pace")),
+    )
+    op.create_table(
+        "migration_pass",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("project_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("began_at", sa.String(length=27), nullable=False),
+        sa.Column("ended_at", sa.String(length=27)),
+        *(
+            sa.Column(name, sa.Integer(), nullable=False)
+            for name in ("studies", "counted", "new_studies", "new_instances", "doubts")
+        ),
+        sa.Column("who", sa.String(length=80), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["migration_project.id"], name=op.f("fk_migration_pass_project_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_migration_pass")),
+        sa.UniqueConstraint("project_id", "number", name=op.f("uq_migration_pass_project_id")),
+    )
+
+
 def _plans() -> None:
     op.add_column("announced_study", sa.Column("changes", sa.Text(), nullable=False, server_default=""))
     op.create_index("ix_migration_study_planned", "migration_study", ["project_id", "state", "plan_version"])
@@ -315,6 +362,10 @@ def downgrade() -> None:
     op.drop_table("migration_plan")
     op.drop_index("ix_migration_study_planned", "migration_study")
     op.drop_column("announced_study", "changes")
+    op.drop_table("migration_pass")
+    op.drop_table("migration_pace")
+    for name in _INDEXES:
+        op.drop_index(name, "migration_study")
     op.drop_table("migration_walk")
     op.drop_table("migration_file")
     op.drop_table("migration_probe")

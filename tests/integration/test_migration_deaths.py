@@ -1,0 +1,247 @@
+"""A migration on PostgreSQL whose workers, database and archive die: nothing is lost, nothing verified moves again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+from sqlalchemy import event, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from migration import dicom_source, inventory, pace, transfer, worker
+from migration.desk import Desk
+from migration.dicom_source import DicomSource
+from migration.office import open_office
+from migration.pace import Pace
+from migration.service import Migrations
+from migration.source import Given, Request, Trouble
+from tests import postgres
+from tests.integration.migration_lab import Lab, a_lab, wait_for
+from zambezi import audit, clock
+from zambezi.database import generations
+from zambezi.database.tables import AuditEntry, MigrationProject, MigrationStudy
+from zambezi.leases import Keeper
+from zambezi.retries import ErrorClass
+
+#: More events than any study has; the test says so if one has more.
+MOST = 40
+KILLED = 137
+
+
+@pytest.fixture(scope="module")
+def lab(postgres_cluster: postgres.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("deaths")
+    with (
+        postgres_cluster.a_database() as url,
+        pytest.MonkeyPatch.context() as patch,
+        a_lab(folder, patch, url, Ceiling=4) as running,
+    ):
+        (folder / "crash").mkdir()
+        patch.setattr(dicom_source, "_POLL_SECONDS", 0.02)  # one image each: a study would wait ten times its work
+        yield running
+
+
+def a_study(dataset: pydicom.Dataset) -> None:
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = (generate_uid() for _ in range(3))
+
+
+def load(lab: Lab, many: int, project: str) -> MigrationProject:
+    """So many more studies at the source, in a project of their own, which runs."""
+    files = [lab.altered("CT_small.dcm", a_study) for _ in range(many)]
+    lab.load_together(*files)
+    source, at = DicomSource(lab.office.client(), "legacy"), clock.text(clock.now())
+    counted = {uid: source.count(uid, times=1) for uid in (pydicom.dcmread(file).StudyInstanceUID for file in files)}
+    with lab.office.sessions.begin() as session:
+        made = MigrationProject(name=project, source="LEGACY", state="running", created_at=at, updated_at=at)
+        session.add(made)
+        session.flush()
+        for uid, instances in counted.items():
+            inventory.record(session, made.id, uid, instances, clock.now())
+        return made
+
+
+def of(lab: Lab, project: MigrationProject) -> list[MigrationStudy]:
+    query = select(MigrationStudy).where(MigrationStudy.project_id == project.id)
+    with lab.office.sessions.begin() as session:
+        return list(session.scalars(query))
+
+
+def states(lab: Lab, project: MigrationProject) -> Counter[str]:
+    return Counter(row.state for row in of(lab, project))
+
+
+def dies_at(lab: Lab, project: MigrationProject, n: int) -> bool:
+    """A worker, a process of its own, brings one study on and is killed at its n-th commit event, if it has so many."""
+    crash = lab.folder / "crash" / "migration"
+    crash.write_text(str(n))
+    child = os.fork()
+    if not child:
+        os.environ["ZAMBEZI_CRASH_DIR"] = str(crash.parent)
+        worker.work(replace(open_office().desk("LEGACY"), settle_seconds=0.5), project)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    crash.unlink(missing_ok=True)
+    return os.waitstatus_to_exitcode(status) == KILLED
+
+
+def test_a_death_at_any_commit_of_a_study_costs_nothing_but_time(lab: Lab):
+    project = load(lab, 24, "deaths")
+    deaths = 0
+    for n in range(1, MOST):
+        if not dies_at(lab, project, n):
+            break
+        deaths += 1
+        begun = [row for row in of(lab, project) if row.state in ("moving", "verifying")]
+        there = bool(begun) and bool(transfer.stored(lab.desk(), begun[0].study_uid))
+        done, moves = states(lab, project)["verified"], lab.moves()
+        lab.let_time_pass()
+        assert worker.work(lab.desk(), project)
+        assert states(lab, project)["verified"] == done + 1
+        asked = lab.moves() - moves
+        assert asked == (0 if there else 1), f"after the death at event {n} what was there was asked for again"
+    else:
+        pytest.fail(f"a worker still came to its {MOST}th commit event: raise MOST")
+    assert deaths >= 10, "claim, announce, look, count, verdicts, results, end: before and after each"
+    with lab.office.sessions.begin() as session:
+        assert audit.verify(session) == []
+
+
+def test_a_database_that_goes_away_at_any_commit_costs_nothing_but_time(lab: Lab):
+    project = load(lab, 12, "away")
+    engine = lab.office.sessions.kw["bind"]
+    left = [0]
+
+    def cut(_connection: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            url = lab.environ["ZAMBEZI_DATABASE_URL"]
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+
+    event.listen(engine, "commit", cut)
+    try:
+        for n in range(1, MOST):
+            left[0] = n
+            try:
+                worker.work(lab.desk(), project)
+            except SQLAlchemyError:
+                lab.let_time_pass()
+                moves, there = lab.moves(), n_stored(lab, project)
+                while left[0] <= 0 and not states(lab, project)["verified"] >= n:
+                    assert worker.work(lab.desk(), project)
+                assert lab.moves() - moves == n_stored(lab, project) - there, "what was there was asked for again"
+            else:
+                break
+    finally:
+        event.remove(engine, "commit", cut)
+    assert n > 4
+    with lab.office.sessions.begin() as session:
+        assert audit.verify(session) == []
+
+
+def n_stored(lab: Lab, project: MigrationProject) -> int:
+    return sum(bool(transfer.stored(lab.desk(), row.study_uid)) for row in of(lab, project))
+
+
+def test_two_processes_share_the_slots_and_the_one_that_lives_ends_what_the_killed_one_began(lab: Lab):
+    project = load(lab, 14, "two")
+    one, other = lab.start_service("one"), lab.start_service("other")
+
+    def owners() -> set[int]:
+        at_work = {row.lease_owner for row in of(lab, project) if row.lease_owner}
+        return {int(owner.split(":")[1]) for owner in at_work}
+
+    seen: set[int] = set()
+
+    def both_work() -> bool:
+        seen.update(owners())
+        return seen == {one.pid, other.pid}
+
+    def is_caught_at_work() -> bool:
+        one.send_signal(signal.SIGSTOP)
+        if one.pid in owners():
+            return True
+        one.send_signal(signal.SIGCONT)
+        return False
+
+    wait_for("both to work", both_work)
+    wait_for("the one to be at work", is_caught_at_work)
+    one.kill()
+    one.wait()
+    archive = lab.processes["archive"]
+    archive.kill()  # in the middle of moves
+    archive.wait()
+    lab.start("archive", [str(word) for word in archive.args], PYTHONNOUSERSITE="1")
+    wait_for("all to be verified", lambda: passed(lab, project, one.pid), 90)
+    other.terminate()
+    assert other.wait(30) == 0
+    with lab.office.sessions.begin() as session:
+        assert audit.verify(session) == []
+        changes = select(AuditEntry).where(AuditEntry.event == "migration-changed")
+        said = [entry.payload for entry in session.scalars(changes)]
+    assert any(b"the lease of" in payload for payload in said), "whom it was taken from stands in the audit"
+    assert n_stored(lab, project) == 14
+
+
+def passed(lab: Lab, project: MigrationProject, dead: int) -> bool:
+    """All are verified; the waits of what failed meanwhile, and the dead one's leases, are cut short."""
+    found = states(lab, project)
+    with lab.office.sessions.begin() as session:
+        for row in session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)):
+            if row.state == "retrying":
+                row.next_at = ""
+            if row.lease_owner and f":{dead}:" in row.lease_owner:
+                row.lease_until = ""
+    return found["verified"] == sum(found.values())
+
+
+def test_a_source_that_bears_two_at_once_is_asked_for_no_more_than_it_bears(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Two projects on one source, with four workers each, that rejects the third association."""
+    first, second = load(lab, 12, "busy"), load(lab, 6, "beside")
+    crowd, rejected, lock = [0], [0], threading.Lock()
+    really = DicomSource.bring
+
+    def bring(self: DicomSource, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
+        with lock:
+            crowd[0] += 1
+            is_full = crowd[0] > 2
+            rejected[0] += is_full
+        try:
+            threading.Event().wait(0.3)  # it is a slow source: whoever asks meanwhile is one too many
+            if is_full:
+                raise Trouble(ErrorClass.TRANSIENT, "association rejected: local limit exceeded")
+            return really(self, desk, request, keeper)
+        finally:
+            with lock:
+                crowd[0] -= 1
+
+    monkeypatch.setattr(DicomSource, "bring", bring)
+    migrations = Migrations(lab.office)
+
+    def done() -> bool:
+        migrations.sweep()
+        return all(passed(lab, one, 0) for one in (first, second))
+
+    with lab.office.sessions.begin() as session:  # as it was found out before, by more at once
+        told = generations.current(session, "announced")
+        pace.locked(session, "LEGACY")
+        pace.write(session, "LEGACY", Pace(slots=4), clock.now())
+    wait_for("all to be verified", done, 90)
+    migrations.stop.set()
+    migrations.wait()
+    with lab.office.sessions.begin() as session:
+        found = pace.read(session, "LEGACY")
+        assert generations.current(session, "announced") - told < 9, "what comes next is announced together"
+    assert found.doubles_until, "trouble was met, and halved it"
+    assert 1 <= rejected[0] <= 12, f"{rejected[0]} of 18 studies were rejected: it did not learn"
