@@ -227,7 +227,8 @@ def test_another_object_under_the_same_uids_is_a_conflict_and_both_sides_are_sai
     project = migrated(lab, "ORTHANC", "conflict")
     with lab.office.sessions.begin() as session:
         (study,) = studies(session, project)
-        assert (study.state, study.reason) == ("divergent", "1 instances differ from the source, in (7fe0,0010)")
+        before = "the archive had 1 instances before, under the same UIDs, with other content, in (7fe0,0010)"
+        assert (study.state, study.reason) == ("conflict", before)
         rows = {row.verdict: row for row in session.scalars(instances(study))}
         assert rows.keys() == {"equal", "different"}
         assert rows["equal"].source_md5 == rows["equal"].stored_md5

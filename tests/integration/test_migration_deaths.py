@@ -42,7 +42,7 @@ def lab(postgres_cluster: postgres.Cluster, tmp_path_factory: pytest.TempPathFac
     with (
         postgres_cluster.a_database() as url,
         pytest.MonkeyPatch.context() as patch,
-        a_lab(folder, patch, url, Ceiling=4) as running,
+        a_lab(folder, patch, database_url=url, Ceiling=4) as running,
     ):
         (folder / "crash").mkdir()
         patch.setattr(dicom_source, "_POLL_SECONDS", 0.02)  # one image each: a study would wait ten times its work
@@ -57,7 +57,7 @@ def load(lab: Lab, many: int, project: str) -> MigrationProject:
     """So many more studies at the source, in a project of their own, which runs."""
     files = [lab.altered("CT_small.dcm", a_study) for _ in range(many)]
     lab.load_together(*files)
-    source, at = DicomSource(lab.office.client(), "legacy"), clock.text(clock.now())
+    source, at = lab.office.source("LEGACY"), clock.text(clock.now())
     counted = {uid: source.count(uid, times=1) for uid in (pydicom.dcmread(file).StudyInstanceUID for file in files)}
     with lab.office.sessions.begin() as session:
         made = MigrationProject(name=project, source="LEGACY", state="running", created_at=at, updated_at=at)

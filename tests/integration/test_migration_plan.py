@@ -82,7 +82,7 @@ def desk(room: Room, source: Legacy) -> Desk:
         client=client, sessions=room.sessions, settings=MigrationSource(peer="legacy"), source=source, site=Site(),
         peer=Modality("legacy", "LEGACY", "127.0.0.1", 104), target_aet="ZAMBEZI", now=clock.now, owner="w",
         announced=lambda: int(client.get("/zambezi/status")["announced_generation"]), stop=threading.Event(),
-        settle_seconds=0.2,
+        settle_seconds=0.2, hold_dir=room.archive.environment.hold_dir,
     )  # fmt: skip
 
 

@@ -418,7 +418,8 @@ def served(room: Room) -> Iterator[str]:
             session.add(User(login=login, name=login, role=role, language="pt", password_hash="",
                              created_at=clock.text(clock.now())))  # fmt: skip
     sets = ("ris_service.session_pages:pages", "migration.pages:pages", "migration.proof_pages:pages",
-            "migration.rollback_pages:pages", "operations.custody.deletion_pages:pages")  # fmt: skip
+            "migration.run_pages:pages", "migration.rollback_pages:pages",
+            "operations.custody.deletion_pages:pages")  # fmt: skip
     app = create_app(room.archive.environment, Zambezi(), room.sessions, room.archive.keys, clock.now, sets)
     server = serve(app, 0)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -445,7 +446,7 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
     with served(room) as address:
         enter(page, room, address, "ana", "migration-engineer")
         page.goto(f"{address}/migrations/{project.id}")
-        page.get_by_role("link", name="Prova e certificado").click()
+        page.get_by_role("link", name="Prova e certificado").first.click()
         expect(page.locator("main")).to_contain_text("o ficheiro no disco é, byte a byte, o que o arquivo recebeu")
         shot(page, "migration-proof")
         with page.expect_download() as downloaded:

@@ -173,19 +173,6 @@ def test_a_source_that_does_not_know_us_stops_the_project_and_blames_no_study(ca
         assert "0xA801" in stopped.note
 
 
-def test_a_source_with_few_associations_is_asked_again_until_all_is_there(case: Case) -> None:
-    studies = [image for _ in range(4) for image in images(1)]
-    with case.source(*studies, most_associations=2) as source:
-        project = case.inventory()
-        for _ in range(20):
-            case.run(project, workers=4)
-            case.lab.let_time_pass()
-            if {study.state for study in case.studies()} == {"verified"}:
-                break
-        assert source.refused, "more were tried than it takes"
-    assert {study.state for study in case.studies()} == {"verified"}
-
-
 def test_an_image_that_is_added_during_the_move_is_brought_too(case: Case) -> None:
     (first, late) = images(2)
 
