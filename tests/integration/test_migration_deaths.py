@@ -115,7 +115,7 @@ def test_a_death_at_any_commit_of_a_study_costs_nothing_but_time(lab: Lab):
 
 
 def test_a_database_that_goes_away_at_any_commit_costs_nothing_but_time(lab: Lab):
-    project = load(lab, 12, "away")
+    project = load(lab, 24, "away")
     engine = lab.office.sessions.kw["bind"]
     left = [0]
 
