@@ -15,7 +15,15 @@ from sqlalchemy.orm import Session
 
 from migration import ledger
 from zambezi import announcing, causes, clock
-from zambezi.database.tables import AnnouncedStudy, MigrationProject, MigrationStudy, Order, Patient, Study
+from zambezi.database.tables import (
+    AnnouncedStudy,
+    MigrationMatch,
+    MigrationProject,
+    MigrationStudy,
+    Order,
+    Patient,
+    Study,
+)
 from zambezi.orders import OPEN
 
 #: Exams so far ahead draw priors before others.
@@ -60,6 +68,10 @@ def expected_patients(session: Session, now: datetime) -> dict[str, int]:
         merged = select(Patient.patient_id, Patient.merged_into).where(Patient.merged_into.in_(listed[n : n + _IN_ONE]))
         for patient_id, into in session.execute(merged):
             wanted[patient_id] = max(keys.get(into or 0, 0), wanted.get(patient_id, 0))
+        # As a source calls them, where a plan or a person has said who that is here.
+        matched = select(MigrationMatch.patient_id, MigrationMatch.patient_key)
+        for patient_id, here in session.execute(matched.where(MigrationMatch.patient_key.in_(listed[n : n + _IN_ONE]))):
+            wanted[patient_id] = max(keys.get(here or 0, 0), wanted.get(patient_id, 0))
     return wanted
 
 

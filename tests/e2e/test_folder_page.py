@@ -37,7 +37,12 @@ def running(tmp_path: Path) -> Iterator[tuple[Pages, str]]:
         session.execute(update(MigrationProject).values(source="DISCS"))
         session.execute(update(User).where(User.login == "migration-engineer").values(language="pt"))
     settings = Zambezi(migration=Migration(sources={"DISCS": source}))
-    sets = ("ris_service.session_pages:pages", "migration.pages:pages", "migration.folders.pages:pages")
+    sets = (
+        "ris_service.session_pages:pages",
+        "migration.pages:pages",
+        "migration.run_pages:pages",
+        "migration.folders.pages:pages",
+    )
     made.app = create_app(environment, settings, made.sessions, made.keys, lambda: datetime.now(UTC), sets)
     server = serve(made.app, 0)
     thread = threading.Thread(target=server.run, daemon=True)

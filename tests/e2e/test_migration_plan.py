@@ -50,7 +50,7 @@ def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
                     modalities="CT", expected=40, next_at=at, facts={"PatientID": patient_id.split("\\")[0], **said},
                 )
             )  # fmt: skip
-    sets = (*OURS, "migration.pages:pages", "migration.plan_pages:pages")
+    sets = (*OURS, "migration.pages:pages", "migration.run_pages:pages", "migration.plan_pages:pages")
     made.app = create_app(made.environment, made.settings, made.sessions, made.keys, made.clock, sets)
     server = serve(made.app, 0)
     thread = threading.Thread(target=server.run, daemon=True)

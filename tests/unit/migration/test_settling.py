@@ -22,6 +22,7 @@ from zambezi.database.tables import (
     Deletion,
     ExceptionItem,
     MigrationInstance,
+    MigrationMatch,
     MigrationPass,
     MigrationProject,
     MigrationStudy,
@@ -161,10 +162,15 @@ def test_priors_of_expected_patients_come_first_the_sooner_the_earlier_and_no_lo
         for patient in ("LATER", "SOON", "OLDID", "FAR", "NOBODY"):
             add(session, patient, patient_id=patient, study_date="20200101")
         add(session, "was", patient_id="GONE", priority=40)
+        soon = session.scalars(select(Patient.id).where(Patient.patient_id == "SOON")).one()
+        session.add(
+            MigrationMatch(project_id=1, identity="x", patient_id="THERE", patient_key=soon, state="matched", said={})
+        )
+        add(session, "THERE", patient_id="THERE")
         expected = turns.expected_patients(session, NOW)
-        assert turns.prioritise(session, project(session), expected) == 4
+        assert turns.prioritise(session, project(session), expected) == 5
         ranks = {row.study_uid: row.priority for row in session.query(MigrationStudy)}
-        assert ranks == {"LATER": 74, "SOON": 99, "OLDID": 99, "FAR": 0, "NOBODY": 0, "was": 0}
+        assert ranks == {"LATER": 74, "SOON": 99, "OLDID": 99, "THERE": 99, "FAR": 0, "NOBODY": 0, "was": 0}
         assert turns.prioritise(session, project(session), expected) == 0
 
 
