@@ -2,8 +2,9 @@
 
 The ceiling of a DICOM source is bare movescu with as many associations; that of a source that hands over bytes is
 Orthanc's own ingest of the same files by REST. All bring into the archive of a whole installation, whose journal and
-audit all of them pay; "as shipped" the others bring into Debian's Orthanc as it is. Ours is measured from the first
-study's claim to the last one's verdict, at the level of proof that is said, and fails unless every study is verified.
+audit all of them pay; "as shipped" the others bring into Debian's Orthanc as it is. Ours is measured from when the
+first study is asked for to the last one's verdict, at the level of proof that is said, and fails unless every study is
+verified; its inventory, which comes before, is named beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +180,7 @@ def table(room: Room, edge: int) -> None:
 
 
 def _median(figures: list[Figures], name: str) -> float:
-    return statistics.median(getattr(one, name) for one in figures)
+    return float(statistics.median(getattr(one, name) for one in figures))
 
 
 def shipped(room: Room) -> None:
@@ -216,8 +217,8 @@ def _configure(environment: Environment, source: Plain, files: Path) -> None:
     _insert(folder / "40-peers.json", '"DicomModalities": {', {NAME: {**peers, **closed}})
     where = {"Url": f"http://127.0.0.1:{source.http_port}", "Username": USER, "Password": PASSWORD}
     (folder / "50-bench.json").write_text(json.dumps({"OrthancPeers": {NAME: where}}))
-    soon = {"RetrySeconds": 0.2, "RetryCapSeconds": 1}
-    sources = {
+    soon: dict[str, object] = {"RetrySeconds": 0.2, "RetryCapSeconds": 1}
+    sources: dict[str, dict[str, object]] = {
         "DICOM": {"Peer": NAME, "Ceiling": AT_ONCE, **soon},
         "SHIPPED": {"Peer": NAME},
         "ORTHANC": {"Kind": "orthanc", "Peer": NAME, "Ceiling": 2, **soon},
@@ -226,7 +227,7 @@ def _configure(environment: Environment, source: Plain, files: Path) -> None:
     _insert(folder / "30-zambezi.json", '"Sources": {', sources)
 
 
-def _insert(file: Path, place: str, entries: dict[str, dict[str, object]]) -> None:
+def _insert(file: Path, place: str, entries: Mapping[str, Mapping[str, object]]) -> None:
     text = file.read_text()
     if place not in text:
         raise RuntimeError(f"{file.name} has no {place}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from sqlalchemy import select, update
 
 from demo.hospital import Hospital
@@ -173,8 +173,8 @@ def _question(folder: Path, study_uid: str) -> Path:
     asked.QueryRetrieveLevel, asked.StudyInstanceUID = "STUDY", study_uid
     asked.file_meta = FileMetaDataset()
     asked.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    asked.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.2.2.2"
-    asked.file_meta.MediaStorageSOPInstanceUID = "2.25.1"
+    asked.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.2.2.2")
+    asked.file_meta.MediaStorageSOPInstanceUID = UID("2.25.1")
     file = folder / f"{study_uid}.dcm"
     asked.save_as(file, enforce_file_format=True)
     return file
@@ -200,7 +200,7 @@ def post(goal: Goal, files: Sequence[Path]) -> Took:
 
 @dataclass(frozen=True)
 class Ours(Took):
-    """From the first study's claim to the last one's verdict; `inventory`: seconds of what came before."""
+    """From when the first study is asked for to the last one's verdict; `inventory`: seconds of what came before."""
 
     inventory: float
     project: str
@@ -213,9 +213,7 @@ def ours(hospital: Hospital, source: str, level: str, seconds: float = 600) -> O
     """
     name, inventory = begin(hospital, source, level)
     sessions, pids = hospital.database(), [pid_of(hospital, "migration")]
-    while not left(sessions, name, ("ready",), is_other=True):
-        time.sleep(0.02)
-    begun, busy_before = clock.now(), busy(pids)
+    busy_before = busy(pids)
     until = time.monotonic() + seconds
     while left(sessions, name, UNDER_WAY):
         if time.monotonic() > until:
@@ -226,9 +224,10 @@ def ours(hospital: Hospital, source: str, level: str, seconds: float = 600) -> O
         studies = session.scalars(_of(name)).all()
         faults = [f"{study.state}: {study.reason}" for study in studies if study.state != "verified"]
         low = [study.level for study in studies if study.level < {"arrival": 2, "source": 3}[level]]
-        ended = max((clock.parse(study.verified_at) for study in studies if study.verified_at), default=begun)
-    if faults or low:
-        raise RuntimeError(f"{name}: {faults[:3]}, levels {low[:3]}")
+        if faults or low:
+            raise RuntimeError(f"{name}: {faults[:3]}, levels {low[:3]}")
+        begun = min(clock.parse(study.looked_at) for study in studies if study.looked_at)
+        ended = max(clock.parse(study.verified_at) for study in studies if study.verified_at)
     return Ours((ended - begun).total_seconds(), own, inventory, name)
 
 

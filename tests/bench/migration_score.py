@@ -110,9 +110,11 @@ def _messy(room: Room, turn: int) -> tuple[dict[str, Old], bytes]:
     olds = {}
     for id in room.source.ask("GET", "/instances"):
         tags = room.source.ask("GET", f"/instances/{id}/simplified-tags")
-        uids_of = (str(tags.get(key, "")) for key in ("SOPInstanceUID", "StudyInstanceUID", "StudyDate"))
-        source = Goal(room.source.http_port, USER, PASSWORD)
-        olds[id] = Old(*uids_of, _file(source, id) or b"")
+        sop_uid, study_uid, date = (
+            str(tags.get(key, "")) for key in ("SOPInstanceUID", "StudyInstanceUID", "StudyDate")
+        )
+        content = _file(Goal(room.source.http_port, USER, PASSWORD), id) or b""
+        olds[id] = Old(sop_uid, study_uid, date, content)
     return olds, twin
 
 
