@@ -98,7 +98,7 @@ class Room:
         if arrived != len(lot.files):
             raise RuntimeError(f"{arrived} of {len(lot.files)} instances arrived")
         self.settled()
-        used = migration_movers.archive_busy(self.hospital) - before
+        used = migration_movers.archive_busy(self.hospital) - (done.archive if isinstance(done, Ours) else before)
         thousands = len(lot.files) / 1000
         inventory = done.inventory if isinstance(done, Ours) else None
         return Figures(

@@ -200,10 +200,13 @@ def post(goal: Goal, files: Sequence[Path]) -> Took:
 
 @dataclass(frozen=True)
 class Ours(Took):
-    """From when the first study is asked for to the last one's verdict; `inventory`: seconds of what came before."""
+    """From when the first study is asked for to the last one's verdict.
+
+    `inventory`: seconds of what came before; `archive`: processor seconds of the archive until then.
+    """
 
     inventory: float
-    project: str
+    archive: float
 
 
 def ours(hospital: Hospital, source: str, level: str, seconds: float = 600) -> Ours:
@@ -213,7 +216,7 @@ def ours(hospital: Hospital, source: str, level: str, seconds: float = 600) -> O
     """
     name, inventory = begin(hospital, source, level)
     sessions, pids = hospital.database(), [pid_of(hospital, "migration")]
-    busy_before = busy(pids)
+    busy_before, archive = busy(pids), archive_busy(hospital)
     until = time.monotonic() + seconds
     while left(sessions, name, UNDER_WAY):
         if time.monotonic() > until:
@@ -228,7 +231,7 @@ def ours(hospital: Hospital, source: str, level: str, seconds: float = 600) -> O
             raise RuntimeError(f"{name}: {faults[:3]}, levels {low[:3]}")
         begun = min(clock.parse(study.looked_at) for study in studies if study.looked_at)
         ended = max(clock.parse(study.verified_at) for study in studies if study.verified_at)
-    return Ours((ended - begun).total_seconds(), own, inventory, name)
+    return Ours((ended - begun).total_seconds(), own, inventory, archive)
 
 
 def begin(hospital: Hospital, source: str, level: str) -> tuple[str, float]:
