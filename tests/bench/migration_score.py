@@ -226,7 +226,7 @@ def killed(room: Room) -> None:
         ("orthanc-tools PacsMigrator", ports.dicom, _kill_pacs_migrator),
         ("orthanc-tools OrthancCloner", room.goal.port, _kill_cloner),
     ):
-        lot = room.lot(512, 400, 25)
+        lot = room.lot(512, 200, 25)
         meter = Meter(port)
         if port == ports.dicom:
             room.source.send_by(meter.port)
