@@ -48,7 +48,7 @@ _IMAGE_KEYS = ("SOPInstanceUID", "SOPClassUID", "AvailableTransferSyntaxUID")
 
 #: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
 _CUT_OFF = {0xFE00, 0xA700}
-_POLL_SECONDS = 0.25
+_FIRST_POLL_SECONDS, _POLL_SECONDS = 0.02, 0.25
 
 
 class DicomSource:
@@ -152,6 +152,8 @@ class DicomSource:
 
     def prepare(self, desk: Desk, study_uid: str, keeper: Keeper) -> None:
         """A worker that died left its job running in Orthanc: let it end before counting what is missing."""
+        if keeper.is_first:  # nobody worked on it before; the list of a thousand jobs costs more than most questions
+            return
         for job in desk.client.get("/jobs", expand=""):
             if job["Type"] == "DicomMoveScu" and job["State"] in ("Pending", "Running") and _concerns(job, study_uid):
                 try:
@@ -206,6 +208,7 @@ def _passed_through(desk: Desk, study: Study, sop_uid: str) -> Compared | None:
 
 def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
     until = time.monotonic() + desk.settings.study_deadline_seconds
+    wait = _FIRST_POLL_SECONDS
     while True:
         try:
             job = desk.client.job(job_id)
@@ -225,7 +228,8 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
         try:
             keeper.check()
             desk.check_open()
-            desk.pause(_POLL_SECONDS)
+            desk.pause(wait)
+            wait = min(2 * wait, _POLL_SECONDS)  # a small study is over long before a large one is asked for twice
         except Closed:
             _cancel(desk, job_id)
             raise

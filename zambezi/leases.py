@@ -146,6 +146,11 @@ class Keeper:
         self._over.set()
         self._thread.join()
 
+    @property
+    def is_first(self) -> bool:
+        """Whether nobody ever held the row before."""
+        return self._held.fence == 1
+
     def check(self) -> None:
         """Call it before each step that can't be taken back."""
         if self._lost.is_set():

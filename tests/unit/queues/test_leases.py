@@ -111,6 +111,17 @@ def test_a_keeper_holds_the_lease_as_long_as_the_work_lasts_and_says_when_it_is_
     assert len(beats) >= 3
 
 
+def test_a_keeper_knows_whether_somebody_worked_on_it_before(made):
+    put(made, 1)
+    firsts = []
+    for n in range(2):
+        with made.begin() as session:
+            _, held = claimed(session, f"w{n}", NOW + n * LEASE, LEASE)
+        with leases.Keeper(made, held, clock.now, LEASE) as keeper:
+            firsts.append(keeper.is_first)
+    assert firsts == [True, False]
+
+
 def test_eight_threads_at_the_same_moment_claim_eight_rows(made):
     put(made, 8)
     together = threading.Barrier(8)
