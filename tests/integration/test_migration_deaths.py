@@ -93,7 +93,7 @@ def dies_at(lab: Lab, project: MigrationProject, n: int) -> bool:
 
 
 def test_a_death_at_any_commit_of_a_study_costs_nothing_but_time(lab: Lab):
-    project = load(lab, 24, "deaths")
+    project = load(lab, 36, "deaths")
     deaths = 0
     for n in range(1, MOST):
         if not dies_at(lab, project, n):
