@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zambezi.matching import name_likeness
+
 #: From here on two entries may be one person, and a person decides.
 LIKELY = 0.75
-#: Words between the names of Portuguese speakers, which one clerk writes and the next leaves out.
-_PARTICLES = frozenset({"da", "das", "de", "do", "dos", "e", "van", "der"})
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def decide(found: Person, by_identifier: Person | None, born_that_day: Sequence[
 
 def compare(one: Person, other: Person) -> Candidate:
     """How alike two entries are: names count for 0.6, birth date 0.3, sex 0.1; what one side doesn't say, for half."""
-    name = likeness(f"{one.given_name} {one.family_name}", f"{other.given_name} {other.family_name}")
+    name = name_likeness(f"{one.family_name}^{one.given_name}", f"{other.family_name}^{other.given_name}")
     reasons = [f"names {name:.0%} alike"]
     score = 0.6 * name
     for word, mine, theirs, weight in (
@@ -91,37 +90,3 @@ def contradictions(one: Person, other: Person) -> list[str]:
     if {one.sex, other.sex} == {"M", "F"}:
         found.append("another sex")
     return found
-
-
-def likeness(one: str, other: str) -> float:
-    """0 to 1: the share of names that both have, whatever their order, accents, case and one letter amiss."""
-    mine, theirs = names(one), names(other)
-    if not mine or not theirs:
-        return 0.0
-    fewer, more = sorted((mine, theirs), key=len)
-    left, same = list(more), 0
-    for name in fewer:
-        match = next((other for other in left if _is_near(name, other)), None)
-        if match is not None:
-            left.remove(match)
-            same += 1
-    # A name that only one side writes takes less away than one that is another.
-    return same / (len(fewer) + 0.25 * (len(more) - len(fewer)))
-
-
-def names(text: str) -> list[str]:
-    """The names in it, without accents, case, signs and particles."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    kept = "".join(c if c.isalnum() else "" if unicodedata.combining(c) or c in "'’" else " " for c in plain)
-    return [word for word in kept.split() if word not in _PARTICLES]
-
-
-def _is_near(one: str, other: str) -> bool:
-    """Equal, an initial of it, or one letter amiss in a name of five and more."""
-    if one == other or (len(one) == 1 and other.startswith(one)) or (len(other) == 1 and one.startswith(other)):
-        return True
-    if min(len(one), len(other)) < 5 or abs(len(one) - len(other)) > 1:
-        return False
-    shorter, longer = sorted((one, other), key=len)
-    n = next((n for n, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
-    return shorter[n:] == longer[n + 1 :] or shorter[n + 1 :] == longer[n + 1 :]
