@@ -40,7 +40,7 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "ris": (("POST", r"/instances"), ("POST", r"/tools/find")),
     "migration": (
-        ("POST", r"/modalities/[^/]+/(query|move)"),
+        ("POST", r"/modalities/[^/]+/(query|move|echo)"),
         ("POST", r"/queries/[^/]+/retrieve"),
         ("DELETE", r"/queries/[^/]+"),
         ("POST", r"/tools/find"),
