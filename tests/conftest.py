@@ -24,10 +24,12 @@ from zambezi.database.engine import connect
 from zambezi.database.tables import Base
 
 CHROMIUM = "/usr/bin/chromium"
-#: Software rendering for the viewers, and no calls out of this machine.
+#: Software rendering for the viewers (which nothing may take for dead where two cores do much else), and no calls out
+#: of this machine.
 ARGUMENTS = [
-    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--disable-gpu-watchdog", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
 
@@ -55,12 +57,20 @@ def hospital(request: pytest.FixtureRequest, deaths_of_databases: dict[str, Call
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     """Debian's Chromium, headless: one for the whole run, for Playwright allows no second in a process."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """The same, and nothing stays open in it: a viewer that goes on drawing takes a core from the tests that follow."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 @pytest.fixture(scope="session")
