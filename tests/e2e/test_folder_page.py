@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from sqlalchemy import update
 
 from migration.folders.source import FolderSource
 from ris_service.app import create_app
-from ris_service.service import serve
+from tests.served import served
 from tests.unit.migration.test_migration_pages import Pages
 from zambezi.access.tokens import COOKIE, begin, sign
 from zambezi.config.settings import Migration, MigrationSource, Zambezi
@@ -44,12 +43,8 @@ def running(tmp_path: Path) -> Iterator[tuple[Pages, str]]:
         "migration.folders.pages:pages",
     )
     made.app = create_app(environment, settings, made.sessions, made.keys, lambda: datetime.now(UTC), sets)
-    server = serve(made.app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield made, f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with served(made.app) as address:
+        yield made, address
 
 
 def test_what_lies_in_a_folder_is_seen_and_chosen_by_keyboard(running: tuple[Pages, str], browser: Browser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +13,8 @@ from sqlalchemy import select
 
 from migration import plans
 from ris_service.app import create_app
-from ris_service.service import serve
 from tests.integration.test_ris_browser import page, shot, sign_in
+from tests.served import served
 from tests.unit.ris_service.seeding import OURS, Clock, Hospital, seeded
 from zambezi import clock
 from zambezi.database.tables import MigrationProject, MigrationStudy, Patient
@@ -52,12 +51,8 @@ def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
             )  # fmt: skip
     sets = (*OURS, "migration.pages:pages", "migration.run_pages:pages", "migration.plan_pages:pages")
     made.app = create_app(made.environment, made.settings, made.sessions, made.keys, made.clock, sets)
-    server = serve(made.app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield made, f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with served(made.app) as address:
+        yield made, address
 
 
 def states(hospital: Hospital) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
 from ris_service.app import create_app
-from ris_service.service import serve
 from tests.gateway_alone import free_port
 from tests.integration.test_ris_browser import page, shot, sign_in  # noqa: F401  # fixtures
+from tests.served import served
 from tests.unit.custody.fake_archive import Archive
 from tests.unit.ris_service.seeding import CHEST, OURS, Clock, Hospital, seeded
 from zambezi import clock
@@ -31,13 +30,8 @@ def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
     made.environment = Environment.read(environ)
     sets = (*OURS, "operations.custody.correction_pages:pages")
     made.app = create_app(made.environment, made.settings, made.sessions, made.keys, made.clock, sets)
-    server = serve(made.app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    with archive.serving(port):
-        yield made, f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with archive.serving(port), served(made.app) as address:
+        yield made, address
 
 
 def tab_to(page: Page, what: str) -> None:  # noqa: F811

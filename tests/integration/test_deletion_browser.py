@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ris_service.app import create_app
-from ris_service.service import serve
 from tests.integration.test_ris_browser import page, shot, sign_in
+from tests.served import served
 from tests.unit.ris_service.seeding import CHEST, OURS, Clock, Hospital, seeded
 from zambezi import clock
 from zambezi.database.tables import Deletion, DeletionItem
@@ -26,12 +25,8 @@ def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
     made = seeded(tmp_path / "home", moving=Clock(clock.now()))
     sets = (*OURS, "operations.custody.deletion_pages:pages")
     made.app = create_app(made.environment, made.settings, made.sessions, made.keys, made.clock, sets)
-    server = serve(made.app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield made, f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with served(made.app) as address:
+        yield made, address
 
 
 def sign_out(page: Page) -> None:

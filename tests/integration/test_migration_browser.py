@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import random
 import re
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +16,8 @@ from sqlalchemy.orm import Session
 from migration import ledger, pace
 from migration.pace import Pace
 from ris_service.app import create_app
-from ris_service.service import serve
 from tests.integration.test_ris_browser import page, shot, sign_in
+from tests.served import served
 from tests.unit.ris_service.seeding import OURS, Clock, Hospital, seeded
 from zambezi import clock, exceptions
 from zambezi.config.settings import Migration, MigrationSource, Window
@@ -96,12 +95,8 @@ def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
         fill(session, made)
     sets = (*OURS, "migration.pages:pages", "migration.run_pages:pages")
     made.app = create_app(made.environment, settings, made.sessions, made.keys, made.clock, sets)
-    server = serve(made.app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield made, f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with served(made.app) as address:
+        yield made, address
 
 
 def test_a_migration_is_watched_decided_and_hurried_by_keyboard(running: tuple[Hospital, str], page: Page):

@@ -7,7 +7,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,9 +31,9 @@ from migration.source import Checked, Compared, Counted, Given, Named, Probe, Re
 from operations.custody.deleting import Deleting
 from operations.custody.worker import Desk as CustodyDesk
 from ris_service.app import create_app
-from ris_service.service import serve
 from tests.integration.archive_fixture import Archive, image, until, written
 from tests.integration.test_ris_browser import page, shot
+from tests.served import served as pages_served
 from zambezi import audit, clock, deletions, digest, signing
 from zambezi.access.tokens import COOKIE, begin, sign
 from zambezi.config.safety import Modality
@@ -421,12 +420,8 @@ def served(room: Room) -> Iterator[str]:
             "migration.run_pages:pages", "migration.rollback_pages:pages",
             "operations.custody.deletion_pages:pages")  # fmt: skip
     app = create_app(room.archive.environment, Zambezi(), room.sessions, room.archive.keys, clock.now, sets)
-    server = serve(app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with pages_served(app) as address:
+        yield address
 
 
 def enter(page: Page, room: Room, address: str, login: str, role: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from migration.records import importing, previewing
 from ris_service.app import create_app
-from ris_service.service import serve
 from tests.integration.test_ris_browser import page, shot  # noqa: F401  # fixtures
+from tests.served import served
 from tests.unit.migration.old_ris import job, written
 from tests.unit.migration.test_records_pages import EXAMS, PATIENTS, REPORTS
 from tests.unit.ris_service.seeding import OLD, OURS, Clock, Hospital, seeded
@@ -33,12 +32,8 @@ def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
     importing.run(job(made.sessions, folder))
     sets = (*OURS, "migration.pages:pages", "migration.records_pages:pages")
     made.app = create_app(made.environment, made.settings, made.sessions, made.keys, made.clock, sets)
-    server = serve(made.app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield made, f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with served(made.app) as address:
+        yield made, address
 
 
 def signed_in(page: Page, hospital: Hospital, address: str, role: str) -> None:  # noqa: F811

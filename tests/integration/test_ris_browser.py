@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ris_service.service import serve
+from tests.served import served
 from tests.unit.ris_service.seeding import CHEST, PASSWORD, Clock, Hospital, seeded
 from zambezi import audit, clock, exception_kinds, exceptions, reports
 from zambezi.database.tables import ExceptionItem
@@ -22,12 +21,8 @@ from zambezi.database.tables import ExceptionItem
 def running(tmp_path: Path) -> Iterator[tuple[Hospital, str]]:
     """A seeded hospital behind the server it runs with, and its address."""
     made = seeded(tmp_path / "home", moving=Clock(clock.now()))
-    server = serve(made.app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield made, f"http://127.0.0.1:{server.effective_port}"
-    server.close()
-    thread.join(5)
+    with served(made.app) as address:
+        yield made, address
 
 
 @pytest.fixture
