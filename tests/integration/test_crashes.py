@@ -18,6 +18,8 @@ from tests.senders import Sender, order_message, send_message, small_study
 from zambezi import clock
 from zambezi.database.tables import AuditEntry, Delivery, Order, Report
 
+pytestmark = pytest.mark.timeout(1500)
+
 WRITERS = ("orthanc", "gateway", "ris")
 #: No scenario has more commit events than this in one process; the test says so if one has.
 MOST = 120

@@ -8,6 +8,8 @@ import pytest
 from demo.hospital import Hospital
 from tests import killing
 
+pytestmark = pytest.mark.timeout(1500)
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_lost_or_doubled_when_processes_are_killed_in_turn(

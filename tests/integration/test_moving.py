@@ -27,6 +27,8 @@ from zambezi.database.tables import Patient
 from zambezi.database.upgrade import upgrade
 from zambezi.environment import REPOSITORY, Environment
 
+pytestmark = pytest.mark.timeout(1500)
+
 RULES = {"Routing": [{"Name": "all", "SendTo": ["PACS2"]}], "Destinations": {"PACS2": {}}}
 #: A user's own, by numbers from 1024.
 USERS = {"metadata/1025": "teaching", "attachments/1026/data": "a note"}

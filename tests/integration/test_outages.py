@@ -21,6 +21,8 @@ from tests.senders import Sender, order_message, send_message, small_study
 from zambezi import clock
 from zambezi.database.tables import AuditEntry, Order
 
+pytestmark = pytest.mark.timeout(1500)
+
 NEIGHBOURS = ("gateway", "ris")
 #: The journal's follower is at most so far behind, and Orthanc's index up to ten seconds.
 RECORDED_S = 1.5

@@ -22,6 +22,8 @@ from tests.running import OnPostgresql, a_hospital_on_postgresql
 from tests.senders import Sender, order_message, send_message, small_study
 from zambezi.database.tables import Delivery
 
+pytestmark = pytest.mark.timeout(1500)
+
 #: PS3.4 table B.2-1: out of resources, which tells a modality to come again.
 OUT_OF_RESOURCES = 0xA700
 #: orthanc-postgresql asks so long (25-postgresql.json) before it gives an instance back.

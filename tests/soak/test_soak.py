@@ -9,6 +9,8 @@ import pytest
 from demo.hospital import Hospital
 from tests import killing
 
+pytestmark = pytest.mark.timeout(10800)
+
 
 def _empty_second(hospital: Hospital) -> None:
     """dcmqrscp reads its whole index for each image it takes: after some rounds it would be all that is waited for."""
