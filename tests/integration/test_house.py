@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import time
@@ -15,13 +16,19 @@ from pathlib import Path
 
 import pytest
 import requests
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+from pynetdicom import AE, evt
 from sqlalchemy import select
 
 from demo import images
 from demo.hospital import PASSWORD, Hospital, wait_for
-from demo.modality import Modality, ModalityRefused
+from demo.modality import CT_IMAGE_STORAGE, Modality, ModalityRefused
+from gateway.commitment import reporting
+from gateway.commitment import requests as requests_for_commitment
 from operations import supervision
 from tests import invariants
+from tests.integration.test_gateway_modalities import MPPS, begin, ending
 from tests.running import a_hospital
 from zambezi.access.tokens import COOKIE
 from zambezi.account import ACCOUNT
@@ -145,17 +152,28 @@ def test_plain_http_is_for_this_machine_alone(house: Hospital):
     assert f"00000000:{house.environment.ports.http:04X}" not in bound
 
 
-def store_over_tls(
-    house: Hospital, cards: dict[str, str], card: str, calling: str, images_sent: list[Path], *profile: str
+def over_tls(
+    house: Hospital, cards: dict[str, str], card: str, calling: str, port: int, program: str, *more: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """dcmtk's storescu with one of the certificates, under an AE title."""
+    """One of dcmtk's programs with one of the certificates, under an AE title; `more` are its options."""
     folder = Path(cards["folder"])
     trusted = house.environment.home / "certificates" / "front.crt"
     shown = ["+tls", folder / f"{card}.key", folder / f"{card}.crt"] if card else ["+tla"]
+    options = [one for one in more if not isinstance(one, Path)]
+    files = [one for one in more if isinstance(one, Path)]
     return subprocess.run(
-        ["storescu", "-R", *shown, "+cf", trusted, *profile, "-to", "10", "-aet", calling, "-aec", "ZAMBEZI",
-         "127.0.0.1", str(house.environment.ports.dicom_tls), *images_sent],
+        [program, *shown, "+cf", trusted, "-to", "10", "-aet", calling, "-aec", "ZAMBEZI", *options,
+         "127.0.0.1", str(port), *files],
         capture_output=True, text=True, errors="replace", timeout=60,
+    )  # fmt: skip
+
+
+def store_over_tls(
+    house: Hospital, cards: dict[str, str], card: str, calling: str, images_sent: list[Path]
+) -> subprocess.CompletedProcess[str]:
+    """C-STORE to the archive."""
+    return over_tls(
+        house, cards, card, calling, house.environment.ports.dicom_tls, "storescu", "-R", *images_sent
     )  # fmt: skip
 
 
@@ -184,7 +202,44 @@ def test_a_certificate_stands_for_its_own_ae_title_and_no_other(
     exam = an_exam(f"TLS{card}{calling}")
     done = store_over_tls(house, cards, card, calling, images.ct_slices(exam, 1, tmp_path))
     assert done.returncode != 0
+    assert over_tls(house, cards, card, calling, house.environment.ports.mpps_tls, "echoscu").returncode != 0
     assert house.orthanc().find("Instance", {"StudyInstanceUID": exam.study_uid}) == []
+
+
+def test_a_modality_with_its_certificate_asks_for_its_worklist_tells_its_exam_and_hears_what_is_safe(
+    house: Hospital, cards: dict[str, str], tmp_path: Path
+):
+    port, (file,) = house.environment.ports.mpps_tls, images.ct_slices(an_exam("SAFE"), 1, tmp_path)
+    listed = ("-W", "-k", "PatientID", "-k", "ScheduledProcedureStepSequence[0].Modality")
+    for program, options in (("echoscu", ()), ("findscu", listed)):
+        done = over_tls(house, cards, "CTTLS", "CTTLS", port, program, *options)
+        assert done.returncode == 0, done.stderr
+    assert store_over_tls(house, cards, "CTTLS", "CTTLS", [file]).returncode == 0
+    sop_uid = str(dcmread(file, stop_before_pixels=True).SOPInstanceUID)
+    reports: list[tuple[int | None, list[str]]] = []
+
+    def told(event: evt.Event) -> tuple[int, None]:
+        reports.append(
+            (event.event_type, [one.ReferencedSOPInstanceUID for one in event.event_information.ReferencedSOPSequence])
+        )
+        return 0, None
+
+    trusted = ssl.create_default_context(cafile=str(house.environment.home / "certificates" / "front.crt"))
+    trusted.load_cert_chain(Path(cards["folder"]) / "CTTLS.crt", Path(cards["folder"]) / "CTTLS.key")
+    modality = AE("CTTLS")
+    for sop_class in (MPPS, requests_for_commitment.SOP_CLASS):
+        modality.add_requested_context(sop_class)
+    made = modality.associate("127.0.0.1", port, ae_title="ZAMBEZI", tls_args=(trusted, "localhost"),
+                              evt_handlers=[(evt.EVT_N_EVENT_REPORT, told)])  # fmt: skip
+    assert made.is_established
+    step, (_, asked) = generate_uid(), reporting.information(generate_uid(), [(CT_IMAGE_STORAGE, sop_uid)], [])
+    assert made.send_n_create(begin(None), MPPS, step)[0].Status == 0
+    assert made.send_n_set(ending("COMPLETED"), MPPS, step)[0].Status == 0
+    answer, _ = made.send_n_action(asked, 1, requests_for_commitment.SOP_CLASS, requests_for_commitment.SOP_INSTANCE)
+    assert answer.Status == 0
+    invariants.eventually("the report on its own association", lambda: "" if reports else "nothing came", 30)
+    made.release()
+    assert reports == [(reporting.ALL_SAFE, [sop_uid])]
 
 
 def test_a_peer_of_tls_is_not_believed_without_it(house: Hospital, tmp_path: Path):
@@ -194,8 +249,9 @@ def test_a_peer_of_tls_is_not_believed_without_it(house: Hospital, tmp_path: Pat
 
 
 def test_dicom_over_tls_takes_no_old_version(house: Hospital):
-    said = handshake(house.environment.ports.dicom_tls, "tls1_1")
-    assert "alert protocol version" in said, said[-500:]
+    for port in (house.environment.ports.dicom_tls, house.environment.ports.mpps_tls):
+        said = handshake(port, "tls1_1")
+        assert "alert protocol version" in said, said[-500:]
 
 
 # --- new rules while it runs -----------------------------------------------------------------------------------
