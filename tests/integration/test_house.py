@@ -11,21 +11,23 @@ import ssl
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
-from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import AE, evt
+from pynetdicom import AE, Association, evt
 from sqlalchemy import select
 
 from demo import images
 from demo.hospital import PASSWORD, Hospital, wait_for
 from demo.modality import CT_IMAGE_STORAGE, Modality, ModalityRefused
 from gateway.commitment import reporting
-from gateway.commitment import requests as requests_for_commitment
+from gateway.commitment.requests import SOP_CLASS as COMMITMENT
+from gateway.commitment.requests import SOP_INSTANCE
 from operations import supervision
 from tests import invariants
 from tests.integration.test_gateway_modalities import MPPS, begin, ending
@@ -77,6 +79,11 @@ def house(cards: dict[str, str]) -> Iterator[Hospital]:
             f'"CTTLS": {{ "AET": "CTTLS", "Host": "127.0.10.1", "Port": 104, {may} }},'
             f'"MRTLS": {{ "AET": "MRTLS", "Host": "127.0.10.2", "Port": 104, {may} }},',
         )  # fmt: skip
+        at_its_end = {
+            "Name": "when-it-ends", "When": {"CallingAet": "CTTLS"}, "SendTo": ["BACKUP"],
+            "Completeness": {"QuietSeconds": 3600, "By": ["mpps"], "SettleSeconds": 0.5},
+        }  # fmt: skip
+        edit(environment.config_dir / "30-zambezi.json", '"Routing": [', f"{json.dumps(at_its_end)},")
         edit(
             environment.config_dir / "30-zambezi.json", '"Zambezi": {',
             f'"DicomTls": {{ "Certificates": {{ "CTTLS": "{cards["CTTLS"]}", '
@@ -206,40 +213,79 @@ def test_a_certificate_stands_for_its_own_ae_title_and_no_other(
     assert house.orthanc().find("Instance", {"StudyInstanceUID": exam.study_uid}) == []
 
 
-def test_a_modality_with_its_certificate_asks_for_its_worklist_tells_its_exam_and_hears_what_is_safe(
-    house: Hospital, cards: dict[str, str], tmp_path: Path
-):
-    port, (file,) = house.environment.ports.mpps_tls, images.ct_slices(an_exam("SAFE"), 1, tmp_path)
-    listed = ("-W", "-k", "PatientID", "-k", "ScheduledProcedureStepSequence[0].Modality")
-    for program, options in (("echoscu", ()), ("findscu", listed)):
-        done = over_tls(house, cards, "CTTLS", "CTTLS", port, program, *options)
-        assert done.returncode == 0, done.stderr
-    assert store_over_tls(house, cards, "CTTLS", "CTTLS", [file]).returncode == 0
-    sop_uid = str(dcmread(file, stop_before_pixels=True).SOPInstanceUID)
-    reports: list[tuple[int | None, list[str]]] = []
-
-    def told(event: evt.Event) -> tuple[int, None]:
-        reports.append(
-            (event.event_type, [one.ReferencedSOPInstanceUID for one in event.event_information.ReferencedSOPSequence])
-        )
-        return 0, None
-
+@contextmanager
+def the_ris_node(
+    house: Hospital, cards: dict[str, str], told: Callable[[evt.Event], tuple[int, None]]
+) -> Iterator[Association]:
+    """An association of CTTLS with the gateway, over TLS, on which commitment reports are taken."""
     trusted = ssl.create_default_context(cafile=str(house.environment.home / "certificates" / "front.crt"))
     trusted.load_cert_chain(Path(cards["folder"]) / "CTTLS.crt", Path(cards["folder"]) / "CTTLS.key")
     modality = AE("CTTLS")
-    for sop_class in (MPPS, requests_for_commitment.SOP_CLASS):
+    for sop_class in (MPPS, COMMITMENT):
         modality.add_requested_context(sop_class)
-    made = modality.associate("127.0.0.1", port, ae_title="ZAMBEZI", tls_args=(trusted, "localhost"),
-                              evt_handlers=[(evt.EVT_N_EVENT_REPORT, told)])  # fmt: skip
+    made = modality.associate(
+        "127.0.0.1", house.environment.ports.mpps_tls, ae_title="ZAMBEZI", tls_args=(trusted, "localhost"),
+        evt_handlers=[(evt.EVT_N_EVENT_REPORT, told)],
+    )  # fmt: skip
     assert made.is_established
-    step, (_, asked) = generate_uid(), reporting.information(generate_uid(), [(CT_IMAGE_STORAGE, sop_uid)], [])
-    assert made.send_n_create(begin(None), MPPS, step)[0].Status == 0
-    assert made.send_n_set(ending("COMPLETED"), MPPS, step)[0].Status == 0
-    answer, _ = made.send_n_action(asked, 1, requests_for_commitment.SOP_CLASS, requests_for_commitment.SOP_INSTANCE)
-    assert answer.Status == 0
-    invariants.eventually("the report on its own association", lambda: "" if reports else "nothing came", 30)
+    yield made
     made.release()
+
+
+def test_a_modality_with_its_certificate_gets_its_worklist_and_hears_what_is_safe(
+    house: Hospital, cards: dict[str, str], tmp_path: Path
+):
+    listed = ("-W", "-k", "PatientID", "-k", "ScheduledProcedureStepSequence[0].Modality")
+    for program, options in (("echoscu", ()), ("findscu", listed)):
+        done = over_tls(house, cards, "CTTLS", "CTTLS", house.environment.ports.mpps_tls, program, *options)
+        assert done.returncode == 0, done.stderr
+    (file,) = images.ct_slices(an_exam("SAFE"), 1, tmp_path)
+    assert store_over_tls(house, cards, "CTTLS", "CTTLS", [file]).returncode == 0
+    sop_uid = images.uid(an_exam("SAFE").study_uid, "slice", "1")
+    reports: list[tuple[int | None, list[str]]] = []
+
+    def told(event: evt.Event) -> tuple[int, None]:
+        safe = event.event_information.ReferencedSOPSequence
+        reports.append((event.event_type, [one.ReferencedSOPInstanceUID for one in safe]))
+        return 0, None
+
+    _, asked = reporting.information(generate_uid(), [(CT_IMAGE_STORAGE, sop_uid)], [])
+    with the_ris_node(house, cards, told) as made:
+        assert made.send_n_action(asked, 1, COMMITMENT, SOP_INSTANCE)[0].Status == 0
+        invariants.eventually("the report on its own association", lambda: "" if reports else "nothing came", 30)
     assert reports == [(reporting.ALL_SAFE, [sop_uid])]
+
+
+def test_an_exam_that_the_modality_ends_is_routed_once_all_that_it_counts_is_here(
+    house: Hospital, cards: dict[str, str], tmp_path: Path
+):
+    """MPPS and images, through front door, gateway, archive and central database to the other archive."""
+    exam = an_exam("ENDS")
+    first, second = images.ct_slices(exam, 2, tmp_path)
+
+    def state() -> str:
+        with house.database().begin() as session:
+            query = select(Delivery).where(Delivery.study_uid == exam.study_uid, Delivery.rule == "when-it-ends")
+            return ", ".join(row.state for row in session.scalars(query))
+
+    begun, ended, step = begin(None), ending("COMPLETED"), generate_uid()
+    begun.ScheduledStepAttributesSequence[0].StudyInstanceUID = exam.study_uid
+    made_here = Dataset()
+    made_here.SeriesInstanceUID = images.uid(exam.study_uid, "series")
+    made_here.ReferencedImageSequence = [Dataset() for _ in (first, second)]
+    for n, one in enumerate(made_here.ReferencedImageSequence, 1):
+        one.ReferencedSOPClassUID = CT_IMAGE_STORAGE
+        one.ReferencedSOPInstanceUID = images.uid(exam.study_uid, "slice", str(n))
+    ended.PerformedSeriesSequence = [made_here]
+    with the_ris_node(house, cards, lambda _: (0, None)) as made:
+        assert made.send_n_create(begun, MPPS, step)[0].Status == 0
+        assert store_over_tls(house, cards, "CTTLS", "CTTLS", [first]).returncode == 0
+        assert made.send_n_set(ended, MPPS, step)[0].Status == 0
+    time.sleep(3)
+    assert state() == "", "the modality counts two images, one is here"
+    assert store_over_tls(house, cards, "CTTLS", "CTTLS", [second]).returncode == 0
+    invariants.eventually("the delivery", lambda: "" if state() == "delivered" else f"found {state() or 'none'}", 60)
+    assert "+ when-it-ends: 2 of 2 instances meet" in house.zambezi("route", "explain", exam.study_uid)
 
 
 def test_a_peer_of_tls_is_not_believed_without_it(house: Hospital, tmp_path: Path):
