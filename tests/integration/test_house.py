@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -25,6 +26,7 @@ from sqlalchemy import select
 from demo import images
 from demo.hospital import PASSWORD, Hospital, wait_for
 from demo.modality import CT_IMAGE_STORAGE, Modality, ModalityRefused
+from demo.neighbours import free_port
 from gateway.commitment import reporting
 from gateway.commitment.requests import SOP_CLASS as COMMITMENT
 from gateway.commitment.requests import SOP_INSTANCE
@@ -36,6 +38,9 @@ from zambezi.access.tokens import COOKIE
 from zambezi.account import ACCOUNT
 from zambezi.database.tables import Delivery
 from zambezi.environment import Environment
+
+#: Where the modality CTTLS listens itself.
+CTTLS_PORT = free_port()
 
 
 def certify(folder: Path, name: str) -> str:
@@ -71,6 +76,7 @@ def house(cards: dict[str, str]) -> Iterator[Hospital]:
         certificates = environment.home / "certificates"
         certify(certificates, "front")
         vouched = ("CTTLS", "MRTLS", "unnamed")  # one of them is nobody in the configuration
+        shutil.copy(Path(cards["folder"]) / "CTTLS.crt", certificates / "cttls.crt")
         bundle = "".join((Path(cards["folder"]) / f"{name}.crt").read_text() for name in vouched)
         (certificates / "dicom-peers.crt").write_text(bundle)
         may = '"AllowEcho": true, "AllowStore": true, "AllowFind": false, "AllowGet": false, "AllowMove": false'
@@ -87,7 +93,9 @@ def house(cards: dict[str, str]) -> Iterator[Hospital]:
         edit(
             environment.config_dir / "30-zambezi.json", '"Zambezi": {',
             f'"DicomTls": {{ "Certificates": {{ "CTTLS": "{cards["CTTLS"]}", '
-            f'"MRTLS": "{cards["MRTLS"].replace(":", "").lower()}" }} }},',
+            f'"MRTLS": "{cards["MRTLS"].replace(":", "").lower()}" }}, "Calls": {{ "CTTLS": {{ '
+            f'"CaFile": "certificates/cttls.crt", "Host": "127.0.0.1", "Port": {CTTLS_PORT} }} }} }},'
+            '"StorageCommitment": { "RetrySeconds": 1 },',
         )  # fmt: skip
 
     with a_hospital(before=prepare) as running:
@@ -232,7 +240,7 @@ def the_ris_node(
     made.release()
 
 
-def test_a_modality_with_its_certificate_gets_its_worklist_and_hears_what_is_safe(
+def test_a_modality_with_its_certificate_gets_its_worklist_and_hears_what_is_safe_however_long_it_waits(
     house: Hospital, cards: dict[str, str], tmp_path: Path
 ):
     listed = ("-W", "-k", "PatientID", "-k", "ScheduledProcedureStepSequence[0].Modality")
@@ -253,7 +261,21 @@ def test_a_modality_with_its_certificate_gets_its_worklist_and_hears_what_is_saf
     with the_ris_node(house, cards, told) as made:
         assert made.send_n_action(asked, 1, COMMITMENT, SOP_INSTANCE)[0].Status == 0
         invariants.eventually("the report on its own association", lambda: "" if reports else "nothing came", 30)
-    assert reports == [(reporting.ALL_SAFE, [sop_uid])]
+    _, asked = reporting.information(generate_uid(), [(CT_IMAGE_STORAGE, sop_uid)], [])
+    with the_ris_node(house, cards, told) as made:
+        assert made.send_n_action(asked, 1, COMMITMENT, SOP_INSTANCE)[0].Status == 0
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(Path(cards["folder"]) / "CTTLS.crt", Path(cards["folder"]) / "CTTLS.key")
+    listening = AE("CTTLS")
+    listening.add_supported_context(COMMITMENT, scu_role=False, scp_role=True)
+    server = listening.start_server(
+        ("127.0.0.1", CTTLS_PORT), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, told)], ssl_context=own
+    )
+    try:
+        invariants.eventually("the report at its address", lambda: "" if len(reports) > 1 else "nothing came", 60)
+    finally:
+        server.shutdown()
+    assert reports == [(reporting.ALL_SAFE, [sop_uid])] * 2
 
 
 def test_an_exam_that_the_modality_ends_is_routed_once_all_that_it_counts_is_here(
