@@ -396,7 +396,7 @@ def test_a_reload_with_faults_names_them_all_and_changes_nothing(house: Hospital
     done = house.try_zambezi("config", "reload")
     assert done.returncode == 2
     for fault in (
-        "Zambezi.Routing[0].Whom: no such key",
+        "Zambezi.Routing[1].Whom: no such key",
         "OverwriteInstances: found True",
         "nothing was started or changed",
     ):
