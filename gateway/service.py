@@ -168,7 +168,9 @@ class Gateway:
                 )
         stations, askers = configuration.modalities, self.modalities.askers
         self._threads += [
-            Worker(sessions, orthanc(), settings, stations, askers, owner, self.stop_asked, ready=ready.signal)
+            Worker(
+                sessions, orthanc(), settings, stations, askers, owner, self.stop_asked, environment.home, ready.signal
+            )
             for _ in range(COMMITMENT_WORKERS)
         ]
         for node in several or (None,):

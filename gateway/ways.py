@@ -52,19 +52,19 @@ def courier(
         return line.used(size, cap, now())
 
     names = Pseudonyms(sessions, name, now) if destination.deidentify else Same()
-    address = _address(name, destination, there)
+    our_aet = destination.aet or there.our_aet
+    address = called(there.modalities[name], our_aet, destination.tls, there.home)
     own = OwnSender(address, Packer(orthanc, destination, there.home), stop, owes, names)
     carrier = own if destination.is_sent_by_us else ModalityJobs(Jobs(orthanc, "modalities", name, stop), own)
     return Courier(name, destination, carrier, own, commitments, now)
 
 
-def _address(name: str, destination: Destination, there: Neighbourhood) -> Address:
-    peer, tls = there.modalities[name], destination.tls
-    our_aet = destination.aet or there.our_aet
+def called(peer: Modality, our_aet: str, tls: DestinationTls, home: Path) -> Address:
+    """How a peer is called: plainly, or over TLS where `tls` names an authority."""
     if not tls.ca_file:
-        return Address(name, peer.aet, peer.host, peer.port, our_aet)
-    made = partial(tls_context, tls, there.home)
-    return Address(name, peer.aet, tls.host or peer.host, tls.port, our_aet, made, tls.server_name)
+        return Address(peer.name, peer.aet, peer.host, peer.port, our_aet)
+    made = partial(tls_context, tls, home)
+    return Address(peer.name, peer.aet, tls.host or peer.host, tls.port, our_aet, made, tls.server_name)
 
 
 def tls_context(tls: DestinationTls, home: Path) -> ssl.SSLContext:

@@ -15,7 +15,7 @@ import smtplib
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
@@ -119,41 +119,51 @@ class Mail:
 
     def send(self, told: dict[str, Any], language: str, now: datetime) -> None:
         """A success where the server took the mail for at least one of the addresses."""
-        wanted = self.settings
-        message = EmailMessage()
         write = condition_messages.mail if told["about"] == "condition" else alerts.mail
-        message["Subject"], text = write(told, language, now)
-        message["From"], message["To"] = wanted.from_, ", ".join(wanted.to)
-        message["Date"] = format_datetime(now)
-        message["Message-ID"] = make_msgid(domain=wanted.from_.rpartition("@")[2])
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(text)
-        trusting = None if wanted.security == "none" else _trusting(self.home, wanted.ca_file)
-        password = ""
-        if wanted.user:
-            password = _secret(self.home, wanted.password_file, "PasswordFile").decode("utf-8", "replace")
+        message = letter(self.settings, self.settings.to, *write(told, language, now), now)
+        hand_over(self.settings, self.home, message, self.whole_s)
 
-        def hand_over() -> None:
-            name = socket.gethostname()
-            try:
-                with (
-                    smtplib.SMTP_SSL(wanted.host, wanted.port, name, timeout=STEP_S, context=trusting)
-                    if wanted.security == "tls"
-                    else smtplib.SMTP(wanted.host, wanted.port, name, timeout=STEP_S)
-                ) as server:
-                    if wanted.security == "starttls":
-                        server.starttls(context=trusting)
-                    if wanted.user:
-                        server.login(wanted.user, password)  # ASCII alone, as in all of smtplib
-                    refused = server.send_message(message)
-            except UnicodeError as error:
-                raise ChannelFailed(f"{wanted.host}: User, password or an address isn't ASCII") from error
-            except (OSError, smtplib.SMTPException) as error:
-                raise ChannelFailed(f"{wanted.host}: {_why(error)}") from error
-            if refused:
-                log.warning("%s refused %d of %d addresses", wanted.host, len(refused), len(wanted.to))
 
-        _within(self.whole_s, wanted.host, hand_over)
+def letter(settings: AlertMail, to: Sequence[str], subject: str, text: str, now: datetime) -> EmailMessage:
+    """A plain text mail from the address of the settings."""
+    message = EmailMessage()
+    message["Subject"] = subject
+    message["From"], message["To"] = settings.from_, ", ".join(to)
+    message["Date"] = format_datetime(now)
+    message["Message-ID"] = make_msgid(domain=settings.from_.rpartition("@")[2])
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(text)
+    return message
+
+
+def hand_over(settings: AlertMail, home: Path, message: EmailMessage, whole_s: float = WHOLE_S) -> None:
+    """Give the mail to the server of the settings; ChannelFailed where that takes it for none of the addresses."""
+    trusting = None if settings.security == "none" else _trusting(home, settings.ca_file)
+    password = ""
+    if settings.user:
+        password = _secret(home, settings.password_file, "PasswordFile").decode("utf-8", "replace")
+
+    def deliver() -> None:
+        name = socket.gethostname()
+        try:
+            with (
+                smtplib.SMTP_SSL(settings.host, settings.port, name, timeout=STEP_S, context=trusting)
+                if settings.security == "tls"
+                else smtplib.SMTP(settings.host, settings.port, name, timeout=STEP_S)
+            ) as server:
+                if settings.security == "starttls":
+                    server.starttls(context=trusting)
+                if settings.user:
+                    server.login(settings.user, password)  # ASCII alone, as in all of smtplib
+                refused = server.send_message(message)
+        except UnicodeError as error:
+            raise ChannelFailed(f"{settings.host}: User, password or an address isn't ASCII") from error
+        except (OSError, smtplib.SMTPException) as error:
+            raise ChannelFailed(f"{settings.host}: {_why(error)}") from error
+        if refused:
+            log.warning("%s refused %d of the addresses", settings.host, len(refused))
+
+    _within(whole_s, settings.host, deliver)
 
 
 def _within(seconds: float, host: str, work: Callable[[], None]) -> None:

@@ -135,4 +135,17 @@ CONDITIONS: dict[str, Kind] = {
         ),
         serious=True,
     ),
+    "checkpoint-not-mailed": Kind(
+        Words(
+            "The audit trail's checkpoints can't be mailed",
+            "No checkpoint goes out ({source}) since {since} (UTC): {reason}.",
+            "Put the mail server right (Alerts.Mail); until then put a checkpoint on a stick.",
+        ),
+        Words(
+            "Os pontos de controlo da auditoria não seguem por correio",
+            "Nenhum ponto de controlo sai ({source}) desde {since} (UTC): {reason}.",
+            "Corrija o servidor de correio (Alerts.Mail); até lá ponha um ponto de controlo numa pen.",
+        ),
+        serious=True,
+    ),
 }

@@ -20,7 +20,7 @@ from zambezi.holidays import Holiday
 #: For so long these must go on before anybody is told: a process that is started again is no news.
 PATIENCE = {
     "process-dead": timedelta(minutes=2), "database-away": timedelta(minutes=1), "archive-away": timedelta(minutes=5),
-    "collector-away": timedelta(minutes=5),
+    "collector-away": timedelta(minutes=5), "checkpoint-not-mailed": timedelta(hours=1),
 }  # fmt: skip
 #: A modality's silence is looked for so far back, in such steps.
 FAR_BACK = timedelta(days=35)

@@ -119,6 +119,8 @@ def filled(
             "PEER_ADDRESSES": "\n    ".join(f"{one} {address};" for one, address in over_tls.addresses.items()),
             "DICOM": str(environment.ports.dicom),
             "DICOM_TLS": str(environment.ports.dicom_tls),
+            "MPPS": str(environment.ports.mpps),
+            "MPPS_TLS": str(environment.ports.mpps_tls),
             "PEERS": str(over_tls.peers),
         }
     else:

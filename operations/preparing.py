@@ -154,7 +154,7 @@ def prepare(environment: Environment, environ: Mapping[str, str]) -> tuple[Confi
         faults.append("ZAMBEZI_NODES: several nodes need Orthanc's index in PostgreSQL (docs/install.md)")
     faults += engines.faults(environment, configuration)
     if configuration.zambezi.dicom_tls.certificates:
-        faults += _busy(environment, ["dicom_tls"])
+        faults += _busy(environment, ["dicom_tls", "mpps_tls"])
     away: list[str] = []
     for fault in postgresql.faults(environment, configuration):
         (away if fault.is_away and has_run(environment) else faults).append(fault.words)

@@ -31,7 +31,7 @@ from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault
 from operations.custody import integrity, worker
 from operations.recovery import die_with_parent
-from operations.trail import keeping, shipping
+from operations.trail import keeping, mailing, shipping
 from operations.trail.collector import Collector
 from zambezi import audit, clock, config, exception_rules, exceptions, keys, segments, signing
 from zambezi.config.settings import Audit, Zambezi
@@ -336,6 +336,10 @@ def main() -> None:
     if shipper:
         ship = caretaker.guarded(shipper.round, "collector")
         scheduler.add_job(ship, "interval", seconds=5, next_run_time=soon, **at)
+    if settings.audit.checkpoint_mail_to:
+        mailer = mailing.Mailer(writing, reading, settings, environment.home)
+        mail = caretaker.guarded(mailer.round, "checkpoint mail")
+        scheduler.add_job(mail, "interval", seconds=every, next_run_time=soon, **at)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -57,7 +57,7 @@ SILENT_SECONDS = 30
 #: These write no signs of life: Orthanc is asked itself, and nginx has no state.
 SPEECHLESS = ("orthanc", "front")
 #: Conditions that have a sentence of their own in the status.
-_SAID_ELSEWHERE = ("certificate-expiring", "backup-old", "collector-away")
+_SAID_ELSEWHERE = ("certificate-expiring", "backup-old", "collector-away", "checkpoint-not-mailed")
 
 
 @dataclass(frozen=True)

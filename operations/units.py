@@ -20,7 +20,7 @@ _MEMORY = {"ris": "512M", "gateway": "768M", "migration": "1G", "operations": "7
 _ORTHANC_MEMORY = "60%"
 
 #: Which ports each process opens: those below 1024 need a capability.
-_LISTENS = {"orthanc": ("dicom",), "gateway": ("mllp", "mpps"), "front": ("http", "https", "dicom_tls")}
+_LISTENS = {"orthanc": ("dicom",), "gateway": ("mllp", "mpps"), "front": ("http", "https", "dicom_tls", "mpps_tls")}
 
 #: Python plugin 4.0, that of Orthanc 1.10.1, keeps 1.1 KB of every request that our filter sees.
 _LEAKING = re.compile(r"1\.10\.")

@@ -169,6 +169,12 @@ def newer(session: Session, than: int, limit: int) -> Iterator[tuple[int, Checkp
         yield row.number, Checkpoint(row.document, row.signature)
 
 
+def newest(session: Session) -> Checkpoint | None:
+    """The last that was made; None where there is none yet."""
+    last = _last(session)
+    return Checkpoint(last.document, last.signature) if last else None
+
+
 def count(session: Session) -> int:
     """How many there are."""
     return session.scalars(select(func.count()).select_from(AuditCheckpoint)).one()

@@ -23,6 +23,7 @@ PORTS: dict[str, tuple[str, int]] = {
     "mpps": ("ZAMBEZI_MPPS_PORT", 4243),
     "https": ("ZAMBEZI_HTTPS_PORT", 8443),
     "dicom_tls": ("ZAMBEZI_DICOM_TLS_PORT", 2762),
+    "mpps_tls": ("ZAMBEZI_MPPS_TLS_PORT", 2763),
 }
 
 
@@ -42,6 +43,7 @@ class Ports:
     mpps: int
     https: int
     dicom_tls: int
+    mpps_tls: int
 
 
 #: Files in ZAMBEZI_HOME that speak where a variable doesn't: they are there whoever types a command, in whatever shell.

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 
+from gateway.associations import Address
 from gateway.commitment.requests import SOP_CLASS, SOP_INSTANCE
-from zambezi.config.safety import Modality
 from zambezi.retries import ErrorClass
 
 #: Event types (PS3.4 J.3.3.1): all instances are safe; there are some that aren't.
@@ -109,16 +109,22 @@ def on_its_own(association: Association, event: int, told: Dataset) -> bool:
     return bool(status.get("Status") == 0)
 
 
-def call(station: Modality, our_aet: str, event: int, told: Dataset) -> None:
+def call(station: Address, event: int, told: Dataset) -> None:
     """Tell it on a new association to its address, on which we are the SCP; ReportFailed where it isn't told."""
-    ae = AE(ae_title=our_aet)
+    try:
+        context = station.tls() if station.tls else None
+    except OSError as error:
+        why = f"{error.filename or 'certificate or key'}: {error.strerror or type(error).__name__}"
+        raise ReportFailed(ErrorClass.CONFIGURATION, f"DicomTls.Calls.{station.name} can't be used ({why})") from error
+    ae = AE(ae_title=station.our_aet)
     ae.connection_timeout = _CONNECT_S
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _ANSWER_S
     ae.add_requested_context(SOP_CLASS)
     # Stations that say nothing about roles are told all the same: many do, and take the report.
     role = build_role(SOP_CLASS, scp_role=True)
-    made = ae.associate(station.host, station.port, ae_title=station.aet, ext_neg=[role])
-    place = f"{station.aet} at {station.host}:{station.port}"
+    tls: Any = (context, station.server_name or None) if context else None
+    made = ae.associate(station.host, station.port, ae_title=station.aet, ext_neg=[role], tls_args=tls)
+    place = f"{station.aet} at {station.host}:{station.port}{' over TLS' if context else ''}"
     if not made.is_established:
         raise _unreachable(made, place)
     try:

@@ -12,19 +12,21 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from gateway import ways
 from gateway.commitment import reporting, requests, verdicts
 from gateway.commitment.reporting import Askers, Busy, ReportFailed
 from gateway.commitment.requests import ROOM
 from gateway.commitment.verdicts import Copy, Verdict
 from zambezi import clock, exceptions, leases, outbox, retries, windows
 from zambezi.config.safety import Modality
-from zambezi.config.settings import Zambezi
+from zambezi.config.settings import DestinationTls, Zambezi
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import CommitmentRequest, Held
 from zambezi.leases import Fenced, Keeper, Lease
@@ -53,7 +55,7 @@ class Worker(threading.Thread):
 
     def __init__(
         self, sessions: Sessions, orthanc: OrthancClient, settings: Zambezi, stations: Mapping[str, Modality],
-        askers: Askers, owner: str, stop: threading.Event, ready: Ready = lambda *_: None,
+        askers: Askers, owner: str, stop: threading.Event, home: Path, ready: Ready = lambda *_: None,
         now: Callable[[], datetime] = clock.now, draw: Callable[[], float] = random.random,
     ) -> None:  # fmt: skip
         super().__init__(name="commitment")
@@ -62,6 +64,7 @@ class Worker(threading.Thread):
         self._settings = settings.storage_commitment
         self._site = settings.site
         self._stations = {one.aet: one for one in stations.values()}
+        self._calls, self._home = settings.dicom_tls.calls, home
         self._askers = askers
         self._owner = f"{owner}/{self.name}"[:80]
         self._stop_asked = stop
@@ -191,11 +194,12 @@ class Worker(threading.Thread):
         try:
             if station is None:
                 raise ReportFailed(ErrorClass.CONFIGURATION, f"the configuration names no {row.aet} to be told")
-            reporting.call(station, row.called_aet, event, told)
+            called = ways.called(station, row.called_aet, self._calls.get(station.name, DestinationTls()), self._home)
+            reporting.call(called, event, told)
         except ReportFailed as failed:
             self._settle(partial(self._failed, held, failed))
         else:
-            self._settle(partial(self._reported, held, f"told at {station.host}:{station.port}"))
+            self._settle(partial(self._reported, held, f"told at {called.host}:{called.port}"))
 
     def _left_alone(self, row: CommitmentRequest) -> datetime | None:
         """Until when its station isn't called, because an earlier answer could not be brought to it."""

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from operations import auditing
 from operations.status import database_trouble
-from operations.trail import keeping, shipping
+from operations.trail import keeping, mailing, shipping
 from operations.trail.collector import Collector, CollectorFailed
 from zambezi import account, audit_export, audit_search, clock, config, durable, signing
 from zambezi.audit_search import Wanted
@@ -178,14 +178,26 @@ def export(
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to write it, on a stick say; default: screen."
 )
-def checkpoint(out: Path | None) -> None:
+@click.option("--mail", is_flag=True, help="Mail it to Audit.CheckpointMailTo, now.")
+def checkpoint(out: Path | None, mail: bool) -> None:
     """Sign where every chain stands now, and hand it out: `audit verify --against` holds the trail against it."""
     environment = Environment.read()
-    settings = _loaded(environment).zambezi.audit
+    settings = _loaded(environment).zambezi
+    to = ", ".join(settings.audit.checkpoint_mail_to)
+    if mail and not to:
+        raise click.ClickException("nobody is configured (Zambezi.Audit.CheckpointMailTo)")
     with _writing(environment) as writing:
-        made = keeping.checkpoint(writing, environment, settings, account.at_the_console(), clock.now(), at_once=True)
-    if made is None:
-        raise click.ClickException("there is nothing to sign yet")
+        made = keeping.checkpoint(
+            writing, environment, settings.audit, account.at_the_console(), clock.now(), at_once=True
+        )
+        if made is None:
+            raise click.ClickException("there is nothing to sign yet")
+        if mail and (why := mailing.Mailer(writing, writing, settings, environment.home).mail(made)):
+            raise click.ClickException(f"checkpoint {made.body['number']} was signed, but not mailed: {why}")
+    if mail:
+        click.echo(f"checkpoint {made.body['number']} was mailed to {to}")
+        if out is None:
+            return
     text = made.to_json().decode() + "\n"
     if out is None:
         click.echo(text, nl=False)

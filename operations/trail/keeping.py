@@ -40,6 +40,11 @@ def collector_name(settings: Audit) -> str:
     return f"{settings.collector.host}:{settings.collector.port}" if settings.collector.host else ""
 
 
+def mail_name(settings: Audit) -> str:
+    """Who gets checkpoints by mail, as their row names them; "" where nobody does."""
+    return f"mail to {', '.join(settings.checkpoint_mail_to)}"[:300] if settings.checkpoint_mail_to else ""
+
+
 def signer(session: Session, environment: Environment, who: str, now: datetime) -> Signer:
     """The key that signs the trail, noted in it; signing.SigningFault where it can't be used."""
     found = signing.current(environment.signing_dir, checkpoints.PURPOSE, who, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -87,36 +87,38 @@ class Shipper:
             try:
                 self._collector.send(lot.messages)
             except CollectorFailed as failed:
-                self._failed(str(failed))
+                note_failure(self._writing, self._collector.name, str(failed), self._now())
                 break
-            self._note(lot)
+            note(self._writing, self._collector.name, lot.ends, self._now())
             sent, is_asked = sent + len(lot.messages), False
             self._ended.wait(_BREATH_S)
         return sent
 
-    def _note(self, lot: _Lot) -> None:
-        at = clock.text(self._now())
-        with self._writing.begin() as session:
-            row = session.get(AuditCollector, self._collector.name)
-            if row is None:
-                row = AuditCollector(name=self._collector.name)
-                session.add(row)
-            row.sent_at, row.failures, row.next_at, row.error, row.error_since = at, 0, None, "", None
-            for journal, seq in lot.ends.items():
-                session.merge(AuditShipment(collector=self._collector.name, journal=journal, seq=seq))
 
-    def _failed(self, why: str) -> None:
-        now = self._now()
-        with self._writing.begin() as session:
-            row = session.get(AuditCollector, self._collector.name)
-            if row is None:
-                row = AuditCollector(name=self._collector.name, failures=0, error="")
-                session.add(row)
-            if row.error != why:
-                log.warning("the collector: %s; trying again", why)
-            row.failures += 1
-            row.error, row.error_since = why, row.error_since or clock.text(now)
-            row.next_at = clock.text(now + min(back_off(row.failures) / 4, timedelta(minutes=5)))
+def note(writing: Sessions, collector: str, ends: Mapping[str, int], now: datetime) -> None:
+    """A collector has the chains as far as `ends` says."""
+    with writing.begin() as session:
+        row = session.get(AuditCollector, collector)
+        if row is None:
+            row = AuditCollector(name=collector)
+            session.add(row)
+        row.sent_at, row.failures, row.next_at, row.error, row.error_since = clock.text(now), 0, None, "", None
+        for journal, seq in ends.items():
+            session.merge(AuditShipment(collector=collector, journal=journal, seq=seq))
+
+
+def note_failure(writing: Sessions, collector: str, why: str, now: datetime) -> None:
+    """A collector took nothing; it is left alone for a while, the longer the more often."""
+    with writing.begin() as session:
+        row = session.get(AuditCollector, collector)
+        if row is None:
+            row = AuditCollector(name=collector, failures=0, error="")
+            session.add(row)
+        if row.error != why:
+            log.warning("%s: %s; trying again", collector, why)
+        row.failures += 1
+        row.error, row.error_since = why, row.error_since or clock.text(now)
+        row.next_at = clock.text(now + min(back_off(row.failures) / 4, timedelta(minutes=5)))
 
 
 def next_lot(session: Session, collector: str, source: Source) -> _Lot:

@@ -24,7 +24,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def empty(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """What `up` alone gives."""
+    """What `up` gives, with the coercing port besides."""
     with installation.an_installation(tmp_path_factory.mktemp("compose"), "empty") as running:
         running.wait_until_healthy(240)
         yield running

@@ -26,10 +26,13 @@ IMAGES = {"ZAMBEZI_IMAGE": "zambezi-test", "ZAMBEZI_POSTGRES_IMAGE": "zambezi-te
 PROCESSES = ("orthanc", "ris", "gateway", "migration", "operations", "front")
 LASTING = (*PROCESSES, "postgres", "pod")
 PASSING = ("secrets", "prepare")
+#: All there is in one: the coercing port is asked for by a file of its own.
+COMPOSED = ["docker/compose.yml", "docker/compose.coercing.yml"]
 #: Ports inside of the pod, with the variable that publishes each somewhere else.
 PUBLISHED = {
     8080: "ZAMBEZI_HTTP_PORT", 8443: "ZAMBEZI_HTTPS_PORT", 4242: "ZAMBEZI_DICOM_PORT", 4243: "ZAMBEZI_MPPS_PORT",
-    2762: "ZAMBEZI_DICOM_TLS_PORT", 2575: "ZAMBEZI_MLLP_PORT",
+    2762: "ZAMBEZI_DICOM_TLS_PORT", 2763: "ZAMBEZI_MPPS_TLS_PORT", 2575: "ZAMBEZI_MLLP_PORT",
+    4244: "ZAMBEZI_COERCING_PORT",
 }  # fmt: skip
 
 
@@ -131,7 +134,7 @@ def an_installation(folder: Path, name: str) -> Iterator[Installation]:
     variables = {**IMAGES, **{PUBLISHED[inside]: str(port) for inside, port in ports.items()}}
     file = folder / "variables"
     file.write_text("".join(f"{key}={value}\n" for key, value in variables.items()))
-    project = Project(REPOSITORY, ["docker/compose.yml"], wait=False, env_file=[str(file)])
+    project = Project(REPOSITORY, COMPOSED, wait=False, env_file=[str(file)])
     project.project = f"zambezi-test-{name}-{os.getpid()}"
     with project:
         yield Installation(project, DockerClient(), ports)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import requests
 from flask import Flask
+from pynetdicom import AE
 
 from demo import images
 from demo.doors import FRONT_PATHS, ORTHANC_PATHS, RIS_PATHS
-from demo.modality import Modality, ModalityRefused
+from demo.modality import CT_IMAGE_STORAGE, Modality, ModalityRefused
 from demo.person import Person, PersonStuck
 from tests.containers.installation import PASSING, PROCESSES, PUBLISHED, Installation
 from zambezi import composition
@@ -137,6 +138,9 @@ def test_unknown_senders_are_refused_at_each_port_and_leave_nothing(empty: Insta
         for port in (4242, 4243):
             with pytest.raises(ModalityRefused):
                 sender.worklist(empty.ports[port])
+        entity = AE(aet)
+        entity.add_requested_context(CT_IMAGE_STORAGE)
+        assert entity.associate("127.0.0.1", empty.ports[4244], ae_title="ZAMBEZI").is_rejected, "by who listens there"
     with socket.create_connection(("127.0.0.1", empty.ports[2575]), timeout=10) as his:
         his.settimeout(20)
         assert his.recv(1) == b""  # closed before a word

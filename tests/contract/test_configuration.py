@@ -22,7 +22,7 @@ def test_every_key_of_ours_says_what_it_is_for():
     assert [line for line in schema.manual().splitlines() if line.startswith("| `") and line.endswith("|  |")] == []
 
 
-@pytest.mark.parametrize("key", [path for path, _, _ in safety.REQUIRED])
+@pytest.mark.parametrize("key", [path for path, *_ in (*safety.REQUIRED, *safety.ABSENT)])
 def test_every_safe_default_is_in_the_manual(key: str):
     assert f"`{key}`" in MANUAL
 
@@ -38,3 +38,10 @@ def test_every_variable_is_in_the_manual():
     code = "".join(file.read_text() for room in rooms for file in (REPOSITORY / room).rglob("*.py"))
     named |= set(re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", code)) - {"PATH"}
     assert [variable for variable in sorted(named) if f"`{variable}`" not in MANUAL] == []
+
+
+@pytest.mark.parametrize("name", sorted(PORTS.keys() - {"orthanc_http", "ris"}))
+def test_every_port_for_others_is_published_by_the_containers_as_the_manual_has_it(name: str):
+    variable, default = PORTS[name]
+    assert f'${{{variable}:-{default}}}:{default}"' in (REPOSITORY / "docker" / "compose.yml").read_text()
+    assert f"| `{variable}` | {default} |" in MANUAL

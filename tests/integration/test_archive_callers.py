@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
-from pynetdicom import AE
+from pydicom.uid import CTImageStorage, JPEGLSLossless, JPEGLSNearLossless
+from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -27,6 +27,7 @@ from zambezi import hold
 from zambezi.environment import REPOSITORY
 
 SECRET = "Segredo^Conceicao"
+(PORT_OF_PACS2,) = free_ports(1)
 LIMITS: dict[str, Any] = {
     "Admission": {
         "MissingIdentity": "refuse", "MalformedIdentity": "hold",
@@ -41,8 +42,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     folder = tmp_path_factory.mktemp("archive")
     written = shutil.copytree(REPOSITORY / "orthanc-config", folder / "written")
     made = Archive(folder / "home", rules=LIMITS, variables={"ZAMBEZI_CONFIG": str(written)})
-    (away,) = free_ports(1)
-    pacs2 = {"AET": "PACS2", "Host": "127.0.0.1", "Port": away, "AllowGet": False}
+    pacs2 = {"AET": "PACS2", "Host": "127.0.0.1", "Port": PORT_OF_PACS2, "AllowGet": False}
     known = {"DicomModalities": PEERS | {"PACS2": pacs2, "FAR": ["FAR", "10.1.0.21", 104]}}
     for place in (written, made.environment.orthanc_config_dir):
         (place / "40-peers.json").write_text("// Peers, each once.\n" + json.dumps(known, indent=2))
@@ -109,6 +109,43 @@ def test_associations_refusals_and_retrieves_are_in_the_journal_and_no_name_is_i
     assert "Segredo" not in kept and "P77" not in kept
     assert '"KNOCK" is not listed' in kept, "warnings stay where they were"
     assert "\nI" not in kept
+
+
+def test_a_peer_that_takes_jpeg_ls_alone_does_not_end_the_archive(archive: Archive):
+    """Orthanc 1.10.1 dies of writing 8 bit images as JPEG-LS: no peer may bring it to do so."""
+    one = image(Rows=64, Columns=64, PixelData=bytes(range(256)) * 16)
+    assert archive.send(one) == [0]
+    wanted, taken = query(StudyInstanceUID=one.StudyInstanceUID), []
+    moves, gets = StudyRootQueryRetrieveInformationModelMove, StudyRootQueryRetrieveInformationModelGet
+
+    def take(event: evt.Event) -> int:
+        taken.append(str(event.context.transfer_syntax))
+        return 0
+
+    for syntax in (JPEGLSLossless, JPEGLSNearLossless):
+        peer = AE("US1")
+        peer.add_requested_context(gets)
+        peer.add_requested_context(moves)
+        peer.add_requested_context(CTImageStorage, syntax)
+        asking = peer.associate(
+            "127.0.0.1", archive.environment.ports.dicom, ae_title="ZAMBEZI",
+            ext_neg=[build_role(CTImageStorage, scp_role=True)], evt_handlers=[(evt.EVT_C_STORE, take)],
+        )  # fmt: skip
+        assert {str(context.abstract_syntax) for context in asking.accepted_contexts} == {gets, moves, CTImageStorage}
+        statuses = [status.get("Status") for status, _ in asking.send_c_get(wanted, gets)]
+        receiver = AE("PACS2")
+        receiver.add_supported_context(CTImageStorage, syntax)
+        server = receiver.start_server(
+            ("127.0.0.1", PORT_OF_PACS2), block=False, evt_handlers=[(evt.EVT_C_STORE, take)]
+        )
+        try:
+            statuses += [status.get("Status") for status, _ in asking.send_c_move(wanted, "PACS2", moves)]
+        finally:
+            server.shutdown()
+        asking.release()
+        assert archive.process and archive.process.poll() is None, archive.log[-2000:]
+        assert archive.get("/system").status_code == 200, statuses
+    assert set(taken) <= {JPEGLSLossless, JPEGLSNearLossless}
 
 
 def test_a_new_device_is_let_in_without_a_restart_and_the_console_tells_of_it(archive: Archive):

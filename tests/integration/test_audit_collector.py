@@ -22,9 +22,10 @@ from operations.trail.collector import Collector, CollectorFailed
 from operations.trail.shipping import Shipper
 from tests import audit_schema, authority, invariants
 from tests.schema import upgraded
+from tests.unit.operations.receivers import Heard, smtp_receiver
 from zambezi import audit, checkpoints, clock, keys, signing
 from zambezi.audit_message import Source
-from zambezi.config.settings import AuditCollector
+from zambezi.config.settings import AlertMail, AuditCollector
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import Base
 from zambezi.environment import REPOSITORY, Environment
@@ -144,6 +145,12 @@ def test_rsyslog_gets_all_of_it_catches_up_and_shows_what_was_cut_off_here(tmp_p
     engine.dispose()
 
 
+def mail_by(heard: Heard) -> AlertMail:
+    return AlertMail(
+        host="localhost", port=heard.port, security="none", from_="zambezi@hcm.example", to=("ti@hcm.example",)
+    )
+
+
 def _refusal(wanted: AuditCollector, home: Path) -> str:
     try:
         Collector(wanted, home).send([])
@@ -153,13 +160,16 @@ def _refusal(wanted: AuditCollector, home: Path) -> str:
 
 
 @contextmanager
-def operations_process(home: Path, folder: Path, wanted: AuditCollector) -> Iterator[Callable[[], None]]:
-    """The real process, with the configuration that names the collector; gives what kills and starts it again."""
+def operations_process(
+    home: Path, folder: Path, wanted: AuditCollector, mail: AlertMail
+) -> Iterator[Callable[[], None]]:
+    """The real process, configured for the collector and a mail server; gives what kills and starts it again."""
     configured = folder / "config"
     shutil.copytree(REPOSITORY / "orthanc-config", configured, ignore=shutil.ignore_patterns("schema", "*.md"))
     file = configured / "30-zambezi.json"
-    said = json.dumps(wanted.model_dump(by_alias=True))
-    file.write_text(file.read_text().replace('"Zambezi": {', f'"Zambezi": {{ "Audit": {{ "Collector": {said} }},', 1))
+    trail = {"Collector": wanted.model_dump(by_alias=True), "CheckpointMailTo": ["notario@outside.example"]}
+    said = json.dumps({"Audit": trail, "Alerts": {"Mail": mail.model_dump(by_alias=True)}})[1:-1]
+    file.write_text(file.read_text().replace('"Zambezi": {', f'"Zambezi": {{ {said},', 1))
     environment = Environment.read({"ZAMBEZI_HOME": str(home), "ZAMBEZI_CONFIG": str(configured)})
     keys.load_or_create(environment.keys_file)
     running: list[subprocess.Popen[bytes]] = []
@@ -195,7 +205,11 @@ def test_the_process_itself_ships_and_loses_nothing_when_it_is_killed(tmp_path: 
                 audit.append(session, "ris", "viewed", clock.now(), who="ana", study_uid="1.2.3")
 
     record(5000)
-    with rsyslog.running(), operations_process(home, tmp_path, rsyslog.wanted()) as again:
+    with (
+        smtp_receiver(Heard()) as heard,
+        rsyslog.running(),
+        operations_process(home, tmp_path, rsyslog.wanted(), mail_by(heard)) as again,
+    ):
         invariants.eventually("the first of it", lambda: "" if rsyslog.entries() else "nothing came", 60)
         again()
         record(100)
@@ -204,6 +218,8 @@ def test_the_process_itself_ships_and_loses_nothing_when_it_is_killed(tmp_path: 
         invariants.eventually(
             "a signed checkpoint", lambda: "" if "ZAMBEZI+CHECKPOINT" in rsyslog.log.read_text() else "none yet", 30
         )
+        mailed = lambda: [raw for _, to, raw in heard.mails if "notario@" in to[0] and b"checkpoint-" in raw]  # noqa: E731
+        invariants.eventually("a checkpoint by mail", lambda: "" if mailed() else "none yet", 90)
     with opened() as session:
         assert verify(session, home / "none", home, [rsyslog.log]).broken == []
     engine.dispose()

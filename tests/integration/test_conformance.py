@@ -42,21 +42,6 @@ def accepted(port: int, pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
     return got & pairs
 
 
-def test_the_archive_negotiates_what_is_written(hospital: Hospital):
-    services, plain, storage, all_syntaxes = tables("4242")
-    port = hospital.environment.ports.dicom
-    classes = CLASSES | services | storage | {PRIVATE}
-    in_plain = {uid for uid, _ in accepted(port, set(product(classes, {IMPLICIT})))}
-    compressed = {uid for uid, _ in accepted(port, set(product(classes, {JPEG_2000})))}
-    assert in_plain - compressed == services, "what is no storage is a service that is written down"
-    assert storage | {PRIVATE} <= compressed
-    some = {CT, PRIVATE, *services}
-    pairs = accepted(port, set(product(some, SYNTAXES)))
-    assert {uid: {syntax for one, syntax in pairs if one == uid} for uid in services} == dict.fromkeys(services, plain)
-    for uid in (CT, PRIVATE):
-        assert all_syntaxes <= {syntax for one, syntax in pairs if one == uid}
-
-
 def test_the_gateway_negotiates_what_is_written_and_nothing_else(hospital: Hospital):
     services, plain = tables("4243")
     pairs = set(product(CLASSES | {PRIVATE}, SYNTAXES & (plain | {JPEG_2000, "1.2.840.10008.1.2.1.99"})))

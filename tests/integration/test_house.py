@@ -5,28 +5,42 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import AE, Association, evt
 from sqlalchemy import select
 
 from demo import images
 from demo.hospital import PASSWORD, Hospital, wait_for
-from demo.modality import Modality, ModalityRefused
+from demo.modality import CT_IMAGE_STORAGE, Modality, ModalityRefused
+from demo.neighbours import free_port
+from gateway.commitment import reporting
+from gateway.commitment.requests import SOP_CLASS as COMMITMENT
+from gateway.commitment.requests import SOP_INSTANCE
 from operations import supervision
 from tests import invariants
+from tests.integration.test_gateway_modalities import MPPS, begin, ending
 from tests.running import a_hospital
 from zambezi.access.tokens import COOKIE
 from zambezi.account import ACCOUNT
 from zambezi.database.tables import Delivery
 from zambezi.environment import Environment
+
+#: Where the modality CTTLS listens itself.
+CTTLS_PORT = free_port()
 
 
 def certify(folder: Path, name: str) -> str:
@@ -62,6 +76,7 @@ def house(cards: dict[str, str]) -> Iterator[Hospital]:
         certificates = environment.home / "certificates"
         certify(certificates, "front")
         vouched = ("CTTLS", "MRTLS", "unnamed")  # one of them is nobody in the configuration
+        shutil.copy(Path(cards["folder"]) / "CTTLS.crt", certificates / "cttls.crt")
         bundle = "".join((Path(cards["folder"]) / f"{name}.crt").read_text() for name in vouched)
         (certificates / "dicom-peers.crt").write_text(bundle)
         may = '"AllowEcho": true, "AllowStore": true, "AllowFind": false, "AllowGet": false, "AllowMove": false'
@@ -70,10 +85,17 @@ def house(cards: dict[str, str]) -> Iterator[Hospital]:
             f'"CTTLS": {{ "AET": "CTTLS", "Host": "127.0.10.1", "Port": 104, {may} }},'
             f'"MRTLS": {{ "AET": "MRTLS", "Host": "127.0.10.2", "Port": 104, {may} }},',
         )  # fmt: skip
+        at_its_end = {
+            "Name": "when-it-ends", "When": {"CallingAet": "CTTLS"}, "SendTo": ["BACKUP"],
+            "Completeness": {"QuietSeconds": 3600, "By": ["mpps"], "SettleSeconds": 0.5},
+        }  # fmt: skip
+        edit(environment.config_dir / "30-zambezi.json", '"Routing": [', f"{json.dumps(at_its_end)},")
         edit(
             environment.config_dir / "30-zambezi.json", '"Zambezi": {',
             f'"DicomTls": {{ "Certificates": {{ "CTTLS": "{cards["CTTLS"]}", '
-            f'"MRTLS": "{cards["MRTLS"].replace(":", "").lower()}" }} }},',
+            f'"MRTLS": "{cards["MRTLS"].replace(":", "").lower()}" }}, "Calls": {{ "CTTLS": {{ '
+            f'"CaFile": "certificates/cttls.crt", "Host": "127.0.0.1", "Port": {CTTLS_PORT} }} }} }},'
+            '"StorageCommitment": { "RetrySeconds": 1 },',
         )  # fmt: skip
 
     with a_hospital(before=prepare) as running:
@@ -145,17 +167,28 @@ def test_plain_http_is_for_this_machine_alone(house: Hospital):
     assert f"00000000:{house.environment.ports.http:04X}" not in bound
 
 
-def store_over_tls(
-    house: Hospital, cards: dict[str, str], card: str, calling: str, images_sent: list[Path], *profile: str
+def over_tls(
+    house: Hospital, cards: dict[str, str], card: str, calling: str, port: int, program: str, *more: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """dcmtk's storescu with one of the certificates, under an AE title."""
+    """One of dcmtk's programs with one of the certificates, under an AE title; `more` are its options."""
     folder = Path(cards["folder"])
     trusted = house.environment.home / "certificates" / "front.crt"
     shown = ["+tls", folder / f"{card}.key", folder / f"{card}.crt"] if card else ["+tla"]
+    options = [one for one in more if not isinstance(one, Path)]
+    files = [one for one in more if isinstance(one, Path)]
     return subprocess.run(
-        ["storescu", "-R", *shown, "+cf", trusted, *profile, "-to", "10", "-aet", calling, "-aec", "ZAMBEZI",
-         "127.0.0.1", str(house.environment.ports.dicom_tls), *images_sent],
+        [program, *shown, "+cf", trusted, "-to", "10", "-aet", calling, "-aec", "ZAMBEZI", *options,
+         "127.0.0.1", str(port), *files],
         capture_output=True, text=True, errors="replace", timeout=60,
+    )  # fmt: skip
+
+
+def store_over_tls(
+    house: Hospital, cards: dict[str, str], card: str, calling: str, images_sent: list[Path]
+) -> subprocess.CompletedProcess[str]:
+    """C-STORE to the archive."""
+    return over_tls(
+        house, cards, card, calling, house.environment.ports.dicom_tls, "storescu", "-R", *images_sent
     )  # fmt: skip
 
 
@@ -184,7 +217,97 @@ def test_a_certificate_stands_for_its_own_ae_title_and_no_other(
     exam = an_exam(f"TLS{card}{calling}")
     done = store_over_tls(house, cards, card, calling, images.ct_slices(exam, 1, tmp_path))
     assert done.returncode != 0
+    assert over_tls(house, cards, card, calling, house.environment.ports.mpps_tls, "echoscu").returncode != 0
     assert house.orthanc().find("Instance", {"StudyInstanceUID": exam.study_uid}) == []
+
+
+@contextmanager
+def the_ris_node(
+    house: Hospital, cards: dict[str, str], told: Callable[[evt.Event], tuple[int, None]]
+) -> Iterator[Association]:
+    """An association of CTTLS with the gateway, over TLS, on which commitment reports are taken."""
+    trusted = ssl.create_default_context(cafile=str(house.environment.home / "certificates" / "front.crt"))
+    trusted.load_cert_chain(Path(cards["folder"]) / "CTTLS.crt", Path(cards["folder"]) / "CTTLS.key")
+    modality = AE("CTTLS")
+    for sop_class in (MPPS, COMMITMENT):
+        modality.add_requested_context(sop_class)
+    made = modality.associate(
+        "127.0.0.1", house.environment.ports.mpps_tls, ae_title="ZAMBEZI", tls_args=(trusted, "localhost"),
+        evt_handlers=[(evt.EVT_N_EVENT_REPORT, told)],
+    )  # fmt: skip
+    assert made.is_established
+    yield made
+    made.release()
+
+
+def test_a_modality_with_its_certificate_gets_its_worklist_and_hears_what_is_safe_however_long_it_waits(
+    house: Hospital, cards: dict[str, str], tmp_path: Path
+):
+    listed = ("-W", "-k", "PatientID", "-k", "ScheduledProcedureStepSequence[0].Modality")
+    for program, options in (("echoscu", ()), ("findscu", listed)):
+        done = over_tls(house, cards, "CTTLS", "CTTLS", house.environment.ports.mpps_tls, program, *options)
+        assert done.returncode == 0, done.stderr
+    (file,) = images.ct_slices(an_exam("SAFE"), 1, tmp_path)
+    assert store_over_tls(house, cards, "CTTLS", "CTTLS", [file]).returncode == 0
+    sop_uid = images.uid(an_exam("SAFE").study_uid, "slice", "1")
+    reports: list[tuple[int | None, list[str]]] = []
+
+    def told(event: evt.Event) -> tuple[int, None]:
+        safe = event.event_information.ReferencedSOPSequence
+        reports.append((event.event_type, [one.ReferencedSOPInstanceUID for one in safe]))
+        return 0, None
+
+    _, asked = reporting.information(generate_uid(), [(CT_IMAGE_STORAGE, sop_uid)], [])
+    with the_ris_node(house, cards, told) as made:
+        assert made.send_n_action(asked, 1, COMMITMENT, SOP_INSTANCE)[0].Status == 0
+        invariants.eventually("the report on its own association", lambda: "" if reports else "nothing came", 30)
+    _, asked = reporting.information(generate_uid(), [(CT_IMAGE_STORAGE, sop_uid)], [])
+    with the_ris_node(house, cards, told) as made:
+        assert made.send_n_action(asked, 1, COMMITMENT, SOP_INSTANCE)[0].Status == 0
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(Path(cards["folder"]) / "CTTLS.crt", Path(cards["folder"]) / "CTTLS.key")
+    listening = AE("CTTLS")
+    listening.add_supported_context(COMMITMENT, scu_role=False, scp_role=True)
+    server = listening.start_server(
+        ("127.0.0.1", CTTLS_PORT), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, told)], ssl_context=own
+    )
+    try:
+        invariants.eventually("the report at its address", lambda: "" if len(reports) > 1 else "nothing came", 60)
+    finally:
+        server.shutdown()
+    assert reports == [(reporting.ALL_SAFE, [sop_uid])] * 2
+
+
+def test_an_exam_that_the_modality_ends_is_routed_once_all_that_it_counts_is_here(
+    house: Hospital, cards: dict[str, str], tmp_path: Path
+):
+    """MPPS and images, through front door, gateway, archive and central database to the other archive."""
+    exam = an_exam("ENDS")
+    first, second = images.ct_slices(exam, 2, tmp_path)
+
+    def state() -> str:
+        with house.database().begin() as session:
+            query = select(Delivery).where(Delivery.study_uid == exam.study_uid, Delivery.rule == "when-it-ends")
+            return ", ".join(row.state for row in session.scalars(query))
+
+    begun, ended, step = begin(None), ending("COMPLETED"), generate_uid()
+    begun.ScheduledStepAttributesSequence[0].StudyInstanceUID = exam.study_uid
+    made_here = Dataset()
+    made_here.SeriesInstanceUID = images.uid(exam.study_uid, "series")
+    made_here.ReferencedImageSequence = [Dataset() for _ in (first, second)]
+    for n, one in enumerate(made_here.ReferencedImageSequence, 1):
+        one.ReferencedSOPClassUID = CT_IMAGE_STORAGE
+        one.ReferencedSOPInstanceUID = images.uid(exam.study_uid, "slice", str(n))
+    ended.PerformedSeriesSequence = [made_here]
+    with the_ris_node(house, cards, lambda _: (0, None)) as made:
+        assert made.send_n_create(begun, MPPS, step)[0].Status == 0
+        assert store_over_tls(house, cards, "CTTLS", "CTTLS", [first]).returncode == 0
+        assert made.send_n_set(ended, MPPS, step)[0].Status == 0
+    time.sleep(3)
+    assert state() == "", "the modality counts two images, one is here"
+    assert store_over_tls(house, cards, "CTTLS", "CTTLS", [second]).returncode == 0
+    invariants.eventually("the delivery", lambda: "" if state() == "delivered" else f"found {state() or 'none'}", 60)
+    assert "+ when-it-ends: 2 of 2 instances meet" in house.zambezi("route", "explain", exam.study_uid)
 
 
 def test_a_peer_of_tls_is_not_believed_without_it(house: Hospital, tmp_path: Path):
@@ -194,8 +317,9 @@ def test_a_peer_of_tls_is_not_believed_without_it(house: Hospital, tmp_path: Pat
 
 
 def test_dicom_over_tls_takes_no_old_version(house: Hospital):
-    said = handshake(house.environment.ports.dicom_tls, "tls1_1")
-    assert "alert protocol version" in said, said[-500:]
+    for port in (house.environment.ports.dicom_tls, house.environment.ports.mpps_tls):
+        said = handshake(port, "tls1_1")
+        assert "alert protocol version" in said, said[-500:]
 
 
 # --- new rules while it runs -----------------------------------------------------------------------------------
@@ -272,7 +396,7 @@ def test_a_reload_with_faults_names_them_all_and_changes_nothing(house: Hospital
     done = house.try_zambezi("config", "reload")
     assert done.returncode == 2
     for fault in (
-        "Zambezi.Routing[0].Whom: no such key",
+        "Zambezi.Routing[1].Whom: no such key",
         "OverwriteInstances: found True",
         "nothing was started or changed",
     ):

@@ -80,6 +80,15 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
     ),
 )
 
+#: Keys that must not be there, and why.
+ABSENT: tuple[tuple[str, str], ...] = (
+    ("IngestTranscoding", "files stay the bytes that were received; and Orthanc 1.10.1 ends when it writes JPEG-LS"),
+    (
+        "DicomScuPreferredTransferSyntax",
+        "Orthanc 1.10.1 ends when it writes 8 bit JPEG-LS; a destination's Transcode does it in a process of its own",
+    ),
+)
+
 
 def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
     """Every fault in Orthanc's own part, as (JSON path, what was found and what is allowed)."""
@@ -88,6 +97,7 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
         for path, value, why in REQUIRED
         if _at(orthanc, path) != value or type(_at(orthanc, path)) is not type(value)
     ]
+    found += [(path, f"take it out: {why}") for path, why in ABSENT if path in orthanc]
     if not str(orthanc.get("PythonScript", "")).endswith("/plugins/zambezi_plugin.py"):
         found.append(("PythonScript", "must name plugins/zambezi_plugin.py: it guards and records what Orthanc does"))
     if "RegisteredUsers" in orthanc:

@@ -59,7 +59,12 @@ def test_a_variable_in_a_comment_needs_no_value(folder: Path):
 
 
 def test_every_fault_is_told_at_once_with_its_path(folder: Path):
-    edit(folder, "10-orthanc.json", r'"SslEnabled": false', '"SslEnabled": true')
+    edit(
+        folder,
+        "10-orthanc.json",
+        r'"SslEnabled": false',
+        '"SslEnabled": true, "IngestTranscoding": "1.2.840.10008.1.2.4.80"',
+    )
     edit(folder, "20-plugins.json", r'"AllowThreads": true', '"AllowThread": true')
     edit(folder, "40-peers.json", r'"DicomModalities": \{', '"DicomModalities": { "CT1": ["CT1", "10.0.0.9", 0]')
     zambezi(
@@ -73,6 +78,7 @@ def test_every_fault_is_told_at_once_with_its_path(folder: Path):
     found = "\n".join(faults(folder))
     for path in (
         "10-orthanc.json: SslEnabled: found True, allowed is False only",
+        "10-orthanc.json: IngestTranscoding: take it out: files stay the bytes that were received",
         "20-plugins.json: Python.AllowThreads: found 'nothing', allowed is True only",
         "40-peers.json: DicomModalities.CT1: Port: found 0",
         '30-zambezi.json: Zambezi.Site.TimeZone: found "Mars/Olympus"',

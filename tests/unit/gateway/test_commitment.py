@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
 from sqlalchemy import select
 
+from gateway import ways
 from gateway.commitment import elsewhere, reporting, requests, verdicts
 from gateway.commitment.commands import commitment
 from gateway.commitment.reporting import Askers, ReportFailed
@@ -24,9 +27,10 @@ from gateway.commitment.requests import SOP_CLASS, SOP_INSTANCE, Asked, Unaccept
 from gateway.commitment.verdicts import Copy
 from gateway.commitment.worker import Worker, release_predecessors
 from operations import status
+from tests.unit.operations.receivers import certificate
 from zambezi import clock
 from zambezi.config.safety import Modality
-from zambezi.config.settings import StorageCommitment, Window, Zambezi
+from zambezi.config.settings import DestinationTls, DicomTls, StorageCommitment, Window, Zambezi
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import AuditEntry, CommitmentRequest, ExceptionItem, Held
 from zambezi.orthanc_client import OrthancUnreachable
@@ -108,7 +112,7 @@ class Station:
 
     def __init__(
         self, act: Callable[[evt.Event], int | None] = lambda _: 0, role: bool = True, syntax: str = SOP_CLASS,
-        title: str = "CT1",
+        title: str = "CT1", tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
         self.told: list[tuple[int, Dataset]] = []
         self._act = act
@@ -117,7 +121,7 @@ class Station:
         # The one that reports is the SCP: this side takes the part of the SCU, where it says anything about roles.
         ae.add_supported_context(syntax, scu_role=False, scp_role=True) if role else ae.add_supported_context(syntax)
         self._server: Any = ae.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._report)]
+            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._report)], ssl_context=tls
         )
         self.place = Modality("ct", "CT1", "127.0.0.1", self._server.server_address[1])
 
@@ -154,12 +158,14 @@ class Bench:
         with self.sessions.begin() as session:
             return requests.take(session, asked, aet, "ZAMBEZI", self.at)
 
-    def work(self, place: Modality, after: float = 1, ready: Any = lambda *_: None) -> list[CommitmentRequest]:
+    def work(
+        self, place: Modality, after: float = 1, ready: Any = lambda *_: None, tls: DicomTls | None = None
+    ) -> list[CommitmentRequest]:
         self.at += timedelta(seconds=after)
-        settings = Zambezi(storage_commitment=self.settings)
+        settings = Zambezi(storage_commitment=self.settings, dicom_tls=tls or DicomTls())
         worker = Worker(
             self.sessions, self.archive, settings, {"ct": place}, Askers(), "host:1/run",  # type: ignore[arg-type]
-            threading.Event(), ready, lambda: self.at, lambda: 0.0,
+            threading.Event(), Path("/nowhere"), ready, lambda: self.at, lambda: 0.0,
         )  # fmt: skip
         while worker.work_one():
             pass
@@ -273,13 +279,50 @@ def test_a_station_is_told_or_the_reason_is_known(
 ):
     monkeypatch.setattr(reporting, "_ANSWER_S", 0.5)
     with listening(**how) as station:
+        place = ways.called(station.place, "ZAMBEZI", DestinationTls(), Path("/nowhere"))
         if kind is None:
-            reporting.call(station.place, "ZAMBEZI", 1, information("1.1"))
+            reporting.call(place, 1, information("1.1"))
             assert [event for event, _ in station.told] == [1]
             return
         with pytest.raises(ReportFailed, match=words) as failed:
-            reporting.call(station.place, "ZAMBEZI", 1, information("1.1"))
+            reporting.call(place, 1, information("1.1"))
         assert (failed.value.kind, station.told) == (kind, [])
+
+
+def test_a_station_that_is_known_by_its_certificate_is_called_at_its_own_address_over_tls(bench: Bench, tmp_path: Path):
+    (tmp_path / "stranger").mkdir()
+    own, context = certificate(tmp_path)
+    another, _ = certificate(tmp_path / "stranger")
+    behind = Modality("ct", "CT1", "127.0.10.1", 104)  # what stands for it here
+    bench.ask("1.1")
+    with listening(tls=context) as station:
+
+        def tls(trusted: Path) -> DicomTls:
+            where = {"CaFile": str(trusted), "Host": "127.0.0.1", "Port": station.place.port, "ServerName": "localhost"}
+            return DicomTls.model_validate({"Certificates": {"ct": "AB" * 20}, "Calls": {"ct": where}})
+
+        (row,) = bench.work(behind, tls=tls(another))
+        assert (row.state, station.told) == ("retrying", []), "somebody else may sit at that address"
+        assert row.outcome == f"CT1 at 127.0.0.1:{station.place.port} over TLS can't be reached"
+        (row,) = bench.work(behind, after=3600, tls=tls(tmp_path / "none.crt"))
+        assert "DicomTls.Calls.ct can't be used" in row.outcome
+        with bench.sessions.begin() as session:
+            assert requests.retry(session, row.id, now=bench.at, who="ana")
+        (row,) = bench.work(behind, tls=tls(own))
+    assert (row.state, [event for event, _ in station.told]) == ("reported", [reporting.ALL_SAFE])
+
+
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        ({"CT2": {"CaFile": "a.crt", "Host": "10.1.0.21"}}, r'Calls\.CT2: no "CT2" in Certificates \(known: CT1\)'),
+        ({"CT1": {"CaFile": "a.crt"}}, r"Calls\.CT1: CaFile and Host are needed"),
+        ({"CT1": {"Host": "10.1.0.21"}}, r"Calls\.CT1: CaFile and Host are needed"),
+    ],
+)
+def test_a_call_over_tls_that_is_half_written_is_refused(calls: dict[str, Any], said: str):
+    with pytest.raises(ValidationError, match=said):
+        DicomTls.model_validate({"Certificates": {"CT1": "AB" * 20}, "Calls": calls})
 
 
 def test_a_station_that_is_away_is_left_alone_and_in_the_end_put_before_a_person(bench: Bench):

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from zambezi.config.settings.alerts import MailAddress
 from zambezi.config.settings.section import Section
 
 
@@ -39,6 +40,12 @@ class Audit(Section):
     checkpoint_minutes: int = Field(
         60, ge=1, le=24 * 60, description="So often a signed checkpoint says where every chain stands."
     )
+    checkpoint_mail_to: tuple[MailAddress, ...] = Field(
+        (),
+        max_length=5,
+        description="Who gets the newest checkpoint by the server of Alerts.Mail: best somebody outside of the house.",
+    )
+    checkpoint_mail_hours: float = Field(24, ge=1, le=24 * 31, description="At most one such mail in so long.")
     keep_days: int = Field(
         0,
         ge=0,
@@ -46,6 +53,12 @@ class Audit(Section):
         description="Whole months that are older are sealed into signed files and leave the table; 0: never, else at "
         "least 365.",
     )
+
+    @model_validator(mode="after")
+    def _addresses_are_whole(self) -> Self:
+        if not all(self.checkpoint_mail_to):
+            raise ValueError('CheckpointMailTo: found "", allowed is NAME@HOST')
+        return self
 
     @model_validator(mode="after")
     def _keeps_a_year(self) -> Self:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from zambezi.config.settings.destinations import DestinationTls
 from zambezi.config.settings.section import Name, Section
 
 #: As `openssl x509 -noout -fingerprint -sha1` prints it, with or without colons.
@@ -35,3 +36,18 @@ class DicomTls(Section):
         description="SHA-1 fingerprint of a peer's certificate, by the peer's name in DicomModalities; "
         "the peer's Host there is a 127.0.10.n of its own.",
     )
+    calls: dict[Name, DestinationTls] = Field(
+        default_factory=dict,
+        description="How such a peer is called when it is told that its images are safe (storage commitment) and has "
+        "ended the association on which it asked; without, it is told on that association alone.",
+    )
+
+    @model_validator(mode="after")
+    def _calls_are_whole(self) -> Self:
+        for name, one in self.calls.items():
+            if name not in self.certificates:
+                known = ", ".join(sorted(self.certificates)) or "none"
+                raise ValueError(f'Calls.{name}: no "{name}" in Certificates (known: {known})')
+            if not one.ca_file or not one.host:
+                raise ValueError(f"Calls.{name}: CaFile and Host are needed: Host in DicomModalities is ours, not its")
+        return self

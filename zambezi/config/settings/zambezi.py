@@ -85,6 +85,8 @@ class Zambezi(Section):
                     known = ", ".join(sorted(self.destinations)) or "none"
                     what = f'no destination "{name}" (known: {known})'
                     faults.append((f"Hl7.Triggers[{n}].When.Destination", what))
+        if self.audit.checkpoint_mail_to and not self.alerts.mail.host:
+            faults.append(("Audit.CheckpointMailTo", "goes with Alerts.Mail, whose server sends it; that has no Host"))
         named = [(f"Routing[{n}].Name", route.name) for n, route in enumerate(self.routing)]
         named += [(f"Hl7.Triggers[{n}].Name", trigger.name) for n, trigger in enumerate(self.hl7.triggers)]
         named += [(f"Coercions[{n}].Name", rule.name) for n, rule in enumerate(self.coercions)]
