@@ -11,22 +11,26 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pydicom
 import pytest
 import requests
 from click.testing import CliRunner
 from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import BasicTextSRStorage, generate_uid
 from sqlalchemy import select
 
 from gateway.journal import Follower
 from gateway.pushes import Pushes
-from migration import certificate, inventory, proof, rechecking, rollback, verifier, worker
+from migration import certificate, extras, inventory, proof, rechecking, rollback, verifier, worker
 from migration.commands import migrate
 from migration.desk import Desk
+from migration.records import archiving, mapping
 from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study
 from operations.custody.deleting import Deleting
 from operations.custody.worker import Desk as CustodyDesk
@@ -34,12 +38,23 @@ from ris_service.app import create_app
 from tests.integration.archive_fixture import Archive, image, until, written
 from tests.integration.test_ris_browser import page, shot
 from tests.served import served as pages_served
-from zambezi import audit, clock, deletions, digest, signing
+from zambezi import announcing, audit, clock, deletions, digest, legacy, legacy_documents, signing
 from zambezi.access.tokens import COOKIE, begin, sign
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource, Site, Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import AuditEntry, Deletion, MigrationInstance, MigrationProject, MigrationStudy, User
+from zambezi.database.tables import (
+    AuditEntry,
+    Deletion,
+    ExceptionItem,
+    LegacyReport,
+    MigrationExtra,
+    MigrationInstance,
+    MigrationProject,
+    MigrationStudy,
+    User,
+)
+from zambezi.database.tables import Study as TheStudy
 from zambezi.database.upgrade import upgrade
 from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancClient
@@ -351,12 +366,16 @@ def test_a_batch_is_taken_back_and_everything_else_stays_byte_for_byte(room: Roo
         assert [one.refused for one in rollback.preview(session, room.client, row, 4, "OLD")] == [
             "it is being taken back already"
         ]
+        note = MigrationExtra(study_id=taken.study_id, level="study", uid=images[0].StudyInstanceUID,
+                              kind="metadata", name="1025", state="carried")  # fmt: skip
+        session.add(note)
     while room.custody.round():
         pass
     with room.sessions.begin() as session:
         assert session.get_one(Deletion, number).state == "done"
         assert rollback.settle(session, room.now()) == 1
         assert rollback.settle(session, room.now()) == 0
+        assert [one.state for one in extras.of_study(session, note.study_id)] == ["rolled-back"]
     gone = {one.orthanc_id for one in next(iter(taken.going.values()))}
     assert room.md5s() == {one: md5 for one, md5 in before.items() if one not in gone}
     assert room.study(project).state == "rolled-back"
@@ -524,3 +543,95 @@ def test_what_the_plan_changes_is_carried_out_by_the_archive_and_proven(
         assert row.arrived_sha256 == hashlib.sha256(room.client.file(row.orthanc_id or "")).hexdigest()
     found = room.examined(room.certificate(project, tmp_path))
     assert (found.faults, found.head["counts"]["coerced"]["(0010,0020)"]) == ([], 2)
+
+
+PDF = b"%PDF-1.4\n% an old report, of odd length\n%%EOF"
+
+
+def old_reports(room: Room, archive: bool, *made: legacy.PastReport) -> None:
+    """Reports as an import leaves them behind, whose mapping says so or not."""
+    fields = {"StudyUID": "UID", "File": "FILE"}
+    said = {"Name": "old-ris", "Issuer": "HCM", "ToArchive": archive,
+            "Reports": {"From": {"Csv": "r.csv"}, "Key": "ID", "Fields": fields}}  # fmt: skip
+    with room.sessions.begin() as session:
+        for one in made:
+            legacy.record_report(session, None, one, now=clock.now())
+        archiving.mark(session, mapping.read(said))
+
+
+def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_nothing_off(room: Room) -> None:
+    (ct,) = study_of(1, AccessionNumber="A1")
+    sr = image(
+        ct.StudyInstanceUID, generate_uid(), PatientID=ct.PatientID, SOPClassUID=BasicTextSRStorage, Modality="SR"
+    )
+    strangers = image(
+        ct.StudyInstanceUID, generate_uid(), PatientID="ANOTHER", SOPClassUID=BasicTextSRStorage, Modality="SR"
+    )
+    for one in (sr, strangers):
+        del one.PixelData
+        item = Dataset()
+        item.ValueType, item.TextValue = "TEXT", "Sem altera"
+        one.ContentSequence = [item]
+    assert room.archive.send(ct) == [0]
+    room.follow()
+
+    def report(
+        key: str, document: bytes, media: str, study_uid: str = str(ct.StudyInstanceUID), sop_uid: str = ""
+    ) -> Any:
+        return legacy.PastReport(
+            "old-ris", key, "", media, document, sop_uid, study_uid, written_at=clock.text(clock.now())
+        )
+
+    dicom = legacy_documents.DICOM
+    made = (report("1", PDF, legacy_documents.PDF), report("2", written(sr), dicom, sop_uid=sr.SOPInstanceUID),
+            report("3", written(strangers), dicom, sop_uid=strangers.SOPInstanceUID),
+            report("4", PDF, legacy_documents.PDF, study_uid="1.2.3.999"),
+            report("5", b"words", legacy_documents.TEXT))  # fmt: skip
+    old_reports(room, False, *made)
+    client = Pushed(room.archive.environment, room.archive.keys, "migration")
+    client.push = lambda: room.pushes.push_what_is_newer(clock.now())
+
+    def a_round() -> list[str]:
+        with room.sessions.begin() as session:
+            ids = archiving.due(session)
+        archiving.announce(room.sessions, ids, clock.now())
+        return [archiving.store(room.sessions, client, one, ZoneInfo("Africa/Maputo"), clock.now()) for one in ids]
+
+    assert a_round() == [], "only where the mapping asks for it"
+    old_reports(room, True)
+    before = room.md5s()
+    assert a_round() == ["stored", "stored", "refused"], "the fourth waits for its study, the fifth is words"
+    came = {one: md5 for one, md5 in room.md5s().items() if one not in before}
+    assert len(came) == 2
+    with room.sessions.begin() as session:
+        rows = {one.source_key: one for one in session.scalars(select(LegacyReport))}
+        assert rows["3"].archive_reason == "the object names another patient than the study's images do"
+        assert rows["3"].document == made[2].document, "whole"
+        assert (rows["4"].archive_state, rows["5"].archive_state) == ("due", "")
+        (waits,) = session.scalars(select(ExceptionItem).where(ExceptionItem.kind == "documents-refused"))
+        assert waits.facts == {"source": "old-ris", "count": 1}
+    (pdf_id,) = client.find("Instance", {"SOPInstanceUID": rows["1"].sop_uid})
+    pdf = client.file(pdf_id)
+    assert legacy_documents.inner_pdf(pdf) == PDF
+    found = pydicom.dcmread(BytesIO(pdf))
+    assert (found.StudyInstanceUID, found.PatientID) == (ct.StudyInstanceUID, ct.PatientID)
+    (sr_id,) = client.find("Instance", {"SOPInstanceUID": sr.SOPInstanceUID})
+    assert client.file(sr_id) == made[1].document, "the object itself"
+    # Death before it could be written down: what is there is found, proven anew and stored no second time.
+    with room.sessions.begin() as session:
+        for one in session.scalars(select(LegacyReport).where(LegacyReport.archive_state == "stored")):
+            one.archive_state, one.archived_at = "due", None
+    changes = client.get("/changes", last="")["Last"]
+    assert a_round() == ["stored", "stored"]
+    assert client.get("/changes", last="")["Last"] == changes
+    room.follow()
+    with room.sessions.begin() as session:
+        told = [
+            json.loads(one) for one in session.scalars(select(AuditEntry.payload).where(AuditEntry.event == "stored"))
+        ]
+        by_id = {one["orthanc_id"]: (one["cause"], one.get("reference")) for one in told}
+        assert {by_id[one] for one in came} == {("migration", "records old-ris")}
+        (study,) = session.scalars(select(TheStudy).where(TheStudy.study_uid == ct.StudyInstanceUID))
+        linked = [one.report.source_key for one in legacy.reports_of(session, study, None)]
+        assert linked == ["5", "3", "2", "1"], "the study's page leads to its reports, each report to its object"
+        assert announcing.forget_instances(session, "migration", "records ", clock.now()) == 3
