@@ -145,6 +145,10 @@ def _put(archive: _Archive, path: str, extra: Extra) -> dict[str, Any]:
     except OrthancRefused as refused:
         if refused.is_transient or refused.status == 507:
             raise
+        if extra.kind != "label" and not extra.name.isdigit():
+            section = "UserMetadata" if extra.kind == "metadata" else "UserContentType"
+            words = f"the archive knows nothing of this name: enter it in {section} with its number, then retry"
+            return {"state": "left", "reason": words}
         return {"state": "left", "reason": f"the archive does not take it: {refused.detail}"}
     sha256 = hashlib.sha256(content).hexdigest()
     back = archive.value(path, extra)

@@ -20,7 +20,7 @@ from pydicom.uid import generate_uid
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from migration import extras, inventory, transfer, worker
+from migration import extras, inventory, settling, transfer, worker
 from migration.copying import Offer
 from migration.desk import Closed, Desk
 from migration.dicomweb_source import DicomWebSource
@@ -468,7 +468,7 @@ def test_what_users_put_beside_images_comes_where_the_plan_says_so_once_and_over
             session.scalars(select(ExceptionItem).where(ExceptionItem.kind == "extras-left")).one().decided_at is None
         )
         # As a worker leaves it that died before it could say what it had put; of one thing not even that was done.
-        row.state, row.next_at = "ready", ""
+        settling.decide(session, project, row, "retry", "", "ana", clock.now())
         for one in extras.of_study(session, row.id):
             one.state = "due" if one.state == "carried" else one.state
     client.request("DELETE", f"/studies/{study}/metadata/1025")

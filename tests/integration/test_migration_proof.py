@@ -30,6 +30,7 @@ from gateway.pushes import Pushes
 from migration import certificate, extras, inventory, proof, rechecking, rollback, verifier, worker
 from migration.commands import migrate
 from migration.desk import Desk
+from migration.extras import Extra, Kind
 from migration.records import archiving, mapping
 from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study
 from operations.custody.deleting import Deleting
@@ -48,7 +49,6 @@ from zambezi.database.tables import (
     Deletion,
     ExceptionItem,
     LegacyReport,
-    MigrationExtra,
     MigrationInstance,
     MigrationProject,
     MigrationStudy,
@@ -83,6 +83,10 @@ class Files:
         self._archive = archive
         self.files = {str(one.SOPInstanceUID): (one, written(one)) for one in images}
         self.asked: list[str] = []
+        self.beside: list[Extra] = []
+
+    def extras(self, study_uid: str, kinds: Collection[Kind]) -> list[Extra]:
+        return [one for one in self.beside if one.kind in kinds]
 
     def probe(self) -> Probe:
         return Probe({})
@@ -345,8 +349,16 @@ def test_a_batch_is_taken_back_and_everything_else_stays_byte_for_byte(room: Roo
     images, others = study_of(3), study_of(2)
     earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)  # a modality's, of the same study
     assert room.archive.send(earlier, *others) == [0, 0, 0]
-    project = room.project(*images, batch=4, Level="arrival")
+    project = room.project(*images, batch=4, Level="arrival", Carry=["metadata"])
+    uids = images[0].StudyInstanceUID, images[0].SOPInstanceUID
+    room.sources[project.name].beside = [
+        Extra("study", uids[0], "metadata", "1025", lambda: b'"of the study"'),
+        Extra("instance", uids[1], "metadata", "1025", lambda: b"of the image"),
+    ]
     room.run(project)
+    number = room.study(project).id
+    with room.sessions.begin() as session:
+        assert [one.state for one in extras.of_study(session, number)] == ["carried", "carried"]
     room.follow()
     before = room.md5s()
     file = room.certificate(project, tmp_path).rename(tmp_path / "before.jsonl")
@@ -366,16 +378,15 @@ def test_a_batch_is_taken_back_and_everything_else_stays_byte_for_byte(room: Roo
         assert [one.refused for one in rollback.preview(session, room.client, row, 4, "OLD")] == [
             "it is being taken back already"
         ]
-        note = MigrationExtra(study_id=taken.study_id, level="study", uid=images[0].StudyInstanceUID,
-                              kind="metadata", name="1025", state="carried")  # fmt: skip
-        session.add(note)
     while room.custody.round():
         pass
     with room.sessions.begin() as session:
         assert session.get_one(Deletion, number).state == "done"
         assert rollback.settle(session, room.now()) == 1
         assert rollback.settle(session, room.now()) == 0
-        assert [one.state for one in extras.of_study(session, note.study_id)] == ["rolled-back"]
+        assert {one.state for one in extras.of_study(session, taken.study_id)} == {"rolled-back"}
+    kept = room.client.get(f"/studies/{next(iter(taken.going))}/metadata/1025")
+    assert kept == "of the study", "a modality's image keeps the study"
     gone = {one.orthanc_id for one in next(iter(taken.going.values()))}
     assert room.md5s() == {one: md5 for one, md5 in before.items() if one not in gone}
     assert room.study(project).state == "rolled-back"
