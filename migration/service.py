@@ -85,20 +85,13 @@ class Migrations:
 
     def documents(self) -> None:
         """Put documents of old reports into the archive whose studies are here; what can't be now waits."""
+
+        def may_go_on() -> bool:
+            return not self.stop.is_set() and not no_room(self._office.room())
+
+        office, zone = self._office, self._office.configuration.zambezi.site.zone
         try:
-            after = 0
-            while not self.stop.is_set() and not no_room(self._office.room()):
-                with (self._office.reading or self._office.sessions)() as session:
-                    some = archiving.due(session, after)
-                if not some:
-                    return
-                archiving.announce(self._office.sessions, some, clock.now())
-                orthanc, zone = self._office.client(), self._office.configuration.zambezi.site.zone
-                for report_id in some:
-                    if self.stop.is_set():
-                        return
-                    archiving.store(self._office.sessions, orthanc, report_id, zone, clock.now())
-                after = some[-1]
+            archiving.store_all(office.sessions, office.reading or office.sessions, office.client(), zone, may_go_on)
         except (OrthancError, NotAnnounced) as error:
             self._say(f"documents of old reports wait: {error}")
         except SQLAlchemyError as error:

@@ -7,6 +7,7 @@ Killed at any moment, the next round finds what is there and stores it no second
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -56,6 +57,28 @@ def mark(session: Session, mapping: Mapping) -> None:
         session.execute(update(LegacyReport).where(*mine, fits, waits).values(archive_state="due", archive_reason=""))
     else:
         session.execute(update(LegacyReport).where(*mine, LegacyReport.archive_state == "due").values(archive_state=""))
+
+
+def store_all(
+    sessions: Sessions, reading: Sessions, orthanc: OrthancClient, zone: ZoneInfo, may_go_on: Callable[[], bool]
+) -> int:  # fmt: skip
+    """Store every document that is due, some at a time, as long as one may; how many were settled.
+
+    Raises OrthancError and NotAnnounced; what is left then is left for the next time.
+    """
+    settled, after = 0, 0
+    while may_go_on():
+        with reading() as session:
+            some = due(session, after)
+        if not some:
+            break
+        announce(sessions, some, clock.now())
+        for report_id in some:
+            if not may_go_on():
+                break
+            settled += store(sessions, orthanc, report_id, zone, clock.now()) != "due"
+        after = some[-1]
+    return settled
 
 
 def due(session: Session, after: int = 0) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -36,6 +38,7 @@ from migration.source import Checked, Compared, Counted, Given, Named, Probe, Re
 from operations.custody.deleting import Deleting
 from operations.custody.worker import Desk as CustodyDesk
 from ris_service.app import create_app
+from tests import documents_process
 from tests.integration.archive_fixture import Archive, image, until, written
 from tests.integration.test_ris_browser import page, shot
 from tests.served import served as pages_served
@@ -602,23 +605,22 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
     client = Pushed(room.archive.environment, room.archive.keys, "migration")
     client.push = lambda: room.pushes.push_what_is_newer(clock.now())
 
-    def a_round() -> list[str]:
-        with room.sessions.begin() as session:
-            ids = archiving.due(session)
-        archiving.announce(room.sessions, ids, clock.now())
-        return [archiving.store(room.sessions, client, one, ZoneInfo("Africa/Maputo"), clock.now()) for one in ids]
+    def a_round() -> int:
+        return archiving.store_all(room.sessions, room.sessions, client, ZoneInfo("Africa/Maputo"), lambda: True)
 
-    assert a_round() == [], "only where the mapping asks for it"
+    assert a_round() == 0, "only where the mapping asks for it"
     old_reports(room, True)
     before = room.md5s()
-    assert a_round() == ["stored", "stored", "refused"], "the fourth waits for its study, the fifth is words"
+    assert a_round() == 3, "the fourth waits for its study, the fifth is words"
     came = {one: md5 for one, md5 in room.md5s().items() if one not in before}
     assert len(came) == 2
     with room.sessions.begin() as session:
         rows = {one.source_key: one for one in session.scalars(select(LegacyReport))}
         assert rows["3"].archive_reason == "the object names another patient than the study's images do"
         assert rows["3"].document == made[2].document, "whole"
-        assert (rows["4"].archive_state, rows["5"].archive_state) == ("due", "")
+        assert {key: row.archive_state for key, row in rows.items()} == {
+            "1": "stored", "2": "stored", "3": "refused", "4": "due", "5": ""
+        }  # fmt: skip
         (waits,) = session.scalars(select(ExceptionItem).where(ExceptionItem.kind == "documents-refused"))
         assert waits.facts == {"source": "old-ris", "count": 1}
     (pdf_id,) = client.find("Instance", {"SOPInstanceUID": rows["1"].sop_uid})
@@ -628,13 +630,6 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
     assert (found.StudyInstanceUID, found.PatientID) == (ct.StudyInstanceUID, ct.PatientID)
     (sr_id,) = client.find("Instance", {"SOPInstanceUID": sr.SOPInstanceUID})
     assert client.file(sr_id) == made[1].document, "the object itself"
-    # Death before it could be written down: what is there is found, proven anew and stored no second time.
-    with room.sessions.begin() as session:
-        for one in session.scalars(select(LegacyReport).where(LegacyReport.archive_state == "stored")):
-            one.archive_state, one.archived_at = "due", None
-    changes = client.get("/changes", last="")["Last"]
-    assert a_round() == ["stored", "stored"]
-    assert client.get("/changes", last="")["Last"] == changes
     room.follow()
     with room.sessions.begin() as session:
         told = [
@@ -646,3 +641,43 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
         linked = [one.report.source_key for one in legacy.reports_of(session, study, None)]
         assert linked == ["5", "3", "2", "1"], "the study's page leads to its reports, each report to its object"
         assert announcing.forget_instances(session, "migration", "records ", clock.now()) == 3
+
+
+def test_a_death_at_any_commit_stores_a_document_once(room: Room, tmp_path: Path) -> None:
+    (ct,) = study_of(1)
+    assert room.archive.send(ct) == [0]
+    room.follow()
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.documents_process"])
+
+    def child(death: int) -> int | None:
+        """A process that stores what is due, and dies at its n-th commit event; how it ended."""
+        (tmp_path / "migration").unlink(missing_ok=True)
+        if death:
+            (tmp_path / "migration").write_text(str(death))
+        one = processes.Process(target=documents_process.store_all, args=(room.archive.variables, str(tmp_path)))
+        one.start()
+        while one.is_alive():
+            room.pushes.push_what_is_newer(clock.now())
+            one.join(0.1)
+        return one.exitcode
+
+    for death in count(1):
+        pdf = PDF + str(death).encode()
+        report = legacy.PastReport("dying", str(death), "", legacy_documents.PDF, pdf, "", str(ct.StudyInstanceUID))
+        with room.sessions.begin() as session:
+            legacy.record_report(session, None, report, now=clock.now()).archive_state = "due"
+        ended = child(death)
+        if ended == 0:
+            break
+        assert (ended, child(0)) == (137, 0), f"death {death}"
+    assert death > 4, "before and after it is announced, before and after it is written down that it is there"
+    with room.sessions.begin() as session:
+        made = session.scalars(select(LegacyReport).where(LegacyReport.source == "dying")).all()
+        assert {one.archive_state for one in made} == {"stored"}
+    (study,) = room.client.find("Study", {"StudyInstanceUID": ct.StudyInstanceUID})
+    there = {one["ID"] for one in room.client.get(f"/studies/{study}/instances")}
+    assert len(there) == 1 + len(made)
+    changes = room.client.get("/changes", since="0", limit="100000")["Changes"]
+    new = [one["ID"] for one in changes if one["ChangeType"] == "NewInstance"]
+    assert sorted(one for one in new if one in there) == sorted(there), "each came once"
