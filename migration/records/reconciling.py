@@ -28,7 +28,7 @@ def counts(session: Session, name: str) -> dict[str, int]:
     }
     found |= {words: _count(session, query) for words, query in _queries(name).items()}
     states = select(LegacyReport.archive_state, func.count()).where(LegacyReport.source == name)
-    in_archive = dict(session.execute(states.group_by(LegacyReport.archive_state)).tuples().all())
+    in_archive = {row[0]: row[1] for row in session.execute(states.group_by(LegacyReport.archive_state))}
     return found | {words: in_archive[state] for state, words in DOCUMENTS.items() if in_archive.get(state)}
 
 

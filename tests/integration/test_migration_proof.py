@@ -467,12 +467,22 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
     images = study_of(3)
     earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)
     assert room.archive.send(earlier) == [0]
-    project = room.project(*images, batch=1, Level="arrival")
+    project = room.project(*images, batch=1, Level="arrival", Carry=["labels", "metadata"])
+    study_uid = images[0].StudyInstanceUID
+    room.sources[project.name].beside = [
+        Extra("study", study_uid, "metadata", "1025", lambda: b"a note"),
+        Extra("series", "1.2.3", "label", "teaching"),
+    ]
     room.run(project)
     room.follow()
     room.certificate(project, tmp_path)
     with served(room) as address:
         enter(page, room, address, "ana", "migration-engineer")
+        page.goto(f"{address}/migrations/{project.id}/studies/{study_uid}")
+        beside = page.locator("h2", has_text="Ao lado das imagens").locator("xpath=following::table[1]")
+        expect(beside).to_contain_text("trazido, relido, igual")
+        expect(beside).to_contain_text("the archive has no such series, or has it under two patients")
+        shot(page, "migration-beside")
         page.goto(f"{address}/migrations/{project.id}")
         page.get_by_role("link", name="Prova e certificado").first.click()
         expect(page.locator("main")).to_contain_text("o ficheiro no disco é, byte a byte, o que o arquivo recebeu")
