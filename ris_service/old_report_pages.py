@@ -27,10 +27,10 @@ ENDINGS = {
 }  # fmt: skip
 #: What became of the file, where it is to be in the archive, too.
 ARCHIVE_WORDS = {
-    "due": _("waits for the images of its study"),
-    "stored": _("is there, read back and equal"),
-    "there": _("came with its study"),
-    "refused": _("could not be put there"),
+    "due": _("its file waits for the images of its study"),
+    "stored": _("its file is there, read back and equal"),
+    "there": _("its file came with its study"),
+    "refused": _("its file could not be put there"),
 }
 #: Earlier reports of a patient that are listed beside a study.
 LISTED = 20

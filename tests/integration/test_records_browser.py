@@ -92,5 +92,5 @@ def test_an_engineer_decides_by_keyboard_and_a_radiologist_reads_the_old_report(
     page.wait_for_url(re.compile("/old-reports/"))
     expect(page.get_by_text("Sequelas <b>TB</b>")).to_be_visible()
     expect(page.locator("textarea")).to_have_count(0)
-    expect(page.get_by_text("não pôde ser lá posto")).to_be_visible()
+    expect(page.get_by_text("o ficheiro não pôde ser lá posto")).to_be_visible()
     shot(page, "records-report")
