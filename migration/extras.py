@@ -112,7 +112,7 @@ def carry(desk: Desk, held: Claim, study: Study, keeper: Keeper) -> None:
     for extra, path in coming:
         keeper.check()
         desk.check_open()
-        found[extra.key] = _put(archive, path, extra)
+        found[extra.key] = _put(archive, path, extra, desk.used)
     _keep(desk, held, {extra.key: found[extra.key] for extra, _ in coming})
     if any(one["state"] in BEHIND for one in found.values()):
         _tell(desk, held)
@@ -134,9 +134,11 @@ def _beside(known: str, before: bytes, extra: Extra) -> dict[str, Any]:
     return {"state": state, "sha256": sha256, "size": len(content), "reason": reason}
 
 
-def _put(archive: _Archive, path: str, extra: Extra) -> dict[str, Any]:
+def _put(archive: _Archive, path: str, extra: Extra, used: Callable[[int], None]) -> dict[str, Any]:
+    """`used` is told how many bytes came over the source's line."""
     try:
         content = extra.fetch()
+        used(len(content))
         archive.put(path, extra, content)
     except Trouble as trouble:
         if trouble.kind is not ErrorClass.OBJECT:

@@ -49,14 +49,15 @@ class _Due:
 
 
 def mark(session: Session, mapping: Mapping) -> None:
-    """What the mapping wants in the archive is due, what was refused before is tried again; or nothing is, any more."""
+    """What the mapping wants in the archive is due, what was refused before is tried again; nothing else is due."""
     mine = (LegacyReport.source == mapping.name, LegacyReport.is_latest)
     if mapping.to_archive:
         fits = LegacyReport.media.in_((legacy_documents.PDF, legacy_documents.DICOM))
         waits = LegacyReport.archive_state.in_(("", "refused"))
         session.execute(update(LegacyReport).where(*mine, fits, waits).values(archive_state="due", archive_reason=""))
-    else:
-        session.execute(update(LegacyReport).where(*mine, LegacyReport.archive_state == "due").values(archive_state=""))
+    of_import = (LegacyReport.source == mapping.name, LegacyReport.archive_state == "due")
+    unwanted = of_import if not mapping.to_archive else (*of_import, ~LegacyReport.is_latest)
+    session.execute(update(LegacyReport).where(*unwanted).values(archive_state=""))
 
 
 def store_all(

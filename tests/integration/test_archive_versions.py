@@ -68,7 +68,7 @@ def test_what_lies_beside_images_is_put_there_by_migration(archive: Archive) -> 
         path = beside.path(extra)
         why = beside.refusal(extra, path)
         assert why or beside.value(path, extra) is None, "nothing is there yet"
-        return why or str(extras._put(beside, path, extra))
+        return why or str(extras._put(beside, path, extra, lambda _: None))
 
     uids: dict[Level, str] = {
         "patient": "", "study": ct.StudyInstanceUID, "series": ct.SeriesInstanceUID, "instance": ct.SOPInstanceUID

@@ -27,14 +27,23 @@ from migration.dicomweb_source import DicomWebSource
 from migration.extras import Extra
 from migration.office import open_office
 from migration.orthanc_source import OrthancSource
+from migration.service import Migrations
 from migration.source import Checked, Given, Named, Request, Study, Trouble
 from migration.wire import Server
 from tests.integration.migration_lab import Lab, a_lab, free_port, listens, sample, wait_for
 from tests.misbehaving_web import Asked, Said, serving
 from tests.samples import FILES, OBJECTS, WITHOUT_UID
-from zambezi import clock, digest, digests, hold
+from zambezi import clock, digest, digests, hold, legacy, legacy_documents
 from zambezi.config.settings import Window
-from zambezi.database.tables import ExceptionItem, Held, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables import (
+    ExceptionItem,
+    Held,
+    LegacyReport,
+    MigrationInstance,
+    MigrationProject,
+    MigrationStudy,
+)
+from zambezi.database.tables import Study as TheStudy
 
 #: Keeps no lease.
 NOBODY: Any = SimpleNamespace(check=lambda: None)
@@ -525,3 +534,29 @@ def test_killed_in_the_middle_no_byte_that_is_there_is_fetched_again(copies: tup
     assert len(times) == len(lab.office.client().get("/instances")) == 48
     assert there < 48
     assert sum(times) <= 48 + 4  # those that were on their way in this moment
+
+
+def test_the_service_puts_documents_of_old_reports_beside_their_images(copies: tuple[Lab, Legacy]) -> None:
+    lab, _ = copies
+    client, pdf = lab.office.client(), b"%PDF-1.4 of an old RIS"
+    content = altered("CT_small.dcm", another)
+    ct = pydicom.dcmread(BytesIO(content))
+    at, orthanc_id = clock.text(clock.now()), client.store(content)["ParentStudy"]
+    report = legacy.PastReport("old", "1", "", legacy_documents.PDF, pdf, study_uid=str(ct.StudyInstanceUID))
+    with lab.office.sessions.begin() as session:
+        session.add(TheStudy(study_uid=str(ct.StudyInstanceUID), orthanc_id=orthanc_id, cause="migration",
+                             patient_id=str(ct.PatientID), instances=1, first_at=at, last_at=at))  # fmt: skip
+        number = legacy.record_report(session, None, report, now=clock.now()).id
+        session.get_one(LegacyReport, number).archive_state = "due"
+    migrations = Migrations(lab.office)
+    migrations.stop.set()
+    migrations.documents()
+    assert len(client.get(f"/studies/{orthanc_id}/instances")) == 1, "a process that stops begins nothing"
+    migrations.stop.clear()
+    migrations.documents()
+    with lab.office.sessions.begin() as session:
+        stored = session.get_one(LegacyReport, number)
+        assert (stored.archive_state, stored.archive_reason) == ("stored", "")
+    (found,) = client.find("Instance", {"SOPInstanceUID": str(stored.sop_uid)}, expand=True)
+    assert legacy_documents.inner_pdf(client.file(found["ID"])) == pdf
+    assert client.get(f"/instances/{found['ID']}/study")["ID"] == orthanc_id

@@ -105,11 +105,11 @@ class Newer:
 
 
 def test_an_archive_that_holds_labels_gets_them_and_is_asked_whether_it_has_them():
-    client, label = Newer(), Extra("study", STUDY, "label", "teaching")
+    client, label, sizes = Newer(), Extra("study", STUDY, "label", "teaching"), list[int]()
     archive = extras._Archive(client, Study(STUDY, {}, {}, {}))  # type: ignore[arg-type]
     path = archive.path(label)
     assert (archive.refusal(label, path), archive.value(path, label)) == ("", None)
-    assert extras._put(archive, path, label)["state"] == "carried"
+    assert extras._put(archive, path, label, sizes.append)["state"] == "carried"
     assert archive.value(path, label) == b""
-    refused = extras._put(archive, path, Extra("study", STUDY, "label", "not allowed"))
+    refused = extras._put(archive, path, Extra("study", STUDY, "label", "not allowed"), sizes.append)
     assert (refused["state"], "does not take it" in refused["reason"]) == ("left", True)
