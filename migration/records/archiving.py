@@ -7,19 +7,21 @@ Killed at any moment, the next round finds what is there and stores it no second
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, defer
 
-from migration.records import reconciling
-from migration.records.mapping import Mapping
+from migration.records import mapping, reconciling
 from zambezi import announcing, causes, clock, exceptions, legacy, legacy_documents, study_documents
+from zambezi.coercion import declared
+from zambezi.coercion.steps import CoercionFailed
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import LegacyReport, Study
+from zambezi.database.tables import LegacyReport, MigrationProject, MigrationStudy, Study
+from zambezi.digest import Unreadable
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
 from zambezi.study_documents import NotThere, Sheet
 
@@ -41,22 +43,29 @@ class CannotStore(Exception):
 
 @dataclass(frozen=True)
 class _Due:
-    """A report whose document is to be stored, with its study."""
+    """A report whose document is to be stored, with its study.
+
+    `changes`: what the plan of the migration that brought the study has changed in its images, by keyword; `project`
+    names it, and `source_patient` is the patient's identifier before.
+    """
 
     report: LegacyReport
     document: bytes
     study: Study
+    changes: Mapping[str, str] = field(default_factory=dict)
+    project: str = ""
+    source_patient: str = ""
 
 
-def mark(session: Session, mapping: Mapping) -> None:
+def mark(session: Session, wanted: mapping.Mapping) -> None:
     """What the mapping wants in the archive is due, what was refused before is tried again; nothing else is due."""
-    mine = (LegacyReport.source == mapping.name, LegacyReport.is_latest)
-    if mapping.to_archive:
+    mine = (LegacyReport.source == wanted.name, LegacyReport.is_latest)
+    if wanted.to_archive:
         fits = LegacyReport.media.in_((legacy_documents.PDF, legacy_documents.DICOM))
         waits = LegacyReport.archive_state.in_(("", "refused"))
         session.execute(update(LegacyReport).where(*mine, fits, waits).values(archive_state="due", archive_reason=""))
-    of_import = (LegacyReport.source == mapping.name, LegacyReport.archive_state == "due")
-    unwanted = of_import if not mapping.to_archive else (*of_import, ~LegacyReport.is_latest)
+    of_import = (LegacyReport.source == wanted.name, LegacyReport.archive_state == "due")
+    unwanted = of_import if not wanted.to_archive else (*of_import, ~LegacyReport.is_latest)
     session.execute(update(LegacyReport).where(*unwanted).values(archive_state=""))
 
 
@@ -118,17 +127,18 @@ def store(sessions: Sessions, orthanc: OrthancClient, report_id: int, zone: Zone
         report = session.get_one(LegacyReport, report_id)
         found = legacy.studies_of(session, report)
         source = report.source
+        wanted = _wanted(session, report, found[0]) if len(found) == 1 else None
     state, reason, sop_uid = "due", "", report.sop_uid
     try:
         if report.document is None or not found:
             return state
-        if len(found) > 1:
+        if wanted is None:
             raise CannotStore(f"{len(found)} studies are joined to it: nobody can say to which it belongs")
-        sop_uid, file = _file(_Due(report, report.document, found[0]), orthanc, zone)
-        state, reason = _put(sessions, orthanc, report, sop_uid, file, now)
+        sop_uid, file = _file(wanted, orthanc, zone, now)
+        state, reason = _put(sessions, orthanc, wanted, sop_uid, file, now)
     except NotThere:
         return state  # its images were here and aren't now, or are in another study: the journal will say so
-    except CannotStore as why:
+    except (CannotStore, CoercionFailed) as why:
         state, reason = "refused", str(why)
     with sessions.begin() as session:
         row = session.get_one(LegacyReport, report_id)
@@ -138,7 +148,20 @@ def store(sessions: Sessions, orthanc: OrthancClient, report_id: int, zone: Zone
     return state
 
 
-def _file(wanted: _Due, orthanc: OrthancClient, zone: ZoneInfo) -> tuple[str, bytes]:
+def _wanted(session: Session, report: LegacyReport, study: Study) -> _Due:
+    brought = session.execute(
+        select(MigrationStudy, MigrationProject.name)
+        .join(MigrationProject, MigrationProject.id == MigrationStudy.project_id)
+        .where(MigrationStudy.study_uid == study.study_uid)
+        .order_by(MigrationStudy.id.desc())
+    ).first()
+    due = _Due(report, report.document or b"", study)
+    if brought is None:
+        return due
+    return replace(due, changes=brought[0].changes, project=brought[1], source_patient=brought[0].patient_id)
+
+
+def _file(wanted: _Due, orthanc: OrthancClient, zone: ZoneInfo, now: datetime) -> tuple[str, bytes]:
     """SOP Instance UID and bytes of what is stored."""
     report, study = wanted.report, wanted.study
     attributes = study_documents.attributes_of(orthanc, study)
@@ -153,17 +176,22 @@ def _file(wanted: _Due, orthanc: OrthancClient, zone: ZoneInfo) -> tuple[str, by
     named = legacy_documents.names(wanted.document)
     if named.study_uid != study.study_uid:
         raise CannotStore(f"the object is of study {named.study_uid}, its report of study {study.study_uid}")
-    if named.patient_id != attributes.get("PatientID", "").strip():
-        raise CannotStore("the object names another patient than the study's images do")
     if not named.sop_uid:
         raise CannotStore("the object has no SOP Instance UID")
-    return named.sop_uid, wanted.document
+    file, patient_id = wanted.document, attributes.get("PatientID", "").strip()
+    if named.patient_id != patient_id and named.patient_id == wanted.source_patient and wanted.changes:
+        # The plan has decided who this is: what it declares for the study's images it declares for this object.
+        file = declared.coerced(file, wanted.changes, wanted.project, now)
+        named = legacy_documents.names(file)
+    if named.patient_id != patient_id:
+        raise CannotStore("the object names another patient than the study's images do")
+    return named.sop_uid, file
 
 
 def _put(
-    sessions: Sessions, orthanc: OrthancClient, report: LegacyReport, sop_uid: str, file: bytes, now: datetime
+    sessions: Sessions, orthanc: OrthancClient, wanted: _Due, sop_uid: str, file: bytes, now: datetime
 ) -> tuple[str, str]:
-    held = _held(orthanc, sop_uid)
+    report, held = wanted.report, _held(orthanc, sop_uid)
     if not held:
         reference = f"{_REFERENCE}{report.source}"
         try:
@@ -173,10 +201,10 @@ def _put(
                 raise
             raise CannotStore(f"the archive does not take it: {refused.detail}") from refused
         held = _held(orthanc, sop_uid)
-        if any(not _is_same(report, orthanc.file(one)) for one in held) or not held:
+        if any(not _is_same(wanted, orthanc.file(one)) for one in held) or not held:
             raise CannotStore("read back from the archive it is not what was put there")
         return "stored", ""
-    if all(_is_same(report, orthanc.file(one)) for one in held):
+    if all(_is_same(wanted, orthanc.file(one)) for one in held):
         return "stored", ""  # by a round that died before it could say so, or with the study's images
     if report.media == legacy_documents.DICOM:
         return "there", "the archive has an object under its SOP Instance UID, in other bytes"
@@ -187,9 +215,16 @@ def _held(orthanc: OrthancClient, sop_uid: str) -> list[str]:
     return orthanc.find("Instance", {"SOPInstanceUID": sop_uid})
 
 
-def _is_same(report: LegacyReport, file: bytes) -> bool:
-    """Whether the archive's file holds the report's document, byte for byte."""
-    return (legacy_documents.inner_pdf(file) if report.media == legacy_documents.PDF else file) == report.document
+def _is_same(wanted: _Due, file: bytes) -> bool:
+    """Whether the archive's file holds the report's document, byte for byte but for what the study's plan declares."""
+    if wanted.report.media == legacy_documents.PDF:
+        return legacy_documents.inner_pdf(file) == wanted.document
+    if file == wanted.document or not wanted.changes:
+        return file == wanted.document
+    try:
+        return not declared.differences(wanted.document, file, wanted.changes, wanted.project, clock.now())
+    except (CoercionFailed, Unreadable):
+        return False
 
 
 def _tell(session: Session, source: str, now: datetime) -> None:

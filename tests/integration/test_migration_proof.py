@@ -591,7 +591,10 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
     strangers = image(
         ct.StudyInstanceUID, generate_uid(), PatientID="ANOTHER", SOPClassUID=BasicTextSRStorage, Modality="SR"
     )
-    for one in (sr, strangers):
+    renumbered = image(
+        ct.StudyInstanceUID, generate_uid(), PatientID="OLD-7", SOPClassUID=BasicTextSRStorage, Modality="SR"
+    )
+    for one in (sr, strangers, renumbered):
         del one.PixelData
         item = Dataset()
         item.ValueType, item.TextValue = "TEXT", "Sem altera"
@@ -610,7 +613,12 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
     made = (report("1", PDF, legacy_documents.PDF), report("2", written(sr), dicom, sop_uid=sr.SOPInstanceUID),
             report("3", written(strangers), dicom, sop_uid=strangers.SOPInstanceUID),
             report("4", PDF, legacy_documents.PDF, study_uid="1.2.3.999"),
-            report("5", b"words", legacy_documents.TEXT))  # fmt: skip
+            report("5", b"words", legacy_documents.TEXT),
+            report("6", written(renumbered), dicom, sop_uid=renumbered.SOPInstanceUID))  # fmt: skip
+    project = room.project(ct, Level="arrival")  # its plan has said who OLD-7 is here
+    with room.sessions.begin() as session:
+        row = session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)).one()
+        row.patient_id, row.changes = "OLD-7", {"PatientID": ct.PatientID}
     old_reports(room, False, *made)
     client = Pushed(room.archive.environment, room.archive.keys, "migration")
     client.push = lambda: room.pushes.push_what_is_newer(clock.now())
@@ -621,15 +629,15 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
     assert a_round() == 0, "only where the mapping asks for it"
     old_reports(room, True)
     before = room.md5s()
-    assert a_round() == 3, "the fourth waits for its study, the fifth is words"
+    assert a_round() == 4, "the fourth waits for its study, the fifth is words"
     came = {one: md5 for one, md5 in room.md5s().items() if one not in before}
-    assert len(came) == 2
+    assert len(came) == 3
     with room.sessions.begin() as session:
         rows = {one.source_key: one for one in session.scalars(select(LegacyReport))}
         assert rows["3"].archive_reason == "the object names another patient than the study's images do"
         assert rows["3"].document == made[2].document, "whole"
         assert {key: row.archive_state for key, row in rows.items()} == {
-            "1": "stored", "2": "stored", "3": "refused", "4": "due", "5": ""
+            "1": "stored", "2": "stored", "3": "refused", "4": "due", "5": "", "6": "stored"
         }  # fmt: skip
         (waits,) = session.scalars(select(ExceptionItem).where(ExceptionItem.kind == "documents-refused"))
         assert waits.facts == {"source": "old-ris", "count": 1}
@@ -640,6 +648,11 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
     assert (found.StudyInstanceUID, found.PatientID) == (ct.StudyInstanceUID, ct.PatientID)
     (sr_id,) = client.find("Instance", {"SOPInstanceUID": sr.SOPInstanceUID})
     assert client.file(sr_id) == made[1].document, "the object itself"
+    (new_id,) = client.find("Instance", {"SOPInstanceUID": renumbered.SOPInstanceUID})
+    new = pydicom.dcmread(BytesIO(client.file(new_id)))
+    (before_that,) = new.OriginalAttributesSequence[0].ModifiedAttributesSequence
+    assert (new.PatientID, before_that.PatientID) == (ct.PatientID, "OLD-7"), "as the plan declares it, and no more"
+    assert new.ContentSequence[0].TextValue == renumbered.ContentSequence[0].TextValue
     room.follow()
     with room.sessions.begin() as session:
         told = [
@@ -649,8 +662,8 @@ def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_no
         assert {by_id[one] for one in came} == {("migration", "records old-ris")}
         (study,) = session.scalars(select(TheStudy).where(TheStudy.study_uid == ct.StudyInstanceUID))
         linked = [one.report.source_key for one in legacy.reports_of(session, study, None)]
-        assert linked == ["5", "3", "2", "1"], "the study's page leads to its reports, each report to its object"
-        assert announcing.forget_instances(session, "migration", "records ", clock.now()) == 3
+        assert linked == ["6", "5", "3", "2", "1"], "the study's page leads to its reports, each report to its object"
+        assert announcing.forget_instances(session, "migration", "records ", clock.now()) == 4
 
 
 def test_a_death_at_any_commit_stores_a_document_once(room: Room, tmp_path: Path) -> None:
