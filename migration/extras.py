@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {"labels": "label", "metadata": "metadata", "attachment
 LARGEST = 256 << 20
 #: States in which something stays behind, and a person is told.
 BEHIND = ("other", "left")
+_STAYS = "the archive has another one under this number, which stays"
 #: States of what we put ourselves, or were about to.
 _OURS = ("due", "carried", "rolled-back")
 
@@ -63,17 +64,18 @@ class Bearing(Protocol):
         """All of these kinds that it holds of a study. Trouble of kind object where it can't be said of which."""
 
 
-def decide(known: str, before: str | None, wanted: str) -> str:
+def decide(known: str, put_before: str | None, here: str | None, wanted: str) -> str:
     """What becomes of one: put, carried (it is ours, and there), there (the archive had the same), other.
 
-    `known`: its state in the ledger ("" if it is new); `before` and `wanted`: SHA-256 of what the archive has now, and
-    of what the source has.
+    `known`: its state in the ledger ("" if it is new); the others are SHA-256 of what we put there before, of what the
+    archive has now, and of what the source has now.
     """
-    if before is None:
+    is_ours = known in _OURS
+    if here is None or (is_ours and here == put_before != wanted):
         return "put"
-    if before != wanted:
+    if here != wanted:
         return "other"
-    return "carried" if known in _OURS else "there"
+    return "carried" if is_ours else "there"
 
 
 def carry(desk: Desk, held: Claim, study: Study, keeper: Keeper) -> None:
@@ -86,12 +88,12 @@ def carry(desk: Desk, held: Claim, study: Study, keeper: Keeper) -> None:
     with desk.sessions.begin() as session:
         row = session.get_one(MigrationStudy, held.study_id)
         kinds = [KINDS[name] for name in session.get_one(MigrationProject, row.project_id).plan.get("Carry", ())]
-        known = {(one.level, one.uid, one.kind, one.name): one.state for one in of_study(session, held.study_id)}
+        known = {(one.level, one.uid, one.kind, one.name): one for one in of_study(session, held.study_id)}
     if not kinds:
         return
     archive = _Archive(desk.client, study)
     found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
-    coming: list[tuple[Extra, str]] = []
+    coming: list[_Coming] = []
     try:
         for extra in desk.source.extras(study.uid, kinds):
             keeper.check()
@@ -99,21 +101,23 @@ def carry(desk: Desk, held: Claim, study: Study, keeper: Keeper) -> None:
             path = archive.path(extra)
             if why := archive.refusal(extra, path):
                 found[extra.key] = {"state": "left", "reason": why}
-            elif (before := archive.value(path, extra)) is None:
-                found[extra.key] = {"state": "due", "reason": ""}
-                coming.append((extra, path))
-            else:
-                found[extra.key] = _beside(known.get(extra.key, ""), before, extra)
+                continue
+            here = archive.value(path, extra)
+            found[extra.key] = (
+                {"state": "due", "reason": ""} if here is None else _beside(known.get(extra.key), here, extra)
+            )
+            if found[extra.key]["state"] == "due":
+                coming.append(_Coming(extra, path, here.etag if here else ""))
     except Trouble as trouble:
         if trouble.kind is not ErrorClass.OBJECT:
             raise
         found["study", study.uid, "any", ""] = {"state": "left", "reason": str(trouble)}
     _keep(desk, held, found)
-    for extra, path in coming:
+    for one in coming:
         keeper.check()
         desk.check_open()
-        found[extra.key] = _put(archive, path, extra, desk.used)
-    _keep(desk, held, {extra.key: found[extra.key] for extra, _ in coming})
+        found[one.extra.key] = _put(archive, one, desk.used)
+    _keep(desk, held, {one.extra.key: found[one.extra.key] for one in coming})
     if any(one["state"] in BEHIND for one in found.values()):
         _tell(desk, held)
 
@@ -125,21 +129,45 @@ def of_study(session: Session, study_id: int) -> list[MigrationExtra]:
     return list(session.scalars(query.order_by(extra.level, extra.uid, extra.kind, extra.name)))
 
 
-def _beside(known: str, before: bytes, extra: Extra) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Here:
+    """What the archive has under a name, and its version (of a label none)."""
+
+    content: bytes
+    etag: str = ""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """What is going to be put: where, and in the place of which version ("": of none)."""
+
+    extra: Extra
+    path: str
+    etag: str = ""
+
+
+def _beside(known: MigrationExtra | None, here: _Here, extra: Extra) -> dict[str, Any]:
     """The archive has something under this name."""
     content = extra.fetch()
     sha256 = hashlib.sha256(content).hexdigest()
-    state = decide(known, hashlib.sha256(before).hexdigest(), sha256)
-    reason = "the archive has another one under this number, which stays" if state == "other" else ""
+    state = decide(known.state if known else "", known.sha256 if known else None, here.sha256, sha256)
+    if state == "put":
+        return {"state": "due", "reason": ""}
+    reason = _STAYS if state == "other" else ""
     return {"state": state, "sha256": sha256, "size": len(content), "reason": reason}
 
 
-def _put(archive: _Archive, path: str, extra: Extra, used: Callable[[int], None]) -> dict[str, Any]:
+def _put(archive: _Archive, one: _Coming, used: Callable[[int], None]) -> dict[str, Any]:
     """`used` is told how many bytes came over the source's line."""
+    extra = one.extra
     try:
         content = extra.fetch()
         used(len(content))
-        archive.put(path, extra, content)
+        archive.put(one, content)
     except Trouble as trouble:
         if trouble.kind is not ErrorClass.OBJECT:
             raise
@@ -147,14 +175,15 @@ def _put(archive: _Archive, path: str, extra: Extra, used: Callable[[int], None]
     except OrthancRefused as refused:
         if refused.is_transient or refused.status == 507:
             raise
+        if refused.status == 409:  # somebody has changed it since it was looked at
+            return {"state": "other", "reason": _STAYS}
         if extra.kind != "label" and not extra.name.isdigit():
             section = "UserMetadata" if extra.kind == "metadata" else "UserContentType"
             words = f"the archive knows nothing of this name: enter it in {section} with its number, then retry"
             return {"state": "left", "reason": words}
         return {"state": "left", "reason": f"the archive does not take it: {refused.detail}"}
-    sha256 = hashlib.sha256(content).hexdigest()
-    back = archive.value(path, extra)
-    if back is None or hashlib.sha256(back).hexdigest() != sha256:
+    back, sha256 = archive.value(one.path, extra), hashlib.sha256(content).hexdigest()
+    if back is None or back.sha256 != sha256:
         return {"state": "left", "reason": "read back from the archive it is not what was put there"}
     return {"state": "carried", "sha256": sha256, "size": len(content), "reason": ""}
 
@@ -197,21 +226,24 @@ class _Archive:
             return f"it has {extra.size} bytes; carried are attachments of at most {LARGEST >> 20} MB"
         return ""
 
-    def value(self, path: str, extra: Extra) -> bytes | None:
+    def value(self, path: str, extra: Extra) -> _Here | None:
         """What is there under this name; of a label nothing but that it is there."""
         if extra.kind == "label":
-            return b"" if extra.name in self._client.get(f"{path}/labels") else None
+            return _Here(b"") if extra.name in self._client.get(f"{path}/labels") else None
         where = f"{path}/metadata/{extra.name}" if extra.kind == "metadata" else f"{path}/attachments/{extra.name}/data"
         try:
-            return self._client.request("GET", where).content
+            found = self._client.request("GET", where)
+            return _Here(found.content, found.headers.get("ETag", ""))
         except OrthancRefused as refused:
             if refused.status in (400, 404):  # nothing under this number, or a name that this archive doesn't know
                 return None
             raise
 
-    def put(self, path: str, extra: Extra, content: bytes) -> None:
-        what = {"label": "labels", "metadata": "metadata", "attachment": "attachments"}[extra.kind]
-        self._client.request("PUT", f"{path}/{what}/{extra.name}", data=content)
+    def put(self, one: _Coming, content: bytes) -> None:
+        """In the place of the version that was seen, and of no other."""
+        what = {"label": "labels", "metadata": "metadata", "attachment": "attachments"}[one.extra.kind]
+        headers = {"If-Match": one.etag} if one.etag else {}
+        self._client.request("PUT", f"{one.path}/{what}/{one.extra.name}", data=content, headers=headers)
 
 
 def _keep(desk: Desk, held: Claim, found: Mapping[tuple[str, str, str, str], Mapping[str, Any]]) -> None:

@@ -25,6 +25,8 @@ from tests.integration.test_conformance import (
 from tests.versions import seen
 from zambezi.orthanc_client import OrthancRefused
 
+KINDS: dict[Kind, str] = {"metadata": "1025", "attachment": "1030"}
+
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
@@ -67,8 +69,8 @@ def test_what_lies_beside_images_is_put_there_by_migration(archive: Archive) -> 
         extra = Extra(level, uid, kind, name, lambda: content)
         path = beside.path(extra)
         why = beside.refusal(extra, path)
-        assert why or beside.value(path, extra) is None, "nothing is there yet"
-        return why or str(extras._put(beside, path, extra, lambda _: None))
+        here = None if why else beside.value(path, extra)
+        return why or str(extras._put(beside, extras._Coming(extra, path, here.etag if here else ""), lambda _: None))
 
     uids: dict[Level, str] = {
         "patient": "", "study": ct.StudyInstanceUID, "series": ct.SeriesInstanceUID, "instance": ct.SOPInstanceUID
@@ -78,6 +80,13 @@ def test_what_lies_beside_images_is_put_there_by_migration(archive: Archive) -> 
         assert "'carried'" in fate(level, uid, "attachment", "1030", bytes(range(256)) * 40)
         label = fate(level, uid, "label", "teaching", b"")
         assert ("'carried'" in label) if client.system().get("HasLabels") else ("which holds no labels" in label)
+    for kind, name in KINDS.items():
+        late = Extra("study", ct.StudyInstanceUID, kind, name, lambda: b"late")
+        seen_before = beside.value(beside.path(late), late)
+        assert seen_before is not None
+        assert "'carried'" in fate("study", late.uid, kind, name, b"changed at the source")
+        refused = extras._put(beside, extras._Coming(late, beside.path(late), seen_before.etag), lambda _: None)
+        assert refused["state"] == "other", "changed since it was looked at"
     unknown = fate("study", ct.StudyInstanceUID, "metadata", "not-registered", b"x")
     assert "enter it in UserMetadata" in unknown
     with pytest.raises(OrthancRefused):  # Orthanc's own is not to be written, whatever the filter lets through

@@ -481,8 +481,10 @@ def test_what_users_put_beside_images_comes_where_the_plan_says_so_once_and_over
         for one in extras.of_study(session, row.id):
             one.state = "due" if one.state == "carried" else one.state
     client.request("DELETE", f"/studies/{study}/metadata/1025")
+    legacy.ask("PUT", f"/series/{series}/attachments/1030", data=b"drawn anew").raise_for_status()
     assert again(project) == named
     assert client.request("GET", f"/studies/{study}/metadata/1025").content == b"  a note\n"
+    assert client.request("GET", f"/series/{series}/attachments/1030/data").content == b"drawn anew", "ours: it follows"
 
 
 def test_a_server_that_writes_pixels_anew_has_not_sent_its_object(copies: tuple[Lab, Legacy]) -> None:

@@ -20,21 +20,27 @@ STUDY, SERIES, IMAGE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
 
 
 @pytest.mark.parametrize(
-    ("known", "before", "expected"),
+    ("known", "put_before", "here", "expected"),
     [
-        ("", None, "put"),
-        ("carried", None, "put"),  # it was taken away here, and comes again
-        ("due", "a", "carried"),  # a worker died between putting it and saying so
-        ("carried", "a", "carried"),
-        ("rolled-back", "a", "carried"),
-        ("", "a", "there"),  # not ours
-        ("there", "a", "there"),
-        ("", "b", "other"),
-        ("carried", "b", "other"),  # changed here, or there: nobody's work is written over
+        ("", None, None, "put"),
+        ("carried", "a", None, "put"),  # it was taken away here, and comes again
+        ("due", None, "a", "carried"),  # a worker died between putting it and saying so
+        ("carried", "a", "a", "carried"),
+        ("rolled-back", "a", "a", "carried"),
+        ("", None, "a", "there"),  # not ours
+        ("there", "a", "a", "there"),
+        ("", None, "b", "other"),
+        ("carried", "a", "b", "other"),  # changed here: nobody's work is written over
+        ("carried", "b", "b", "put"),  # changed there: what is here is what we put
+        ("due", "b", "b", "put"),  # the same, and a worker died before it
+        ("there", "b", "b", "other"),
+        ("carried", "b", "c", "other"),  # changed on both sides
     ],
 )
-def test_what_becomes_of_one_depends_on_what_is_there_and_whose_it_is(known: str, before: str | None, expected: str):
-    assert extras.decide(known, before, "a") == expected
+def test_what_becomes_of_one_depends_on_what_is_there_and_whose_it_is(
+    known: str, put_before: str | None, here: str | None, expected: str
+):
+    assert extras.decide(known, put_before, here, "a") == expected
 
 
 def of_version_1_12(asked: Asked) -> Said:
@@ -98,7 +104,7 @@ class Newer:
     def get(self, path: str) -> Any:
         return {"/studies/st/series": [], "/studies/st/labels": self.labels}[path]
 
-    def request(self, method: str, path: str, data: bytes) -> None:
+    def request(self, method: str, path: str, data: bytes, headers: dict[str, str]) -> None:
         if (method, path) != ("PUT", "/studies/st/labels/teaching"):
             raise OrthancRefused(method, path, 400, "")
         self.labels.append("teaching")
@@ -109,7 +115,8 @@ def test_an_archive_that_holds_labels_gets_them_and_is_asked_whether_it_has_them
     archive = extras._Archive(client, Study(STUDY, {}, {}, {}))  # type: ignore[arg-type]
     path = archive.path(label)
     assert (archive.refusal(label, path), archive.value(path, label)) == ("", None)
-    assert extras._put(archive, path, label, sizes.append)["state"] == "carried"
-    assert archive.value(path, label) == b""
-    refused = extras._put(archive, path, Extra("study", STUDY, "label", "not allowed"), sizes.append)
+    assert extras._put(archive, extras._Coming(label, path), sizes.append)["state"] == "carried"
+    assert archive.value(path, label) is not None
+    strange = extras._Coming(Extra("study", STUDY, "label", "not allowed"), path)
+    refused = extras._put(archive, strange, sizes.append)
     assert (refused["state"], "does not take it" in refused["reason"]) == ("left", True)
