@@ -102,7 +102,8 @@ def settle(job: Job, subject: str) -> Counter[str]:
             if not rows:
                 break
     with job.sessions.begin() as session:
-        archiving.mark(session, job.mapping)
+        if counts:
+            archiving.mark(session, job.mapping)
         _raise(session, find(session, job.mapping.name), job.now())
     return counts
 
