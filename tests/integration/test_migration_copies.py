@@ -512,10 +512,14 @@ def test_killed_in_the_middle_no_byte_that_is_there_is_fetched_again(copies: tup
             another(dataset)
 
         legacy.load(*(altered("CT_small.dcm", another_study) for _ in range(3)))
+    notes = {one: f"note of {one}".encode() for one in legacy.ask("GET", "/studies").json()}
+    for one, note in notes.items():
+        legacy.ask("PUT", f"/studies/{one}/metadata/1025", data=note).raise_for_status()
     before = legacy.fetched()
     made = inventory.take(lab.office.sessions, lab.office.source("ORTHANC"), "killed", "ORTHANC", clock.now())
     with lab.office.sessions.begin() as session:
-        session.get_one(MigrationProject, made.id).state = "running"
+        row = session.get_one(MigrationProject, made.id)
+        row.state, row.plan = "running", {"Carry": ["metadata"]}
 
     def verified() -> int:
         with lab.office.sessions.begin() as session:
@@ -532,6 +536,11 @@ def test_killed_in_the_middle_no_byte_that_is_there_is_fetched_again(copies: tup
     wait_for("the rest", lambda: verified() == 16, 90)
     service.terminate()
     assert service.wait(30) == 0
+    client = lab.office.client()
+    assert {one: client.request("GET", f"/studies/{one}/metadata/1025").content for one in notes} == notes
+    with lab.office.sessions.begin() as session:
+        beside = [extras.of_study(session, study.id) for study in studies(session, made)]
+    assert [[one.state for one in of_one] for of_one in beside] == [["carried"]] * 16, "ours, whoever died when"
     times = (legacy.fetched() - before).values()
     assert len(times) == len(lab.office.client().get("/instances")) == 48
     assert there < 48
