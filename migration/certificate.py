@@ -139,6 +139,8 @@ def _studies(
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Every study with its instances, in the order of UIDs; the instances of one in memory at once."""
     after = ""
+    with sessions.begin() as session:  # most migrations have none: then nobody asks study by study
+        has_extras = session.scalars(select(MigrationExtra.study_id).limit(1)).first() is not None
     while True:
         with sessions.begin() as session:
             studies = session.scalars(
@@ -153,7 +155,7 @@ def _studies(
         after = studies[-1].study_uid
         for study in studies:
             with sessions.begin() as session:
-                beside = extras.of_study(session, study.id)
+                beside = extras.of_study(session, study.id) if has_extras else []
                 instances = _instances(session, study, beside)
             yield _study(study, decided.get(study.study_uid, []), drawn, beside), instances
 

@@ -88,9 +88,9 @@ def carry(desk: Desk, held: Claim, study: Study, keeper: Keeper) -> None:
     with desk.sessions.begin() as session:
         row = session.get_one(MigrationStudy, held.study_id)
         kinds = [KINDS[name] for name in session.get_one(MigrationProject, row.project_id).plan.get("Carry", ())]
+        if not kinds:
+            return
         known = {(one.level, one.uid, one.kind, one.name): one for one in of_study(session, held.study_id)}
-    if not kinds:
-        return
     archive = _Archive(desk.client, study)
     found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     coming: list[_Coming] = []
