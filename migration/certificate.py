@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from migration import ledger
+from migration import extras, ledger
 from migration.verifier import FORMAT, Merkle, Tally, canonical, instance_line, rank, study_line
 from zambezi import __version__, audit, clock
 from zambezi.database.engine import Sessions
@@ -23,6 +23,7 @@ from zambezi.database.tables import (
     Certificate,
     CertificatePart,
     ExceptionItem,
+    MigrationExtra,
     MigrationInstance,
     MigrationProject,
     MigrationSample,
@@ -138,6 +139,8 @@ def _studies(
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Every study with its instances, in the order of UIDs; the instances of one in memory at once."""
     after = ""
+    with sessions.begin() as session:  # most migrations have none: then nobody asks study by study
+        has_extras = session.scalars(select(MigrationExtra.study_id).limit(1)).first() is not None
     while True:
         with sessions.begin() as session:
             studies = session.scalars(
@@ -152,11 +155,14 @@ def _studies(
         after = studies[-1].study_uid
         for study in studies:
             with sessions.begin() as session:
-                instances = _instances(session, study)
-            yield _study(study, decided.get(study.study_uid, []), drawn), instances
+                beside = extras.of_study(session, study.id) if has_extras else []
+                instances = _instances(session, study, beside)
+            yield _study(study, decided.get(study.study_uid, []), drawn, beside), instances
 
 
-def _study(study: MigrationStudy, decided: list[dict[str, str]], drawn: MigrationSample | None) -> dict[str, Any]:
+def _study(
+    study: MigrationStudy, decided: list[dict[str, str]], drawn: MigrationSample | None, beside: list[MigrationExtra]
+) -> dict[str, Any]:
     said: dict[str, Any] = {
         "study": study.study_uid, "date": study.study_date, "modalities": study.modalities, "state": study.state,
         "reason": study.reason, "verified_at": study.verified_at, "level": study.level, "batch": study.batch,
@@ -167,6 +173,8 @@ def _study(study: MigrationStudy, decided: list[dict[str, str]], drawn: Migratio
         said["decisions"] = decided
     if drawn is not None and rank(drawn.seed, study.study_uid) <= drawn.threshold:
         said["sampled"] = True
+    if named := [_extra(one) for one in beside if one.level != "instance"]:
+        said["extras"] = named
     return said
 
 
@@ -185,22 +193,36 @@ def _decisions(session: Session, uids: list[str]) -> dict[str, list[dict[str, st
     return found
 
 
-def _instances(session: Session, study: MigrationStudy) -> list[dict[str, Any]]:
+def _instances(session: Session, study: MigrationStudy, beside: list[MigrationExtra]) -> list[dict[str, Any]]:
     rows = session.scalars(
         select(MigrationInstance)
         .where(MigrationInstance.study_id == study.id)
         .order_by(MigrationInstance.series_uid, MigrationInstance.sop_uid)
     ).all()
-    return [_instance(row) for row in rows]
+    of_instance: dict[str, list[dict[str, Any]]] = {}
+    for one in beside:
+        if one.level == "instance":
+            of_instance.setdefault(one.uid, []).append(_extra(one))
+    return [_instance(row, of_instance.get(row.sop_uid)) for row in rows]
 
 
-def _instance(row: MigrationInstance) -> dict[str, Any]:
+def _extra(row: MigrationExtra) -> dict[str, Any]:
+    """A label, metadata or attachment of the source: what became of it; of which level and resource it is."""
+    said = {"kind": row.kind, "name": row.name, "state": row.state, "size": row.size, "sha256": row.sha256,
+            "reason": row.reason or None}  # fmt: skip
+    if row.level != "instance":
+        said |= {"level": row.level, "of": row.uid or None}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _instance(row: MigrationInstance, beside: list[dict[str, Any]] | None) -> dict[str, Any]:
     """A digest of the source stands there only where it says something that those of the archive don't."""
     said = {
         "instance": row.sop_uid, "series": row.series_uid, "verdict": row.verdict, "level": row.level,
         "size": row.size, "syntax": row.stored_syntax, "sha256": row.arrived_sha256 if row.level >= 2 else None,
         "md5": row.stored_md5, "source_md5": row.source_md5 or row.given_md5, "digest": row.stored_digest,
         "source_digest": row.source_digest, "coerced": row.coerced.split() if row.coerced else None,
+        "extras": beside,
     }  # fmt: skip
     return {name: value for name, value in said.items() if value is not None}
 

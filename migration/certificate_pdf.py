@@ -179,12 +179,20 @@ class _Story:
     def changed(self) -> list[object]:
         words, coerced = self._words, self._counts["coerced"]
         if not coerced:
-            return [Spacer(1, 4), Paragraph(words.unchanged, _BODY)]
+            return [Spacer(1, 4), Paragraph(words.unchanged, _BODY), *self._extras()]
         rows = [[Paragraph(f"<b>{words.tag}</b>", _CELL), Paragraph(f"<b>{words.instances}</b>", _RIGHT)]]
         for tag, count in coerced.items():
             keyword = keyword_for_tag(int(tag[1:5] + tag[6:10], 16))
             rows.append([Paragraph(f"{tag} {keyword}", _CELL), Paragraph(self._number(count), _RIGHT)])
-        return [Paragraph(words.changed, _HEADING), _table(rows, (76, 30))]
+        return [Paragraph(words.changed, _HEADING), _table(rows, (76, 30)), *self._extras()]
+
+    def _extras(self) -> list[object]:
+        words, found = self._words, self._counts.get("extras", {})
+        told = []
+        for key, count in found.items():
+            kind, _, state = key.partition(" ")
+            told.append(f"{words.extra[kind]}: {self._number(count)} ({words.extra[state]})")
+        return [Paragraph(f"{words.extras}: {escape('; '.join(told))}.", _BODY)] if told else []
 
     def exceptions(self, left: list[dict[str, Any]], others: int) -> list[object]:
         words = self._words

@@ -35,6 +35,8 @@ class Words:
     unknown: str
     changed: str
     unchanged: str
+    extras: str
+    extra: dict[str, str]
     tag: str
     syntaxes: str
     exceptions: str
@@ -78,7 +80,13 @@ EN = Words(
     arrival_only="The plan did not ask for a comparison with the source; arrival is proven, for every instance.",
     what="What was brought", year="Year", modality="Modality", undated="undated", unknown="unknown",
     changed="Changed on the way, as the plan declares it (the old values stay in the image)",
-    unchanged="Nothing was changed on the way.", tag="Attribute", syntaxes="Transfer syntaxes, as stored",
+    unchanged="Nothing was changed on the way.",
+    extras="Beside the images, from the old archive",
+    extra={
+        "label": "labels", "metadata": "metadata", "attachment": "attachments", "any": "what lies beside a study",
+        "carried": "brought, read back, equal", "there": "was here before", "due": "not brought yet",
+        "other": "not brought: the archive has another", "left": "not brought", "rolled-back": "taken back",
+    }, tag="Attribute", syntaxes="Transfer syntaxes, as stored",
     exceptions="What is not verified", none="Nothing: every study is verified.",
     more="{count} more are listed in the certificate's file.", study="Study", state="State", reason="Reason",
     decided="Decided by {by}, {at}: {decision}",
@@ -118,7 +126,13 @@ PT = Words(
     arrival_only="O plano não pediu a comparação com a origem; a chegada está provada, para cada instância.",
     what="O que foi trazido", year="Ano", modality="Modalidade", undated="sem data", unknown="desconhecida",
     changed="Alterado no caminho, como o plano declara (os valores antigos ficam na imagem)",
-    unchanged="Nada foi alterado no caminho.", tag="Atributo", syntaxes="Sintaxes de transferência, como guardadas",
+    unchanged="Nada foi alterado no caminho.",
+    extras="Ao lado das imagens, do arquivo antigo",
+    extra={
+        "label": "etiquetas", "metadata": "metadados", "attachment": "anexos", "any": "o que está ao lado de um estudo",
+        "carried": "trazidos, relidos, iguais", "there": "já estavam cá", "due": "ainda por trazer",
+        "other": "não trazidos: o arquivo tem outros", "left": "não trazidos", "rolled-back": "retirados",
+    }, tag="Atributo", syntaxes="Sintaxes de transferência, como guardadas",
     exceptions="O que não está verificado", none="Nada: todos os estudos estão verificados.",
     more="Mais {count} constam no ficheiro do certificado.", study="Estudo", state="Estado", reason="Motivo",
     decided="Decidido por {by}, {at}: {decision}",

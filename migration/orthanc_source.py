@@ -1,8 +1,8 @@
 """Another Orthanc as a source: asked and read by its REST API (Orthanc Book, "REST API of Orthanc").
 
 It names every study in one answer, and the MD5 of every file as it received it: so the inventory is shown to be
-whole, and each instance is the source's very bytes. Not carried: labels, metadata and attachments of users (numbers
-from 1024 on); the probe and the inventory say what there is of them.
+whole, and each instance is the source's very bytes. Labels, metadata and attachments of users come where the plan says
+so (migration.extras); the probe and the inventory say what there is of them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from migration import transfer
+from migration import orthanc_extras, transfer
 from migration.asking import Asking
 from migration.copying import Copier, Offer
 from migration.desk import Desk
+from migration.extras import Extra, Kind
 from migration.inventory import Coverage, Found
 from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study, Trouble
 from migration.wire import Server
@@ -27,14 +28,6 @@ _PAGE = 500
 _PASSES = 4
 #: Studies that the probe looks at for what isn't carried.
 _LOOKED_AT = 100
-#: Metadata and attachments that Orthanc makes by itself; the others are of users (numbers from 1024 on, or the names
-#: that an administrator gave to them).
-_OF_ORTHANC = frozenset(
-    (
-        "AnonymizedFrom", "LastUpdate", "MainDicomTagsSequences", "MainDicomTagsSignature", "ModifiedFrom",
-        "ReceptionDate", "RemoteAET", "dicom", "dicom-as-json", "dicom-until-pixel-data",
-    )
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,14 +107,14 @@ class OrthancSource:
         for study in studies:
             extras = {"labels"} if study.get("Labels") else set()
             for what, path in (("metadata of users", "metadata"), ("attachments of users", "attachments")):
-                listed = self._asking.json("GET", f"/studies/{study['ID']}/{path}")
-                extras |= {what} if set(listed) - _OF_ORTHANC else set()
+                extras |= {what} if orthanc_extras.of_users(self._asking, f"/studies/{study['ID']}", path) else set()
             for what in extras:
                 found[what] = found.get(what, 0) + 1
         looked = f"of the {len(studies)} studies looked at"
         if not found:
             return True, f"none {looked} has labels, or metadata or attachments of users"
-        return False, "; ".join(f"{count} {looked} have {what}: not carried" for what, count in sorted(found.items()))
+        told = "; ".join(f"{count} {looked} have {what}" for what, count in sorted(found.items()))
+        return False, f"{told}: carried where the plan's Carry names them"
 
     # -- what it has
 
@@ -167,7 +160,7 @@ class OrthancSource:
         if says is not None and int(says) != len(every):
             doubts.append(f"the source counts {says} studies, and names {len(every)}")
         if labelled:
-            doubts.append(f"{labelled} studies have labels, which are not carried")
+            doubts.append(f"{labelled} studies have labels, which are carried where the plan's Carry names them")
         return doubts
 
     def _add(self, found: Found, content: dict[str, Any]) -> str:
@@ -274,6 +267,10 @@ class OrthancSource:
 
         listing = self._listing_under_way(study.uid)
         return self._copier.check(desk, study, wanted, keeper, keep, again)
+
+    def extras(self, study_uid: str, kinds: Collection[Kind]) -> Iterable[Extra]:
+        """What it holds of a study besides images (migration.extras.Bearing)."""
+        return orthanc_extras.of_study(self._asking, study_uid, kinds)
 
     def _offer(self, sop_uid: str, copy: _Copy) -> Offer:
         def fetch() -> bytes:

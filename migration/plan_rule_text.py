@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zambezi.config.settings import Wanted, Window
 from zambezi.config.settings.migration_plan import PlanRule
@@ -10,6 +10,22 @@ from zambezi.config.settings.migration_plan import PlanRule
 Say = Callable[[str, str], str]
 
 _DAYS = {"Mon": "seg", "Tue": "ter", "Wed": "qua", "Thu": "qui", "Fri": "sex", "Sat": "sáb", "Sun": "dom"}
+
+
+_BESIDE = {"labels": "etiquetas", "metadata": "metadados", "attachments": "anexos"}
+
+
+def beside(carried: Sequence[str], say: Say) -> list[str]:
+    """What comes besides images, in a sentence; none where nothing does."""
+    if not carried:
+        return []
+    named = say(", ".join(carried), ", ".join(_BESIDE[one] for one in carried))
+    return [
+        say(
+            f"Beside the images come, from the old archive: {named}; each is read back and compared.",
+            f"Ao lado das imagens vêm, do arquivo antigo: {named}; cada um é relido e comparado.",
+        )
+    ]
 
 
 def steps(rule: PlanRule, say: Say) -> str:

@@ -288,6 +288,7 @@ class _Writer:
                     f"{self._n(bound, 1)} % de todos os estudos (confiança de 95 %).",
                 )
             )
+        said += rule_text.beside(self._of.plan.carry, self._say)
         said.append(
             self._say(
                 "What can't be brought over or differs is listed with its reason, and a person decides on it. A signed "

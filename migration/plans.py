@@ -30,7 +30,7 @@ PAGE = 100
 #: Nothing of these studies is here yet, or under way: a new version decides them anew.
 DECIDABLE = ("ready", "retrying", "held", "skipped", "parked", "divergent")
 #: What pages and workers ask of a plan, of which a version's document may hold megabytes.
-IN_SHORT = ("Title", "Order", "Batches", "Level", "Sample")
+IN_SHORT = ("Title", "Order", "Batches", "Level", "Sample", "Carry")
 
 
 class PlanRefused(ValueError):

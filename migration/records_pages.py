@@ -52,6 +52,10 @@ LINKS = {
     "exams without images": _("exams without images"),
     "exams without a report": _("exams without a report"),
     "studies without an exam": _("studies without an exam"),
+    "documents in the archive": _("documents in the archive"),
+    "documents that came with their study": _("documents that came with their study"),
+    "documents that wait for their study": _("documents that wait for their study"),
+    "documents that the archive could not take": _("documents that the archive could not take"),
 }
 
 

@@ -22,6 +22,7 @@ from zambezi import audit, causes, clock, deletions
 from zambezi.database.tables import (
     AuditEntry,
     Deletion,
+    MigrationExtra,
     MigrationInstance,
     MigrationProject,
     MigrationRollback,
@@ -218,6 +219,9 @@ def _taken_back(session: Session, deletion: Deletion, study: MigrationStudy) -> 
             .where(MigrationInstance.study_id == study.id, MigrationInstance.sop_uid.in_(uids[first : first + 500]))
             .values(verdict=ROLLED_BACK, level=0)
         )
+    # They went with their images; where the images of others keep a study, what was put beside it stays.
+    of_study = (MigrationExtra.study_id == study.id, MigrationExtra.state == "carried")
+    session.execute(update(MigrationExtra).where(*of_study).values(state=ROLLED_BACK))
 
 
 def _audit(

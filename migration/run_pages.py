@@ -10,7 +10,7 @@ from flask_login import current_user
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from migration import cutover, delta, ledger, settling
+from migration import cutover, delta, extras, ledger, settling
 from migration.pages import STUDY_STATES, VERDICTS
 from migration.settling import Decision, Refused, Wanted
 from zambezi import breakers
@@ -28,6 +28,16 @@ DECISIONS = {
     "waive": _("Leave it as it is"),
     "keep-ours": _("Keep the archive's"),
     "keep-source": _("Keep the source's"),
+}
+EXTRA_KINDS = {"label": _("Label"), "metadata": _("Metadata"), "attachment": _("Attachment"),
+               "any": _("All of it")}  # fmt: skip
+EXTRA_STATES = {
+    "due": _("not brought yet"),
+    "carried": _("brought, read back, equal"),
+    "there": _("was in the archive before"),
+    "other": _("not brought: the archive has another one"),
+    "left": _("not brought"),
+    "rolled-back": _("taken back with its images"),
 }
 LINES = {
     "coverage": _("The inventory shows that it names everything (doubts: %(count)s)"),
@@ -166,8 +176,10 @@ def _study(project_id: int, study_uid: str, refused: str) -> str:
         item = session.scalars(
             select(ExceptionItem).where(ExceptionItem.room == "migration", ExceptionItem.reference == study_uid)
         ).first()
+        beside = extras.of_study(session, row.id)
     return render_template(
         "migration_study.html", project=project, study=row, instances=rows, verdicts=verdicts, item=item,
+        beside=beside, extra_kinds=EXTRA_KINDS, extra_states=EXTRA_STATES,
         study_states=STUDY_STATES, verdict_words=VERDICTS, decisions=DECISIONS, listed=INSTANCES, refused=refused,
         allowed=settling.ALLOWED.get(row.state, ()), may_run=current_user.may("migration.run"),
         may_hurry=row.state in ledger.UNDER_WAY and row.priority < ledger.URGENT,

@@ -17,11 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from migration import ledger, pace, plans, rollback, sampling, turns, worker
 from migration.desk import Closed, Desk, no_room
 from migration.office import PROCESS, Office, open_office
+from migration.records import archiving
 from zambezi import clock, processes, windows
 from zambezi.config import ConfigurationFaults
 from zambezi.database.tables import MigrationProject
 from zambezi.environment import EnvironmentFault
 from zambezi.leases import Fenced
+from zambezi.orthanc_client import OrthancError
+from zambezi.study_documents import NotAnnounced
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ HEARTBEAT_SECONDS = 5
 #: Migrations in these states have studies that a plan may decide.
 _LIVING = ("planned", "running", "paused", "finished")
 TIDY_SECONDS = 60
+DOCUMENTS_SECONDS = 30
 #: A worker that found every slot of its source in use looks again.
 SLOT_SECONDS = 0.3
 
@@ -76,6 +80,20 @@ class Migrations:
                     if project.state == "running" and project.plan.get("Order") != "newest":
                         turns.prioritise(session, project, expected)
                     turns.forget(session, project, clock.now())
+        except SQLAlchemyError as error:
+            self._say(f"the database can't be used: {type(error).__name__}; trying again")
+
+    def documents(self) -> None:
+        """Put documents of old reports into the archive whose studies are here; what can't be now waits."""
+
+        def may_go_on() -> bool:
+            return not self.stop.is_set() and not no_room(self._office.room())
+
+        office, zone = self._office, self._office.configuration.zambezi.site.zone
+        try:
+            archiving.store_all(office.sessions, office.reading or office.sessions, office.client(), zone, may_go_on)
+        except (OrthancError, NotAnnounced) as error:
+            self._say(f"documents of old reports wait: {error}")
         except SQLAlchemyError as error:
             self._say(f"the database can't be used: {type(error).__name__}; trying again")
 
@@ -186,6 +204,7 @@ def main() -> None:
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
     scheduler.add_job(migrations.sweep, "interval", seconds=SWEEP_SECONDS, next_run_time=clock.now())
     scheduler.add_job(migrations.heartbeat, "interval", seconds=HEARTBEAT_SECONDS, next_run_time=clock.now())
+    scheduler.add_job(migrations.documents, "interval", seconds=DOCUMENTS_SECONDS, next_run_time=clock.now())
     scheduler.add_job(migrations.tidy, "interval", seconds=TIDY_SECONDS, next_run_time=clock.now())
     scheduler.start()
     migrations.stop.wait()

@@ -32,6 +32,7 @@ ALLOWED: dict[str, tuple[Decision, ...]] = {
     "conflict": ("keep-source", "keep-ours", "retry", "waive"),
     "retrying": ("retry",),
     "waived": ("retry",),
+    "verified": ("retry",),  # moves nothing; what the plan wants beside the images by now is brought
 }
 #: Decided in one transaction at most: other writers get in between.
 BATCH = 200

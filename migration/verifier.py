@@ -15,6 +15,9 @@ An instance's `check` is the beginning of SHA-256 over its line without it. A st
 The head's `merkle_root` is over the lines of all studies. So a changed byte is found, and the line is named; who makes
 check, root and chain anew fails at the signature. Everything the head counts is counted here again.
 
+A line's `extras` are labels, metadata and attachments that users of another Orthanc had put beside the images: what is
+`carried` was read back from the archive with this SHA-256; of the others the state says why they are not.
+
 Levels of proof of an instance: 1 set: the source names it and the archive holds it; 2 arrival: the file on the disk is,
 by SHA-256, what the archive was given to store; 3 source: compared with the source itself, by its digest of its own
 file, by the bytes that came from it, or by a second retrieve. Only level 3 compares with the source.
@@ -103,6 +106,7 @@ class Tally:
             )
         }  # fmt: skip
         self._studies = self._instances = self._bytes = 0
+        self._extras: Counter[str] = Counter()
         self._drawn = self._compared = self._differing = 0
         self._first, self._last = "", ""
         self._is_different = False
@@ -117,6 +121,7 @@ class Tally:
         if "syntax" in said:
             self._counts["transfer_syntaxes"][said["syntax"]] += 1
         self._counts["coerced"].update(said.get("coerced", ()))
+        self._extra(said)
         self._is_different |= said["verdict"] == "different"
 
     def study(self, said: Mapping[str, Any]) -> None:
@@ -134,6 +139,10 @@ class Tally:
             self._compared += said["level"] == 3 or self._is_different
             self._differing += self._is_different
         self._is_different = False
+        self._extra(said)
+
+    def _extra(self, said: Mapping[str, Any]) -> None:
+        self._extras.update(f"{one['kind']} {one['state']}" for one in said.get("extras", ()))
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -141,6 +150,7 @@ class Tally:
             "studies": self._studies, "instances": self._instances, "bytes": self._bytes,
             **{name: dict(sorted(found.items())) for name, found in self._counts.items()},
             "first_verified_at": self._first, "last_verified_at": self._last,
+            **({"extras": dict(sorted(self._extras.items()))} if self._extras else {}),
         }  # fmt: skip
 
     @property

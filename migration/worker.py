@@ -10,7 +10,7 @@ from datetime import timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration import inventory, ledger, pace, proof, rejections, transfer
+from migration import extras, inventory, ledger, pace, proof, rejections, transfer
 from migration.desk import Closed, Desk
 from migration.ledger import Claim
 from migration.source import Checked, CutOff, Given, Named, Study, Trouble
@@ -197,6 +197,8 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer
         held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw(), was_there,
         len(expected),
     )  # fmt: skip
+    if outcome.state == "verified":
+        extras.carry(desk, held, study, keeper)
     return outcome, moved
 
 

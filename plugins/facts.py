@@ -117,6 +117,8 @@ def cause(
         return Because(causes.REPORT, instance.reference if instance else "")
     if http_user == "custody":
         return instance or Because(causes.CORRECTION)
+    if http_user == "migration" and instance and instance.cause == causes.MIGRATION:
+        return instance  # an old report's document, in a study that another migration may be bringing
     if http_user in AGAIN and (instance or recorded):
         return instance or recorded or Because(causes.MODALITY)
     if http_user == "move":

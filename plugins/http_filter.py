@@ -47,6 +47,11 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/jobs/[^/]+/cancel"),
         ("POST", r"/instances"),
         ("PUT", r"/zambezi/verify"),
+        # What an old Orthanc's users put beside the images; Orthanc itself keeps its own from being written.
+        (
+            "PUT",
+            r"/(patients|studies|series|instances)/[0-9a-f-]{44}/(labels|metadata|attachments)/[A-Za-z0-9_-]{1,64}",
+        ),
     ),
     "operations": (
         ("POST", r"/tools/find"),

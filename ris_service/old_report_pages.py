@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, abort, render_template
+from flask_babel import lazy_gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -24,6 +25,13 @@ ENDINGS = {
     legacy_documents.PDF: "pdf", legacy_documents.RTF: "rtf", legacy_documents.DICOM: "dcm",
     legacy_documents.TEXT: "txt",
 }  # fmt: skip
+#: What became of the file, where it is to be in the archive, too.
+ARCHIVE_WORDS = {
+    "due": _("its file waits for the images of its study"),
+    "stored": _("its file is there, read back and equal"),
+    "there": _("its file came with its study"),
+    "refused": _("its file could not be put there"),
+}
 #: Earlier reports of a patient that are listed beside a study.
 LISTED = 20
 
@@ -45,6 +53,7 @@ def show(report_id: int) -> Any:
     return render_template(
         "old_report.html", report=report, exam=exam, order=order, patient=patient, versions=versions,
         is_pdf=_pdf(report) is not None, ending=ENDINGS.get(report.media, "bin"), shown_name=exams.shown_name,
+        archive_words=ARCHIVE_WORDS,
     )  # fmt: skip
 
 

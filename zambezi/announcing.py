@@ -69,6 +69,16 @@ def announce_instances(session: Session, coming: Mapping[str, str], cause: str, 
     return _announce(session, AnnouncedInstance, "sop_uid", said, cause, reference, now)
 
 
+def forget_instances(session: Session, cause: str, begins: str, before: datetime) -> int:
+    """What was announced of this cause, with a reference that begins so, before a moment, is told no more; how many.
+
+    For what the journal has recorded by then, or will be announced anew.
+    """
+    one = AnnouncedInstance
+    old = (one.cause == cause, one.reference.startswith(begins), one.created_at < clock.text(before))
+    return len(session.scalars(delete(one).where(*old).returning(one.sop_uid)).all())
+
+
 def wait_until_known(orthanc: OrthancClient, generation: int, seconds: float) -> bool:
     """Whether the plugin knows this generation within so many seconds. Raises OrthancError."""
     until = time.monotonic() + seconds

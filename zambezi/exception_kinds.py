@@ -275,6 +275,31 @@ KINDS: dict[str, Kind] = {
         ),
         ruled=True,
     ),
+    "documents-refused": Kind(
+        Words(
+            "Old reports not in the archive",
+            "{count} documents of {source} could not be put into the archive; they are kept with their reports.",
+            "Each report's page says why. Mend what it names, then import again: it is tried once more.",
+        ),
+        Words(
+            "Relatórios antigos fora do arquivo",
+            "{count} documentos de {source} não puderam ser postos no arquivo; estão guardados com os seus relatórios.",
+            "A página de cada relatório diz porquê. Corrija o que ela indica e importe de novo: volta a ser tentado.",
+        ),
+    ),
+    "extras-left": Kind(
+        Words(
+            "Not everything beside the images came",
+            "Labels, metadata or attachments of studies of project {source} could not be carried.",
+            "Each is named, with the reason, on the page of its study and on the certificate.",
+        ),
+        Words(
+            "Nem tudo o que acompanha as imagens veio",
+            "Etiquetas, metadados ou anexos de estudos do projecto {source} não puderam ser trazidos.",
+            "Cada um consta, com o motivo, na página do seu estudo e no certificado.",
+        ),
+        ruled=True,
+    ),
     "migration-held": Kind(
         Words(
             "Migrated studies are held",

@@ -175,6 +175,19 @@ def reports_of(session: Session, study: Study | None, order: Order | None) -> li
     return [linked for report in found if (linked := _linked(session, report, study, order)) is not None]
 
 
+def studies_of(session: Session, report: LegacyReport) -> list[Study]:
+    """The studies with images that this report is shown with: the other direction of `reports_of`."""
+    keys = [Study.study_uid == (report.study_uid or "-"), Study.order_id == (report.order_id or -1)]
+    if report.accession_number:
+        keys.append(Study.accession_number == report.accession_number)
+    found = session.scalars(select(Study).where(Study.instances > 0, or_(*keys)).order_by(Study.study_uid)).all()
+    return [study for study in found if _linked(session, report, study, _order_of_study(session, study)) is not None]
+
+
+def _order_of_study(session: Session, study: Study) -> Order | None:
+    return session.get(Order, study.order_id) if study.order_id is not None else None
+
+
 def move_reports(session: Session, old_study_uid: str, new_study_uid: str) -> None:
     """The images under the old Study UID have the new one: reports that name it follow, unless others have it still."""
     others = select(Study.study_uid).where(Study.study_uid == old_study_uid, Study.instances > 0)

@@ -66,6 +66,23 @@ def inner_pdf(content: bytes) -> bytes | None:
     return body[:length] if length else body.rstrip(b"\0")
 
 
+@dataclass(frozen=True)
+class Named:
+    """Whose a DICOM object says it is."""
+
+    sop_uid: str
+    study_uid: str
+    patient_id: str
+
+
+def names(content: bytes) -> Named:
+    """The identifiers of a DICOM document that could be read before (`read`)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = dcmread(io.BytesIO(content), stop_before_pixels=True)
+        return Named(*(str(found.get(n, "")).strip() for n in ("SOPInstanceUID", "StudyInstanceUID", "PatientID")))
+
+
 def rtf_text(content: bytes) -> str:
     """The words of an RTF document; what it says about fonts and colours is left away."""
     source = content.decode("latin-1")

@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration.records import importing, taking
+from migration.records import archiving, importing, taking
 from migration.records.importing import Job
 from migration.records.taking import WRITER
 from zambezi import audit, clock, patients
@@ -47,6 +47,8 @@ def decide(
             raise CannotDecide(f"row {row_id} is {row.state}: what can be decided is {can}")
         before, bench = row.state, job.bench(session, imported)
         _carry_out(bench, row, verb, because, patient)
+        if row.kind == "report":
+            archiving.mark(session, job.mapping)
         at = clock.text(bench.now)
         row.decided_by, row.decided_at, row.updated_at = job.who[:80], at, at
         row.decision = f"{verb}: {because}"[:2000]

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from migration.records import evaluating, reading, taking
+from migration.records import archiving, evaluating, reading, taking
 from migration.records.mapping import KINDS, Kind, Mapping
 from migration.records.reading import Source
 from migration.records.taking import WRITER, Bench
@@ -102,6 +102,8 @@ def settle(job: Job, subject: str) -> Counter[str]:
             if not rows:
                 break
     with job.sessions.begin() as session:
+        if counts:
+            archiving.mark(session, job.mapping)
         _raise(session, find(session, job.mapping.name), job.now())
     return counts
 
@@ -205,6 +207,7 @@ def _end(job: Job, import_id: int, fence: int, found: list[Source]) -> None:
             raise Stopped("another run of this import has begun")
         imported.state, imported.finished_at = "done", clock.text(job.now())
         imported.facts = {source.kind: source.facts for source in found}
+        archiving.mark(session, job.mapping)
         _raise(session, imported, job.now())
 
 

@@ -157,6 +157,10 @@ class Mapping(Section):
     issuer: str = Field(min_length=1, max_length=64, description="Who gave its patient identifiers out.")
     folder: str = Field("", description="Where files are; empty: beside this file.")
     time_zone: str = Field("", description="Of its times; empty: the site's.")
+    to_archive: bool = Field(
+        False,
+        description="Reports that are PDF or DICOM documents go into the archive, too, as objects of their study.",
+    )
     patients: Records | None = None
     exams: Records | None = None
     reports: Records | None = None

@@ -10,6 +10,14 @@ from sqlalchemy.orm import Session
 from zambezi import legacy
 from zambezi.database.tables import LegacyReport, Order, Patient, Study
 
+#: What became of documents that are to be in the archive, by LegacyReport.archive_state.
+DOCUMENTS = {
+    "stored": "documents in the archive",
+    "there": "documents that came with their study",
+    "due": "documents that wait for their study",
+    "refused": "documents that the archive could not take",
+}
+
 
 def counts(session: Session, name: str) -> dict[str, int]:
     """How many exams and reports of the import are linked, and how many stand alone."""
@@ -18,7 +26,10 @@ def counts(session: Session, name: str) -> dict[str, int]:
         "exams": _count(session, select(Order.id).where(exams)),
         "reports": _count(session, select(LegacyReport.id).where(reports)),
     }
-    return found | {words: _count(session, query) for words, query in _queries(name).items()}
+    found |= {words: _count(session, query) for words, query in _queries(name).items()}
+    states = select(LegacyReport.archive_state, func.count()).where(LegacyReport.source == name)
+    in_archive = {row[0]: row[1] for row in session.execute(states.group_by(LegacyReport.archive_state))}
+    return found | {words: in_archive[state] for state, words in DOCUMENTS.items() if in_archive.get(state)}
 
 
 def orphans(session: Session, name: str, limit: int) -> dict[str, list[dict[str, Any]]]:
@@ -40,7 +51,7 @@ def _queries(name: str) -> dict[str, Any]:
     reported = exists().where(LegacyReport.is_latest, or_(LegacyReport.order_id == Order.id,
                                                           LegacyReport.study_uid == Order.study_uid))  # fmt: skip
     return {
-        "reports without a study": select(*report).where(*latest, not_(_has_study())).order_by(LegacyReport.id),
+        "reports without a study": select(*report).where(*latest, not_(has_study())).order_by(LegacyReport.id),
         "reports whose study is another patient's": select(*report, Study.patient_id.label("patient_of_study"))
         .join(Study, Study.study_uid == LegacyReport.study_uid)
         .where(*latest, Study.instances > 0, Study.patient_id != "", _another()).order_by(LegacyReport.id),
@@ -53,7 +64,7 @@ def _queries(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _has_study() -> ColumnElement[bool]:
+def has_study() -> ColumnElement[bool]:
     """By Study UID, by the order, or by the accession number of the same patient, as pages link them."""
     by_order = and_(LegacyReport.order_id.is_not(None), Study.order_id == LegacyReport.order_id)
     same_patient = exists().where(Patient.id == LegacyReport.patient_key, Patient.patient_id == Study.patient_id)

@@ -20,20 +20,30 @@ from pydicom.uid import generate_uid
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from migration import inventory, transfer, worker
+from migration import extras, inventory, settling, transfer, worker
 from migration.copying import Offer
 from migration.desk import Closed, Desk
 from migration.dicomweb_source import DicomWebSource
+from migration.extras import Extra
 from migration.office import open_office
 from migration.orthanc_source import OrthancSource
+from migration.service import Migrations
 from migration.source import Checked, Given, Named, Request, Study, Trouble
 from migration.wire import Server
 from tests.integration.migration_lab import Lab, a_lab, free_port, listens, sample, wait_for
 from tests.misbehaving_web import Asked, Said, serving
 from tests.samples import FILES, OBJECTS, WITHOUT_UID
-from zambezi import clock, digest, digests, hold
+from zambezi import clock, digest, digests, hold, legacy, legacy_documents
 from zambezi.config.settings import Window
-from zambezi.database.tables import ExceptionItem, Held, MigrationInstance, MigrationProject, MigrationStudy
+from zambezi.database.tables import (
+    ExceptionItem,
+    Held,
+    LegacyReport,
+    MigrationInstance,
+    MigrationProject,
+    MigrationStudy,
+)
+from zambezi.database.tables import Study as TheStudy
 
 #: Keeps no lease.
 NOBODY: Any = SimpleNamespace(check=lambda: None)
@@ -401,8 +411,80 @@ def test_the_probe_says_what_a_source_can_and_what_is_not_carried(copies: tuple[
     (study,) = legacy.ask("GET", "/studies").json()
     legacy.ask("PUT", f"/studies/{study}/attachments/1025", data=b"a note").raise_for_status()
     assert lab.office.source("ORTHANC").probe().abilities["everything of a study is carried"] == (
-        False, "1 of the 1 studies looked at have attachments of users: not carried",
+        False, "1 of the 1 studies looked at have attachments of users: carried where the plan's Carry names them",
     )  # fmt: skip
+
+
+class Labelled(OrthancSource):
+    """What Orthanc 1.12 tells, and 1.10 can't: one label more."""
+
+    def extras(self, study_uid: str, kinds: Any) -> Iterator[Extra]:
+        yield Extra("study", study_uid, "label", "teaching")
+        yield from super().extras(study_uid, kinds)
+
+
+def test_what_users_put_beside_images_comes_where_the_plan_says_so_once_and_over_nobodys(
+    copies: tuple[Lab, Legacy],
+) -> None:
+    lab, legacy = copies
+    content = altered("CT_small.dcm", another)
+    legacy.load(content)
+    (image,), (series,), (study,) = (legacy.ask("GET", f"/{one}").json() for one in ("instances", "series", "studies"))
+    beside = {
+        f"/studies/{study}/metadata/1025": b"  a note\n", f"/series/{series}/attachments/1030": b"\0\1" * 9000,
+        f"/instances/{image}/metadata/2000": "seen by Dr. Muianga ç".encode(),
+        f"/studies/{study}/metadata/1026": b"the source's", f"/studies/{study}/attachments/4301": b"a plugin's",
+    }  # fmt: skip
+    for path, value in beside.items():
+        legacy.ask("PUT", path, data=value).raise_for_status()
+
+    def runs(name: str, **plan: Any) -> dict[tuple[str, str, str], str]:
+        made = inventory.take(lab.office.sessions, lab.office.source("ORTHANC"), name, "ORTHANC", clock.now())
+        with lab.office.sessions.begin() as session:
+            made = session.get_one(MigrationProject, made.id)
+            made.plan = plan
+        return again(made)
+
+    def again(made: MigrationProject) -> dict[tuple[str, str, str], str]:
+        peer = lab.office.configuration.orthanc_peers["old"]
+        desk = replace(lab.office.desk("ORTHANC"), source=Labelled(Server(peer.url, peer.user, peer.password), 2))
+        while worker.work(desk, made):
+            pass
+        with lab.office.sessions.begin() as session:
+            (row,) = studies(session, made)
+            assert row.state == "verified", row.reason
+            return {(one.level, one.kind, one.name): one.state for one in extras.of_study(session, row.id)}
+
+    client = lab.office.client()
+    assert runs("plain") == {}
+    assert "1025" not in client.get(f"/studies/{study}/metadata")
+    client.request("PUT", f"/studies/{study}/metadata/1026", data=b"ours")
+    named = runs("all", Carry=["labels", "metadata", "attachments"])
+    assert named == {
+        ("study", "label", "teaching"): "left", ("study", "metadata", "1025"): "carried",
+        ("study", "metadata", "1026"): "other", ("series", "attachment", "1030"): "carried",
+        ("instance", "metadata", "2000"): "carried",
+    }  # fmt: skip
+    for path, value in list(beside.items())[:3]:
+        assert client.request("GET", path + ("/data" if "attachments" in path else "")).content == value
+    assert client.request("GET", f"/studies/{study}/metadata/1026").content == b"ours"
+    with lab.office.sessions.begin() as session:
+        project = session.scalars(select(MigrationProject).where(MigrationProject.name == "all")).one()
+        (row,) = studies(session, project)
+        left = {one.name: one.reason for one in extras.of_study(session, row.id) if one.state == "left"}
+        assert "which holds no labels" in left["teaching"]
+        assert (
+            session.scalars(select(ExceptionItem).where(ExceptionItem.kind == "extras-left")).one().decided_at is None
+        )
+        # As a worker leaves it that died before it could say what it had put; of one thing not even that was done.
+        settling.decide(session, project, row, "retry", "", "ana", clock.now())
+        for one in extras.of_study(session, row.id):
+            one.state = "due" if one.state == "carried" else one.state
+    client.request("DELETE", f"/studies/{study}/metadata/1025")
+    legacy.ask("PUT", f"/series/{series}/attachments/1030", data=b"drawn anew").raise_for_status()
+    assert again(project) == named
+    assert client.request("GET", f"/studies/{study}/metadata/1025").content == b"  a note\n"
+    assert client.request("GET", f"/series/{series}/attachments/1030/data").content == b"drawn anew", "ours: it follows"
 
 
 def test_a_server_that_writes_pixels_anew_has_not_sent_its_object(copies: tuple[Lab, Legacy]) -> None:
@@ -430,10 +512,14 @@ def test_killed_in_the_middle_no_byte_that_is_there_is_fetched_again(copies: tup
             another(dataset)
 
         legacy.load(*(altered("CT_small.dcm", another_study) for _ in range(3)))
+    notes = {one: f"note of {one}".encode() for one in legacy.ask("GET", "/studies").json()}
+    for one, note in notes.items():
+        legacy.ask("PUT", f"/studies/{one}/metadata/1025", data=note).raise_for_status()
     before = legacy.fetched()
     made = inventory.take(lab.office.sessions, lab.office.source("ORTHANC"), "killed", "ORTHANC", clock.now())
     with lab.office.sessions.begin() as session:
-        session.get_one(MigrationProject, made.id).state = "running"
+        row = session.get_one(MigrationProject, made.id)
+        row.state, row.plan = "running", {"Carry": ["metadata"]}
 
     def verified() -> int:
         with lab.office.sessions.begin() as session:
@@ -450,7 +536,38 @@ def test_killed_in_the_middle_no_byte_that_is_there_is_fetched_again(copies: tup
     wait_for("the rest", lambda: verified() == 16, 90)
     service.terminate()
     assert service.wait(30) == 0
+    client = lab.office.client()
+    assert {one: client.request("GET", f"/studies/{one}/metadata/1025").content for one in notes} == notes
+    with lab.office.sessions.begin() as session:
+        beside = [extras.of_study(session, study.id) for study in studies(session, made)]
+    assert [[one.state for one in of_one] for of_one in beside] == [["carried"]] * 16, "ours, whoever died when"
     times = (legacy.fetched() - before).values()
     assert len(times) == len(lab.office.client().get("/instances")) == 48
     assert there < 48
     assert sum(times) <= 48 + 4  # those that were on their way in this moment
+
+
+def test_the_service_puts_documents_of_old_reports_beside_their_images(copies: tuple[Lab, Legacy]) -> None:
+    lab, _ = copies
+    client, pdf = lab.office.client(), b"%PDF-1.4 of an old RIS"
+    content = altered("CT_small.dcm", another)
+    ct = pydicom.dcmread(BytesIO(content))
+    at, orthanc_id = clock.text(clock.now()), client.store(content)["ParentStudy"]
+    report = legacy.PastReport("old", "1", "", legacy_documents.PDF, pdf, study_uid=str(ct.StudyInstanceUID))
+    with lab.office.sessions.begin() as session:
+        session.add(TheStudy(study_uid=str(ct.StudyInstanceUID), orthanc_id=orthanc_id, cause="migration",
+                             patient_id=str(ct.PatientID), instances=1, first_at=at, last_at=at))  # fmt: skip
+        number = legacy.record_report(session, None, report, now=clock.now()).id
+        session.get_one(LegacyReport, number).archive_state = "due"
+    migrations = Migrations(lab.office)
+    migrations.stop.set()
+    migrations.documents()
+    assert len(client.get(f"/studies/{orthanc_id}/instances")) == 1, "a process that stops begins nothing"
+    migrations.stop.clear()
+    migrations.documents()
+    with lab.office.sessions.begin() as session:
+        stored = session.get_one(LegacyReport, number)
+        assert (stored.archive_state, stored.archive_reason) == ("stored", "")
+    (found,) = client.find("Instance", {"SOPInstanceUID": str(stored.sop_uid)}, expand=True)
+    assert legacy_documents.inner_pdf(client.file(found["ID"])) == pdf
+    assert client.get(f"/instances/{found['ID']}/study")["ID"] == orthanc_id

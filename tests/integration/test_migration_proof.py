@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -11,35 +12,52 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pydicom
 import pytest
 import requests
 from click.testing import CliRunner
 from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import BasicTextSRStorage, generate_uid
 from sqlalchemy import select
 
 from gateway.journal import Follower
 from gateway.pushes import Pushes
-from migration import certificate, inventory, proof, rechecking, rollback, verifier, worker
+from migration import certificate, extras, inventory, proof, rechecking, rollback, verifier, worker
 from migration.commands import migrate
 from migration.desk import Desk
+from migration.extras import Extra, Kind
+from migration.records import archiving, mapping
 from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study
 from operations.custody.deleting import Deleting
 from operations.custody.worker import Desk as CustodyDesk
 from ris_service.app import create_app
+from tests import documents_process
 from tests.integration.archive_fixture import Archive, image, until, written
 from tests.integration.test_ris_browser import page, shot
 from tests.served import served as pages_served
-from zambezi import audit, clock, deletions, digest, signing
+from zambezi import announcing, audit, clock, deletions, digest, legacy, legacy_documents, signing
 from zambezi.access.tokens import COOKIE, begin, sign
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource, Site, Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
-from zambezi.database.tables import AuditEntry, Deletion, MigrationInstance, MigrationProject, MigrationStudy, User
+from zambezi.database.tables import (
+    AuditEntry,
+    Deletion,
+    ExceptionItem,
+    LegacyReport,
+    MigrationInstance,
+    MigrationProject,
+    MigrationStudy,
+    User,
+)
+from zambezi.database.tables import Study as TheStudy
 from zambezi.database.upgrade import upgrade
 from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancClient
@@ -68,6 +86,10 @@ class Files:
         self._archive = archive
         self.files = {str(one.SOPInstanceUID): (one, written(one)) for one in images}
         self.asked: list[str] = []
+        self.beside: list[Extra] = []
+
+    def extras(self, study_uid: str, kinds: Collection[Kind]) -> list[Extra]:
+        return [one for one in self.beside if one.kind in kinds]
 
     def probe(self) -> Probe:
         return Probe({})
@@ -330,8 +352,16 @@ def test_a_batch_is_taken_back_and_everything_else_stays_byte_for_byte(room: Roo
     images, others = study_of(3), study_of(2)
     earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)  # a modality's, of the same study
     assert room.archive.send(earlier, *others) == [0, 0, 0]
-    project = room.project(*images, batch=4, Level="arrival")
+    project = room.project(*images, batch=4, Level="arrival", Carry=["metadata"])
+    uids = images[0].StudyInstanceUID, images[0].SOPInstanceUID
+    room.sources[project.name].beside = [
+        Extra("study", uids[0], "metadata", "1025", lambda: b'"of the study"'),
+        Extra("instance", uids[1], "metadata", "1025", lambda: b"of the image"),
+    ]
     room.run(project)
+    number = room.study(project).id
+    with room.sessions.begin() as session:
+        assert [one.state for one in extras.of_study(session, number)] == ["carried", "carried"]
     room.follow()
     before = room.md5s()
     file = room.certificate(project, tmp_path).rename(tmp_path / "before.jsonl")
@@ -357,6 +387,9 @@ def test_a_batch_is_taken_back_and_everything_else_stays_byte_for_byte(room: Roo
         assert session.get_one(Deletion, number).state == "done"
         assert rollback.settle(session, room.now()) == 1
         assert rollback.settle(session, room.now()) == 0
+        assert {one.state for one in extras.of_study(session, taken.study_id)} == {"rolled-back"}
+    kept = room.client.get(f"/studies/{next(iter(taken.going))}/metadata/1025")
+    assert kept == "of the study", "a modality's image keeps the study"
     gone = {one.orthanc_id for one in next(iter(taken.going.values()))}
     assert room.md5s() == {one: md5 for one, md5 in before.items() if one not in gone}
     assert room.study(project).state == "rolled-back"
@@ -434,12 +467,22 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
     images = study_of(3)
     earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)
     assert room.archive.send(earlier) == [0]
-    project = room.project(*images, batch=1, Level="arrival")
+    project = room.project(*images, batch=1, Level="arrival", Carry=["labels", "metadata"])
+    study_uid = images[0].StudyInstanceUID
+    room.sources[project.name].beside = [
+        Extra("study", study_uid, "metadata", "1025", lambda: b"a note"),
+        Extra("series", "1.2.3", "label", "teaching"),
+    ]
     room.run(project)
     room.follow()
     room.certificate(project, tmp_path)
     with served(room) as address:
         enter(page, room, address, "ana", "migration-engineer")
+        page.goto(f"{address}/migrations/{project.id}/studies/{study_uid}")
+        beside = page.locator("h2", has_text="Ao lado das imagens").locator("xpath=following::table[1]")
+        expect(beside).to_contain_text("trazido, relido, igual")
+        expect(beside).to_contain_text("the archive has no such series, or has it under two patients")
+        shot(page, "migration-beside")
         page.goto(f"{address}/migrations/{project.id}")
         page.get_by_role("link", name="Prova e certificado").first.click()
         expect(page.locator("main")).to_contain_text("o ficheiro no disco é, byte a byte, o que o arquivo recebeu")
@@ -524,3 +567,140 @@ def test_what_the_plan_changes_is_carried_out_by_the_archive_and_proven(
         assert row.arrived_sha256 == hashlib.sha256(room.client.file(row.orthanc_id or "")).hexdigest()
     found = room.examined(room.certificate(project, tmp_path))
     assert (found.faults, found.head["counts"]["coerced"]["(0010,0020)"]) == ([], 2)
+
+
+PDF = b"%PDF-1.4\n% an old report, of odd length\n%%EOF"
+
+
+def old_reports(room: Room, archive: bool, *made: legacy.PastReport) -> None:
+    """Reports as an import leaves them behind, whose mapping says so or not."""
+    fields = {"StudyUID": "UID", "File": "FILE"}
+    said = {"Name": "old-ris", "Issuer": "HCM", "ToArchive": archive,
+            "Reports": {"From": {"Csv": "r.csv"}, "Key": "ID", "Fields": fields}}  # fmt: skip
+    with room.sessions.begin() as session:
+        for one in made:
+            legacy.record_report(session, None, one, now=clock.now())
+        archiving.mark(session, mapping.read(said))
+
+
+def test_documents_of_an_old_ris_go_into_the_archive_with_their_study_and_set_nothing_off(room: Room) -> None:
+    (ct,) = study_of(1, AccessionNumber="A1")
+    sr = image(
+        ct.StudyInstanceUID, generate_uid(), PatientID=ct.PatientID, SOPClassUID=BasicTextSRStorage, Modality="SR"
+    )
+    strangers = image(
+        ct.StudyInstanceUID, generate_uid(), PatientID="ANOTHER", SOPClassUID=BasicTextSRStorage, Modality="SR"
+    )
+    renumbered = image(
+        ct.StudyInstanceUID, generate_uid(), PatientID="OLD-7", SOPClassUID=BasicTextSRStorage, Modality="SR"
+    )
+    for one in (sr, strangers, renumbered):
+        del one.PixelData
+        item = Dataset()
+        item.ValueType, item.TextValue = "TEXT", "Sem altera"
+        one.ContentSequence = [item]
+    assert room.archive.send(ct) == [0]
+    room.follow()
+
+    def report(
+        key: str, document: bytes, media: str, study_uid: str = str(ct.StudyInstanceUID), sop_uid: str = ""
+    ) -> Any:
+        return legacy.PastReport(
+            "old-ris", key, "", media, document, sop_uid, study_uid, written_at=clock.text(clock.now())
+        )
+
+    dicom = legacy_documents.DICOM
+    made = (report("1", PDF, legacy_documents.PDF), report("2", written(sr), dicom, sop_uid=sr.SOPInstanceUID),
+            report("3", written(strangers), dicom, sop_uid=strangers.SOPInstanceUID),
+            report("4", PDF, legacy_documents.PDF, study_uid="1.2.3.999"),
+            report("5", b"words", legacy_documents.TEXT),
+            report("6", written(renumbered), dicom, sop_uid=renumbered.SOPInstanceUID))  # fmt: skip
+    project = room.project(ct, Level="arrival")  # its plan has said who OLD-7 is here
+    with room.sessions.begin() as session:
+        row = session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)).one()
+        row.patient_id, row.changes = "OLD-7", {"PatientID": ct.PatientID}
+    old_reports(room, False, *made)
+    client = Pushed(room.archive.environment, room.archive.keys, "migration")
+    client.push = lambda: room.pushes.push_what_is_newer(clock.now())
+
+    def a_round() -> int:
+        return archiving.store_all(room.sessions, room.sessions, client, ZoneInfo("Africa/Maputo"), lambda: True)
+
+    assert a_round() == 0, "only where the mapping asks for it"
+    old_reports(room, True)
+    before = room.md5s()
+    assert a_round() == 4, "the fourth waits for its study, the fifth is words"
+    came = {one: md5 for one, md5 in room.md5s().items() if one not in before}
+    assert len(came) == 3
+    with room.sessions.begin() as session:
+        rows = {one.source_key: one for one in session.scalars(select(LegacyReport))}
+        assert rows["3"].archive_reason == "the object names another patient than the study's images do"
+        assert rows["3"].document == made[2].document, "whole"
+        assert {key: row.archive_state for key, row in rows.items()} == {
+            "1": "stored", "2": "stored", "3": "refused", "4": "due", "5": "", "6": "stored"
+        }  # fmt: skip
+        (waits,) = session.scalars(select(ExceptionItem).where(ExceptionItem.kind == "documents-refused"))
+        assert waits.facts == {"source": "old-ris", "count": 1}
+    (pdf_id,) = client.find("Instance", {"SOPInstanceUID": rows["1"].sop_uid})
+    pdf = client.file(pdf_id)
+    assert legacy_documents.inner_pdf(pdf) == PDF
+    found = pydicom.dcmread(BytesIO(pdf))
+    assert (found.StudyInstanceUID, found.PatientID) == (ct.StudyInstanceUID, ct.PatientID)
+    (sr_id,) = client.find("Instance", {"SOPInstanceUID": sr.SOPInstanceUID})
+    assert client.file(sr_id) == made[1].document, "the object itself"
+    (new_id,) = client.find("Instance", {"SOPInstanceUID": renumbered.SOPInstanceUID})
+    new = pydicom.dcmread(BytesIO(client.file(new_id)))
+    (before_that,) = new.OriginalAttributesSequence[0].ModifiedAttributesSequence
+    assert (new.PatientID, before_that.PatientID) == (ct.PatientID, "OLD-7"), "as the plan declares it, and no more"
+    assert new.ContentSequence[0].TextValue == renumbered.ContentSequence[0].TextValue
+    room.follow()
+    with room.sessions.begin() as session:
+        told = [
+            json.loads(one) for one in session.scalars(select(AuditEntry.payload).where(AuditEntry.event == "stored"))
+        ]
+        by_id = {one["orthanc_id"]: (one["cause"], one.get("reference")) for one in told}
+        assert {by_id[one] for one in came} == {("migration", "records old-ris")}
+        (study,) = session.scalars(select(TheStudy).where(TheStudy.study_uid == ct.StudyInstanceUID))
+        linked = [one.report.source_key for one in legacy.reports_of(session, study, None)]
+        assert linked == ["6", "5", "3", "2", "1"], "the study's page leads to its reports, each report to its object"
+        assert announcing.forget_instances(session, "migration", "records ", clock.now()) == 4
+
+
+def test_a_death_at_any_commit_stores_a_document_once(room: Room, tmp_path: Path) -> None:
+    (ct,) = study_of(1)
+    assert room.archive.send(ct) == [0]
+    room.follow()
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.documents_process"])
+
+    def child(death: int) -> int | None:
+        """A process that stores what is due, and dies at its n-th commit event; how it ended."""
+        (tmp_path / "migration").unlink(missing_ok=True)
+        if death:
+            (tmp_path / "migration").write_text(str(death))
+        one = processes.Process(target=documents_process.store_all, args=(room.archive.variables, str(tmp_path)))
+        one.start()
+        while one.is_alive():
+            room.pushes.push_what_is_newer(clock.now())
+            one.join(0.1)
+        return one.exitcode
+
+    for death in count(1):
+        pdf = PDF + str(death).encode()
+        report = legacy.PastReport("dying", str(death), "", legacy_documents.PDF, pdf, "", str(ct.StudyInstanceUID))
+        with room.sessions.begin() as session:
+            legacy.record_report(session, None, report, now=clock.now()).archive_state = "due"
+        ended = child(death)
+        if ended == 0:
+            break
+        assert (ended, child(0)) == (137, 0), f"death {death}"
+    assert death > 4, "before and after it is announced, before and after it is written down that it is there"
+    with room.sessions.begin() as session:
+        made = session.scalars(select(LegacyReport).where(LegacyReport.source == "dying")).all()
+        assert {one.archive_state for one in made} == {"stored"}
+    (study,) = room.client.find("Study", {"StudyInstanceUID": ct.StudyInstanceUID})
+    there = {one["ID"] for one in room.client.get(f"/studies/{study}/instances")}
+    assert len(there) == 1 + len(made)
+    changes = room.client.get("/changes", since="0", limit="100000")["Changes"]
+    new = [one["ID"] for one in changes if one["ChangeType"] == "NewInstance"]
+    assert sorted(one for one in new if one in there) == sorted(there), "each came once"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import select
 
 from migration.records import importing, previewing
 from ris_service.app import create_app
@@ -18,6 +19,7 @@ from tests.unit.migration.test_records_pages import EXAMS, PATIENTS, REPORTS
 from tests.unit.ris_service.seeding import OLD, OURS, Clock, Hospital, seeded
 from zambezi import clock
 from zambezi.access.tokens import COOKIE, sign
+from zambezi.database.tables import LegacyReport
 
 
 @pytest.fixture
@@ -75,6 +77,12 @@ def test_an_engineer_decides_by_keyboard_and_a_radiologist_reads_the_old_report(
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("said=decided"))
     expect(page.get_by_text("mesmo cartão de saúde")).to_be_visible()
+    with hospital.sessions.begin() as session:
+        for report in session.scalars(select(LegacyReport)):
+            report.archive_state = "refused"
+            report.archive_reason = "2 studies are joined to it: nobody can say to which it belongs"
+    page.goto(f"{address}/migrations/records/old-ris")
+    expect(page.get_by_text("documentos que o arquivo não pôde receber")).to_be_visible()
 
     signed_in(page, hospital, address, "radiologist")
     page.goto(f"{address}/studies/{OLD}/report")
@@ -84,4 +92,5 @@ def test_an_engineer_decides_by_keyboard_and_a_radiologist_reads_the_old_report(
     page.wait_for_url(re.compile("/old-reports/"))
     expect(page.get_by_text("Sequelas <b>TB</b>")).to_be_visible()
     expect(page.locator("textarea")).to_have_count(0)
+    expect(page.get_by_text("o ficheiro não pôde ser lá posto")).to_be_visible()
     shot(page, "records-report")

@@ -62,6 +62,11 @@ _WRITES: tuple[tuple[str, str, str], ...] = (
     ("PUT", "/zambezi/ready", "gateway"),
     ("PUT", "/zambezi/dry-run", "gateway"),
     ("PUT", "/zambezi/verify", "gateway migration"),
+    *(
+        ("PUT", f"/{level}/{{id}}/{what}", "migration")
+        for level in ("patients", "studies", "series", "instances")
+        for what in ("labels/{label}", "metadata/{name}", "attachments/{name}")
+    ),  # what an old Orthanc's users put beside the images
 )
 
 _ATTACHMENT = (

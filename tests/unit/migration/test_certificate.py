@@ -1,21 +1,24 @@
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration import certificate, verifier
+from migration import certificate, certificate_pdf, verifier
 from migration.commands import migrate
 from zambezi import clock, signing
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import (
     Base,
     ExceptionItem,
+    MigrationExtra,
     MigrationInstance,
     MigrationProject,
     MigrationSample,
@@ -39,7 +42,13 @@ def study(uid: str, *rows: MigrationInstance, **more) -> tuple[MigrationStudy, t
     return MigrationStudy(study_uid=uid, level=level, **{**said, **more}), rows
 
 
-def issued(folder: Path, *studies, sample: MigrationSample | None = None, name: str = "p") -> bytes:
+def issued(
+    folder: Path,
+    *studies,
+    sample: MigrationSample | None = None,
+    name: str = "p",
+    extras: Sequence[MigrationExtra] = (),
+) -> bytes:
     """The certificate's file, from a ledger with these studies."""
     engine = connect(f"sqlite:///{folder}/ledger.db", "test")
     Base.metadata.create_all(engine)
@@ -55,6 +64,9 @@ def issued(folder: Path, *studies, sample: MigrationSample | None = None, name: 
             for row in rows:
                 row.study_id = one.id
             session.add_all(rows)
+        for extra in extras:
+            extra.study_id = studies[0][0].id
+        session.add_all(extras)
         if sample:
             sample.project_id = project.id
             session.add(sample)
@@ -106,6 +118,30 @@ def test_who_decided_what_stands_there(tmp_path):
     (said,) = (json.loads(line) for line in file.splitlines() if b'"study":"1.2.9"' in line)
     (decided,) = said["decisions"]
     assert (decided["by"], decided["decision"]) == ("rui", "it is not ours")
+
+
+def test_what_lay_beside_the_images_stands_on_their_lines_and_is_counted(tmp_path):
+    named = {"state": "carried", "sha256": "a" * 64, "size": 6, "reason": ""}
+    beside = [
+        MigrationExtra(level="study", uid="1.2.1", kind="metadata", name="1025", **named),
+        MigrationExtra(level="instance", uid="1.3.1", kind="attachment", name="1030", **named),
+        MigrationExtra(level="patient", uid="", kind="label", name="vip", state="left", reason="no labels", size=0),
+    ]
+    file = issued(tmp_path, study("1.2.1", instance(1)), extras=beside)
+    found = examined(file)
+    assert found.faults == []
+    assert found.head["counts"]["extras"] == {"attachment carried": 1, "label left": 1, "metadata carried": 1}
+    of_study, of_instance = (json.loads(line).get("extras") for line in file.splitlines()[1:3])
+    assert of_instance == [{"kind": "attachment", "name": "1030", "state": "carried", "size": 6, "sha256": "a" * 64}]
+    assert [(one["level"], one.get("of"), one["name"], one["state"]) for one in of_study] == [
+        ("patient", None, "vip", "left"), ("study", "1.2.1", "1025", "carried"),
+    ]  # fmt: skip
+    for said in (b"label left", b'"state":"left"', b'"name":"1030"'):
+        assert examined(file.replace(said, said.swapcase())).faults, said
+    for language in ("en", "pt"):
+        pdf = certificate_pdf.of(sessions(connect(f"sqlite:///{tmp_path}/ledger.db", "test"), "test"), 1, language, "H",
+                                 ZoneInfo("Africa/Maputo"))  # fmt: skip
+        assert pdf.startswith(b"%PDF-")
 
 
 @given(st.data())

@@ -67,7 +67,7 @@ def test_the_document_says_the_same_in_both_languages(house: House) -> None:
     house.take(
         Skip=[{"Name": "old", "When": {"PatientName": {"Present": False}}, "Before": "2001-01-01", "Because": "law"}],
         Rules=[{"Name": "issuer", "Set": {"IssuerOfPatientID": "HCM"}}], Matching={}, Sample={"Studies": 300},
-        Duties=[{"Who": "Dra. Inês", "What": "aceita"}],
+        Duties=[{"Who": "Dra. Inês", "What": "aceita"}], Carry=["labels", "attachments"],
     )  # fmt: skip
     with house.sessions.begin() as session:
         project = session.get_one(MigrationProject, house.project_id)
@@ -78,6 +78,7 @@ def test_the_document_says_the_same_in_both_languages(house: House) -> None:
     assert len(texts["pt"].parts) == len(texts["en"].parts) == 13
     assert sorted(re.findall(r"\d+", told["pt"])) == sorted(re.findall(r"\d+", told["en"]))
     assert all("Dra. Inês" in one for one in told.values())
+    assert "do arquivo antigo: etiquetas, anexos;" in told["pt"]
     assert "Held until a person has decided whose they are, or what they are to say: 1 study." in told["en"]
     assert "Retidos até alguém decidir de quem são ou o que devem dizer: 1 estudo." in told["pt"]
     assert "silva" not in told["en"].casefold(), "a plan document names no patient"

@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import shutil
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import func, select
 
-from migration.records import deciding, importing, reconciling
+from migration.records import archiving, deciding, importing, reconciling
 from migration.records.commands import records
 from migration.records.deciding import CannotDecide
 from migration.records.importing import Stopped
@@ -25,6 +25,7 @@ from zambezi import audit, clock, identifiers, keys, legacy, orders, worklist
 from zambezi.config.settings import Worklist
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import (
+    AnnouncedInstance,
     AuditEntry,
     Delivery,
     ExceptionItem,
@@ -139,6 +140,46 @@ def test_a_report_is_kept_to_the_letter_with_its_hash(made: Sessions, folder: Pa
     assert reports["2"].text == "Conclusão: normal.\nFim"
     assert reports["2"].document.startswith(b"{\\rtf1"), "the very file"
     assert reports["1"].written_at == "2015-03-05T13:00:00.000000Z"
+
+
+def test_documents_are_due_for_the_archive_where_the_mapping_says_so_and_their_study_is_here(
+    made: Sessions, folder: Path
+):
+    fields = {**MAPPING["Reports"]["Fields"], "File": "FICHEIRO"}
+    asks = {**MAPPING, "ToArchive": True, "Reports": {**MAPPING["Reports"], "Fields": fields}}
+    table = "ID;NUM;ACESSO;TEXTO;AUTOR;DATA;FICHEIRO\n1;101;A1;;;05/03/2015 15:00;1.pdf\n2;101;A2;words;;;\n"
+    written(folder, reports=table)
+    (folder / "1.pdf").write_bytes(b"%PDF-1.4 first")
+
+    def states() -> list[tuple[str, int, str]]:
+        with made() as session:
+            found = session.scalars(select(LegacyReport).order_by(LegacyReport.source_key, LegacyReport.version))
+            return [(one.source_key, one.version, one.archive_state) for one in found]
+
+    importing.run(job(made, folder, {**asks, "ToArchive": False}))
+    assert states() == [("1", 1, ""), ("2", 1, "")]
+    importing.run(job(made, folder, asks))
+    assert states() == [("1", 1, "due"), ("2", 1, "")], "what was taken before it was asked for, too; words are no file"
+    with made.begin() as session:
+        assert archiving.due(session) == []
+        a_study(session, "1.2.3.1", "101", "A1")
+        (number,) = archiving.due(session)
+        (study,) = legacy.studies_of(session, session.get_one(LegacyReport, number))
+        assert study.study_uid == "1.2.3.1"
+        assert reconciling.counts(session, "old-ris")["documents that wait for their study"] == 1
+    archiving.announce(made, [number], NOW)
+    with made.begin() as session:
+        (told,) = session.scalars(select(AnnouncedInstance))
+        assert (told.cause, told.reference) == ("migration", "records old-ris")
+    archiving.announce(made, [], NOW + timedelta(hours=2))
+    with made.begin() as session:
+        assert session.scalars(select(AnnouncedInstance)).all() == [], "told for an hour: then the journal has it"
+        session.get_one(LegacyReport, number).archive_state = "refused"
+    (folder / "1.pdf").write_bytes(b"%PDF-1.4 second")
+    importing.run(job(made, folder, asks))
+    assert states()[0] == ("1", 1, "due"), "an import tries again what was refused"
+    deciding.decide(job(made, folder, asks), rows(made, "report")["1"].id, "accept", "the newer word")
+    assert states()[:2] == [("1", 1, ""), ("1", 2, "due")], "the newest version is the one that is stored"
 
 
 def test_reports_and_studies_find_each_other_whichever_came_first(made: Sessions, folder: Path):

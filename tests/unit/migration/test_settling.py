@@ -75,7 +75,8 @@ def test_a_decision_names_who_and_why_in_the_study_the_exception_and_the_audit(m
 @pytest.mark.parametrize(
     ("state", "decision", "because", "words"),
     [
-        ("parked", "keep-source", "x", "allowed: retry, waive"), ("verified", "retry", "x", "allowed: nothing"),
+        ("parked", "keep-source", "x", "allowed: retry, waive"), ("verified", "waive", "x", "allowed: retry"),
+        ("rolled-back", "retry", "x", "allowed: nothing"),
         ("parked", "waive", " ", "needs a reason"), ("conflict", "keep-ours", "", "needs a reason"),
         ("conflict", "keep-source", "x", "journal knows no differing image"),
     ],

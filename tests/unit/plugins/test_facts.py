@@ -10,6 +10,7 @@ from zambezi.causes import Because
 
 MODALITY, MIGRATION = Because("modality"), Because("migration", "legacy")
 REPORT, CORRECTION = Because("report", "report 1 version 2"), Because("correction", "correction 12")
+RECORDS = Because("migration", "records old-ris")
 ORDER = Because("modality", "order Z7")
 SOP, STUDY = "1.5", "1.2"
 
@@ -31,6 +32,8 @@ SOP, STUDY = "1.5", "1.2"
         ("custody", None, MIGRATION, None, Because("correction")),
         ("migration", None, None, None, Because("migration")),
         ("migration", None, MIGRATION, None, MIGRATION),
+        ("migration", RECORDS, MIGRATION, None, RECORDS),
+        ("migration", REPORT, MIGRATION, None, MIGRATION),
         # recovery
         ("recovery", REPORT, ORDER, MODALITY, REPORT),
         ("recovery", None, ORDER, CORRECTION, CORRECTION),

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from ris_service import archive_pdf, report_pdf
 from tests.unit.ris_service.seeding import CHEST, FOREIGN, KNEE, OLD, Hospital, csrf
-from zambezi import audit, clock, reports
+from zambezi import audit, clock, reports, study_documents
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import AnnouncedInstance, Delivery, Order, Report, Study
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
@@ -258,7 +258,7 @@ def test_storing_is_noted_once_it_is_done_and_repeated_until_then(hospital, monk
         with pytest.raises((OrthancUnreachable, OrthancRefused, archive_pdf.NotThere)):
             archive_pdf.store_one(hospital.sessions, FakeArchive(failure), report.id, zone, now)
     # The archive must know beforehand why this instance comes: nothing is sent to one that doesn't.
-    monkeypatch.setattr(archive_pdf, "ANNOUNCE_S", 0)
+    monkeypatch.setattr(study_documents, "ANNOUNCE_S", 0)
     ignorant = FakeArchive(knows=0)
     with pytest.raises(archive_pdf.NotAnnounced):
         archive_pdf.store_one(hospital.sessions, ignorant, report.id, zone, now)

@@ -181,6 +181,10 @@ class MigrationPlan(Section):
         "source", description="How far studies are proven: arrival (2) for all; source (3) for all, or for Sample."
     )
     sample: Sample | None = Field(None, description="With Level source: only so many are compared with the source.")
+    carry: tuple[Literal["labels", "metadata", "attachments"], ...] = Field(
+        (), description="From another Orthanc: what users put beside the images comes, too, once a study is verified. "
+        "Nothing unless it is named: a label may open doors, and another program's notes may mean nothing here.",
+    )  # fmt: skip
     begins: date | None = Field(None, description="The first day; for the schedule.")
     roll_back: Words = Field("", description="Who decides on taking a batch back, and until when.")
     cut_over: Words = Field("", description="What has to hold before the old archive is switched off.")

@@ -28,7 +28,7 @@ from zambezi.database.tables.migration_plan import MigrationMatch, PlanVersion
 from zambezi.database.tables.migration_run import MigrationPace, MigrationPass
 from zambezi.database.tables.people import Revocation, User
 from zambezi.database.tables.processes import ProcessState
-from zambezi.database.tables.proof import CertificatePart, MigrationRollback, MigrationSample
+from zambezi.database.tables.proof import CertificatePart, MigrationExtra, MigrationRollback, MigrationSample
 from zambezi.database.tables.queues import (
     AlertChannel,
     AlertTold,
@@ -79,6 +79,7 @@ __all__ = [
     "LegacyRow",
     "LegalHold",
     "Message",
+    "MigrationExtra",
     "MigrationInstance",
     "MigrationMatch",
     "MigrationPace",

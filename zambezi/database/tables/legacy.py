@@ -99,5 +99,10 @@ class LegacyReport(Base):
     media: Mapped[str] = mapped_column(String(64), default="text/plain")
     document: Mapped[bytes | None] = mapped_column(LargeBinary)  # the very file
     document_sha256: Mapped[str | None] = mapped_column(String(64))
-    sop_uid: Mapped[str | None] = mapped_column(Uid)  # where the file is a DICOM object
+    sop_uid: Mapped[str | None] = mapped_column(Uid)  # of the DICOM object that the file is, or that holds it here
+    #: "" (nobody asked for it in the archive), due, stored (put there and read back), there (it came with the study,
+    #: in other bytes), refused
+    archive_state: Mapped[str] = mapped_column(String(16), default="", server_default="", index=True)
+    archive_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    archived_at: Mapped[str | None] = mapped_column(Moment)
     imported_at: Mapped[str] = mapped_column(Moment)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, LargeBinary, String, Text
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from zambezi.database.tables.base import Base, Moment
+from zambezi.database.tables.base import Base, Moment, Uid
 
 
 class MigrationSample(Base):
@@ -42,3 +42,20 @@ class MigrationRollback(Base):
     asked_at: Mapped[str] = mapped_column(Moment)
     because: Mapped[str] = mapped_column(Text)
     settled_at: Mapped[str | None] = mapped_column(Moment)  # the study's state says so since
+
+
+class MigrationExtra(Base):
+    """What an Orthanc holds of a study besides images, and what became of it."""
+
+    __tablename__ = "migration_extra"
+    study_id: Mapped[int] = mapped_column(ForeignKey("migration_study.id"), primary_key=True, autoincrement=False)
+    level: Mapped[str] = mapped_column(String(8), primary_key=True)  # patient, study, series, instance
+    uid: Mapped[str] = mapped_column(Uid, primary_key=True)  # of the study, series or instance; "" of the patient
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)  # label, metadata, attachment; any: nobody knows
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)  # the label itself; else its number, or name
+    #: due (written down before it is put), carried (put, read back, equal), there (the archive had the same before),
+    #: other (the archive has another one, which stays), left (it can't be had or held), rolled-back
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    size: Mapped[int] = mapped_column(BigInteger, default=0)
+    sha256: Mapped[str | None] = mapped_column(String(64))  # of its bytes at the source

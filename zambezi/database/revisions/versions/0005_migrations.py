@@ -104,13 +104,16 @@ def _upgrade_legacy() -> None:
         sa.Column("document", sa.LargeBinary(), nullable=True),
         sa.Column("document_sha256", sa.String(length=64), nullable=True),
         sa.Column("sop_uid", sa.String(length=64), nullable=True),
+        sa.Column("archive_state", sa.String(length=16), nullable=False, server_default=""),
+        sa.Column("archive_reason", sa.Text(), nullable=False, server_default=""),
+        sa.Column("archived_at", sa.String(length=27), nullable=True),
         sa.Column("imported_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["order_id"], ["imaging_order.id"], name=op.f("fk_legacy_report_order_id")),
         sa.ForeignKeyConstraint(["patient_key"], ["patient.id"], name=op.f("fk_legacy_report_patient_key")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_legacy_report")),
         sa.UniqueConstraint("source", "source_key", "version", name=op.f("uq_legacy_report_source")),
     )
-    for column in ("study_uid", "order_id", "patient_key", "accession_number"):
+    for column in ("study_uid", "order_id", "patient_key", "accession_number", "archive_state"):
         op.create_index(f"ix_legacy_report_{column}", "legacy_report", [column])
     op.create_table(
         "legacy_row",
@@ -344,6 +347,18 @@ def _proof() -> None:
         sa.Column("content", sa.LargeBinary(), nullable=False),
     )
     op.create_table(
+        "migration_extra",
+        sa.Column("study_id", sa.Integer(), sa.ForeignKey("migration_study.id"), primary_key=True, autoincrement=False),
+        sa.Column("level", sa.String(length=8), primary_key=True),
+        sa.Column("uid", sa.String(length=64), primary_key=True),
+        sa.Column("kind", sa.String(length=16), primary_key=True),
+        sa.Column("name", sa.String(length=100), primary_key=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64)),
+    )
+    op.create_table(
         "migration_rollback",
         sa.Column("study_id", sa.Integer(), sa.ForeignKey("migration_study.id"), primary_key=True),
         sa.Column("deletion_id", sa.Integer(), sa.ForeignKey("deletion.id"), primary_key=True),
@@ -355,7 +370,7 @@ def _proof() -> None:
 
 
 def downgrade() -> None:
-    for table in ("migration_rollback", "certificate_part", "migration_sample"):
+    for table in ("migration_rollback", "migration_extra", "certificate_part", "migration_sample"):
         op.drop_table(table)
     op.drop_column("certificate", "format")
     op.drop_table("migration_match")
