@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPResponse
@@ -16,6 +17,16 @@ from zambezi.retries import ErrorClass
 #: No list of a page's length, nor any other JSON, is longer.
 MOST_JSON = 256 << 20
 _WELL_S = 10.0
+
+#: What a web server says with 400 (nginx, Apache) of how it is spoken with, and what that means for us.
+_TLS_WORDS = {
+    "plain http request": "it speaks TLS at this port: write https:// in the Url",
+    "speaking plain http": "it speaks TLS at this port: write https:// in the Url",
+    "no required ssl certificate": "it asks for a certificate of ours: write one into CertificateFile",
+    "ssl certificate error": "it does not take our certificate: look at CertificateFile, until when it is good, and "
+    "whom the source believes",
+}
+_OF_TLS = re.compile("|".join(_TLS_WORDS), re.IGNORECASE)
 
 
 class Refused(Trouble):
@@ -44,11 +55,11 @@ class Asking:
         """
         self.queries += 1
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        with self._pool.wire() as wire:
-            try:
+        try:
+            with self._pool.wire() as wire:
                 found = wire.ask(method, path, sent, headers, most=most)
-            except NoAnswer as error:
-                raise self._trouble(error, of_object) from error
+        except NoAnswer as error:
+            raise self._trouble(error, of_object) from error
         if not 200 <= found.status < 300:
             raise refused(method, path, found.status, found.text, of_object)
         return found
@@ -68,15 +79,14 @@ class Asking:
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
         """A long answer to GET, read as it comes; Trouble of kind object where it ends too early."""
         self.queries += 1
-        with self._pool.wire() as wire:
-            try:
-                with wire.opened("GET", path, None, headers) as response:
-                    if response.status not in (200, 206):  # 206: not all of it; what is missing shows
-                        text = response.read(1000).decode("utf-8", "replace")
-                        raise refused("GET", path, response.status, text, of_object=True)
-                    yield response
-            except NoAnswer as error:
-                raise self._trouble(error, of_object=True) from error
+        try:
+            with self._pool.wire() as wire, wire.opened("GET", path, None, headers) as response:
+                if response.status not in (200, 206):  # 206: not all of it; what is missing shows
+                    text = response.read(1000).decode("utf-8", "replace")
+                    raise refused("GET", path, response.status, text, of_object=True)
+                yield response
+        except NoAnswer as error:
+            raise self._trouble(error, of_object=True) from error
 
     def _trouble(self, error: NoAnswer, of_object: bool) -> Trouble:
         if error.lasting:
@@ -98,7 +108,9 @@ def refused(method: str, path: str, status: int, text: str, of_object: bool = Fa
     words = f"{method} {path}: HTTP {status}: {' '.join(text.split())[:200]}"
     kind = retries.of_http(status) or ErrorClass.OBJECT
     if status in (401, 403):
-        words += "; the source doesn't let us in: look at its user and password"
+        words += "; the source doesn't let us in: look at its user and password, and at CertificateFile"
+    elif status == 400 and (why := _OF_TLS.search(text)):
+        kind, words = ErrorClass.CONFIGURATION, f"{method} {path}: {_TLS_WORDS[why[0].lower()]}"
     elif 300 <= status < 400:
         kind, words = ErrorClass.CONFIGURATION, f"{words}; it answers from another place: write that one's address"
     elif status == 500 and of_object:

@@ -207,7 +207,7 @@ def _passed_through(desk: Desk, study: Study, sop_uid: str) -> Compared | None:
 
 
 def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
-    until = time.monotonic() + desk.settings.study_deadline_seconds
+    until = time.monotonic() + desk.settings.deadline_seconds
     wait = _FIRST_POLL_SECONDS
     while True:
         try:
@@ -224,7 +224,8 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
             raise trouble_of(str(said), job.get("ErrorCode"))
         if time.monotonic() > until:
             _cancel(desk, job_id)
-            raise Trouble(ErrorClass.TRANSIENT, f"not done in {desk.settings.study_deadline_seconds:g} s, cancelled")
+            words = f"not done in {desk.settings.deadline_seconds:g} s, cancelled"
+            raise Trouble(ErrorClass.TRANSIENT, words, took_long=True)
         try:
             keeper.check()
             desk.check_open()
@@ -245,7 +246,7 @@ def _cancel(desk: Desk, job_id: str) -> None:
 
 def _silence(desk: Desk) -> int:
     """Seconds without a word from the source after which Orthanc gives up; our own deadline is the upper bound."""
-    return max(1, int(min(desk.settings.study_deadline_seconds, 300)))
+    return max(1, int(desk.settings.silence_seconds))
 
 
 def _value(answer: Mapping[str, str], attribute: str) -> str:

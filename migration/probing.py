@@ -38,6 +38,10 @@ SYNTAXES = (
 #: So many answers to one question are read; then it is cancelled, and a source that goes on all the same is left.
 _MOST_ANSWERS = 1000
 _PATIENCE_S = 30
+_PATIENT_ALONE = (
+    "it answers by the patient root alone, by which Orthanc neither asks nor moves: have the study root switched on "
+    "there, or migrate its files (Kind folder) or its DICOMweb server"
+)
 _MOST_ASSOCIATIONS = 9
 
 
@@ -57,8 +61,12 @@ def probe(client: OrthancClient, peer: Modality, aet: str) -> Probe:
         if association is None:
             return Probe(abilities)
         offered = {str(context.abstract_syntax) for context in association.accepted_contexts}
-        for name, uid in (("C-FIND, study root", FIND), ("C-FIND, patient root", _PATIENT_FIND)):
-            abilities[name] = (uid in offered, "")
+        by_patient = _PATIENT_FIND in offered
+        abilities["C-FIND, study root"] = (
+            FIND in offered,
+            _PATIENT_ALONE if by_patient and FIND not in offered else "",
+        )
+        abilities["C-FIND, patient root"] = (by_patient, "")
         relational = association.acceptor.sop_class_extended.get(UID(FIND), b"")[:1] == b"\1"
         abilities["relational queries"] = (relational, "")
         sop_class = _CT

@@ -84,6 +84,13 @@ def hangs_in_the_middle(source: LegacyArchive, event: Any, wanted: list[Dataset]
     yield 0
 
 
+def never(source: LegacyArchive, event: Any, wanted: list[Dataset]) -> Iterator[Any]:
+    """Not a word: it waits for a tape that nobody loads."""
+    source.over.wait(60)
+    yield source.target
+    yield 0
+
+
 def to_nobody(source: LegacyArchive, event: Any, wanted: list[Dataset]) -> Iterator[Any]:
     """Status 0xA801: it was never told who we are."""
     yield None, None
