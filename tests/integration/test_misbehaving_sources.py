@@ -18,8 +18,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import select
 
-from migration import inventory, lanes, pace, rejections, worker
+from migration import inventory, lanes, pace, probing, rejections, worker
 from migration.commands import migrate
+from migration.source import Trouble
 from migration.survey import Asked
 from tests import misbehaving_sources as behaves
 from tests.integration.migration_lab import Lab, a_lab, sample, wait_for
@@ -75,7 +76,7 @@ class Case:
     def run(
         self, project: MigrationProject, workers: int = 1, lane: lanes.Lane = lanes.AT_HAND, **settings: Any
     ) -> None:
-        patience: dict[str, Any] = {"study_deadline_seconds": PATIENCE_S, "retry_seconds": 0.1, "break_after": 100}
+        patience: dict[str, Any] = {"study_deadline_seconds": PATIENCE_S, "retry_seconds": 60.0, "break_after": 100}
         how = MigrationSource(peer="legacy").model_copy(update={**patience, **settings})
 
         def all_there_is(_: int) -> None:
@@ -293,6 +294,28 @@ def test_a_source_that_cannot_move_is_retrieved_from_by_get_and_what_would_chang
         assert (row.verdict, row.given_md5) == ("equal", row.stored_md5)
 
 
+@pytest.mark.parametrize("how", [{"ends_gets": True}, {"gets": False}])
+def test_a_source_that_refuses_get_stops_the_project_at_once_and_says_what_to_do(
+    case: Case, how: dict[str, bool]
+) -> None:
+    with case.source(*images(1), *images(1), **how):
+        case.run(project := case.inventory())
+    assert [(study.state, study.attempts) for study in case.studies()] == [("ready", 0), ("ready", 0)]
+    with case.lab.office.sessions.begin() as session:
+        stopped = session.get_one(MigrationProject, project.id)
+        assert stopped.state == "paused"
+        assert "let ZAMBEZI_MIG retrieve by C-GET there" in stopped.note
+
+
+def test_a_source_that_says_nothing_to_a_get_is_not_waited_for(case: Case) -> None:
+    peer = case.lab.office.configuration.modalities["legacy"]
+    with (
+        case.source(*images(1), silent_gets=True),
+        pytest.raises(Trouble, match=r"it says nothing to a C-GET within 0.5 s"),
+    ):
+        probing.sure_of_get(peer, "ZAMBEZI_MIG", 0.5)
+
+
 def test_a_series_that_is_cut_off_is_named_image_by_image(case: Case) -> None:
     holds = images(5)
     for number, image in enumerate(holds, 2):
@@ -302,7 +325,7 @@ def test_a_series_that_is_cut_off_is_named_image_by_image(case: Case) -> None:
     assert (case.study().state, case.study().expected, case.held(case.study())) == ("verified", 5, 5)
 
 
-def test_what_lies_near_line_is_moved_last_and_what_can_not_be_named_waits_for_a_person(case: Case) -> None:
+def test_what_lies_near_line_goes_in_its_own_lane_and_what_can_not_be_named_waits_for_a_person(case: Case) -> None:
     nameless = images(5)
     (slow,), (fast,) = images(1, InstanceAvailability="NEARLINE"), images(1)
     lab, source = case.lab, case.lab.office.source("LEGACY")
