@@ -33,7 +33,8 @@ class Refused(Trouble):
     """The source answered with an HTTP error."""
 
     def __init__(self, kind: ErrorClass, text: str, status: int) -> None:
-        super().__init__(kind, text)
+        # Busy, or a proxy waited in vain (RFC 9110 15.6): what is being fetched from tape there looks like that.
+        super().__init__(kind, text, took_long=status in (503, 504))
         self.status = status
 
 
@@ -110,7 +111,7 @@ def refused(method: str, path: str, status: int, text: str, of_object: bool = Fa
     if status in (401, 403):
         words += "; the source doesn't let us in: look at its user and password, and at CertificateFile"
     elif status == 400 and (why := _OF_TLS.search(text)):
-        kind, words = ErrorClass.CONFIGURATION, f"{method} {path}: {_TLS_WORDS[why[0].lower()]}"
+        kind, words = ErrorClass.CONFIGURATION, _TLS_WORDS[why[0].lower()]
     elif 300 <= status < 400:
         kind, words = ErrorClass.CONFIGURATION, f"{words}; it answers from another place: write that one's address"
     elif status == 500 and of_object:

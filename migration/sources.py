@@ -7,7 +7,7 @@ from migration.dicomweb_source import DicomWebSource
 from migration.folders.source import FolderSource
 from migration.orthanc_source import OrthancSource
 from migration.source import Source
-from migration.wire import Server
+from migration.wire import SILENCE_S, Server
 from zambezi.config import Configuration
 from zambezi.config.safety import OrthancPeer
 from zambezi.database.engine import Sessions
@@ -20,13 +20,15 @@ def opened(
 ) -> Source:
     """What asks this source; `client` is the connection to our own archive. KeyError where no source has this name."""
     settings = configuration.zambezi.migration.sources[name]
+    # What lies on tape is not there at once, whatever is asked for.
+    silence_s = settings.silence_seconds if settings.near_line else SILENCE_S
     match settings.kind:
         case "orthanc":
-            return OrthancSource(_server(configuration.orthanc_peers[settings.peer], configuration), settings.parallel)
+            server = _server(configuration.orthanc_peers[settings.peer], configuration)
+            return OrthancSource(server, settings.parallel, silence_s)
         case "dicomweb":
-            return DicomWebSource(
-                _server(configuration.dicomweb_servers[settings.peer], configuration), settings.parallel
-            )
+            server = _server(configuration.dicomweb_servers[settings.peer], configuration)
+            return DicomWebSource(server, settings.parallel, silence_s)
         case "dicom":
             return DicomSource(client, configuration.modalities[settings.peer], settings)
         case "folder":

@@ -137,8 +137,9 @@ class Wire:
                     self.close()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            why = handshakes.why(error)
-            raise NoAnswer(f"{method} {path}: {why or _words(error)}", bool(why), began) from error
+            if why := handshakes.why(error):  # whatever is asked for
+                raise NoAnswer(why, lasting=True, began=began) from error
+            raise NoAnswer(f"{method} {path}: {_words(error)}", began=began) from error
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]

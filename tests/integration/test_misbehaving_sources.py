@@ -353,6 +353,12 @@ def test_what_is_fetched_from_tape_holds_nothing_up_and_may_take_its_time(case: 
 
     with case.source(slow, fast, moves=from_tape), ThreadPoolExecutor(1) as threads:
         project = case.inventory()
+        # Whether a source that was away is well again is asked with what is at hand, not with a tape.
+        with case.lab.office.sessions.begin() as session:
+            session.add(Breaker(name="source:LEGACY", state="open", probe_at=None, updated_at="", reason="was away"))
+        assert not worker.work(case.lab.desk(), project, lanes.NEAR_LINE)
+        with case.lab.office.sessions.begin() as session:
+            session.query(Breaker).delete()
         fetching = threads.submit(case.run, project, lane=lanes.NEAR_LINE, study_deadline_seconds=1.0)
         wait_for("the tape to be asked for", lambda: states() == ["moving", "ready"])
         case.run(project, study_deadline_seconds=5.0)
