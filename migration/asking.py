@@ -19,14 +19,14 @@ MOST_JSON = 256 << 20
 _WELL_S = 10.0
 
 #: What a web server says with 400 (nginx, Apache) of how it is spoken with, and what that means for us.
-_TLS_WORDS = {
-    "plain http request": "it speaks TLS at this port: write https:// in the Url",
-    "speaking plain http": "it speaks TLS at this port: write https:// in the Url",
-    "no required ssl certificate": "it asks for a certificate of ours: write one into CertificateFile",
-    "ssl certificate error": "it does not take our certificate: look at CertificateFile, until when it is good, and "
-    "whom the source believes",
-}
-_OF_TLS = re.compile("|".join(_TLS_WORDS), re.IGNORECASE)
+_OF_TLS = (
+    (re.compile("plain http request|speaking plain http", re.IGNORECASE),
+     "it speaks TLS at this port: write https:// in the Url"),
+    (re.compile("no required ssl certificate", re.IGNORECASE),
+     "it asks for a certificate of ours: write one into CertificateFile"),
+    (re.compile("ssl certificate error", re.IGNORECASE),
+     "it does not take our certificate: look at CertificateFile, until when it is good, and whom the source believes"),
+)  # fmt: skip
 
 
 class Refused(Trouble):
@@ -110,8 +110,8 @@ def refused(method: str, path: str, status: int, text: str, of_object: bool = Fa
     kind = retries.of_http(status) or ErrorClass.OBJECT
     if status in (401, 403):
         words += "; the source doesn't let us in: look at its user and password, and at CertificateFile"
-    elif status == 400 and (why := _OF_TLS.search(text)):
-        kind, words = ErrorClass.CONFIGURATION, _TLS_WORDS[why[0].lower()]
+    elif status == 400 and (of_tls := [said for found, said in _OF_TLS if found.search(text)]):
+        kind, words = ErrorClass.CONFIGURATION, of_tls[0]
     elif 300 <= status < 400:
         kind, words = ErrorClass.CONFIGURATION, f"{words}; it answers from another place: write that one's address"
     elif status == 500 and of_object:

@@ -37,7 +37,7 @@ class Lane:
         return MigrationStudy.priority.between(base + lowest, base + highest)
 
 
-AT_HAND = Lane("at hand", (0,), is_near_line=False)
+AT_HAND = Lane("online", (0,), is_near_line=False)
 NEAR_LINE = Lane("near-line", (_BELOW,), is_near_line=True)
 #: Of a source that is near-line as a whole: whatever it says of a study.
 ALL_NEAR_LINE = Lane("all near-line", (0, _BELOW), is_near_line=True)

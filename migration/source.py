@@ -7,6 +7,7 @@ migration.sources.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -42,13 +43,13 @@ class Trouble(Exception):
 
 
 #: DCMTK's words (dimse.h) for an association on which nothing came in time.
-_SILENT = "timeout in non-blocking mode"
+_SILENT = re.compile("timeout in non-blocking mode")
 
 
 def trouble_of(details: str, code: int | None = None) -> Trouble:
     """What Orthanc's error details (and a job's ErrorCode) mean."""
     first_line = details.strip().splitlines()[0][:300] if details.strip() else "no details"
-    return Trouble(retries.of_orthanc(details, "query", code), first_line, took_long=_SILENT in details)
+    return Trouble(retries.of_orthanc(details, "query", code), first_line, took_long=bool(_SILENT.search(details)))
 
 
 Rung = Literal["Study", "Series", "Instance"]
