@@ -257,8 +257,9 @@ def _cancel(desk: Desk, job_id: str) -> None:
 
 
 def _silence(desk: Desk) -> int:
-    """Seconds without a word from the source after which Orthanc gives up; our own deadline is the upper bound."""
-    return max(1, int(desk.settings.silence_seconds))
+    """Seconds without a word from the source after which Orthanc gives up; for tape long: its job can be ended."""
+    settings = desk.settings
+    return max(1, int(settings.deadline_seconds if settings.near_line else settings.silence_seconds))
 
 
 def _value(answer: Mapping[str, str], attribute: str) -> str:

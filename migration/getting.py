@@ -116,7 +116,8 @@ def _get(
 ) -> _Ended:  # fmt: skip
     contexts = [build_context(GET), *(build_context(one, syntax) for one in classes for syntax in SYNTAXES)]
     roles = [build_role(one, scp_role=True) for one in classes]
-    until = time.monotonic() + settings.deadline_seconds
+    began = time.monotonic()
+    until = began + settings.deadline_seconds
     with associated(peer, settings.aet, contexts, roles, [(evt.EVT_C_STORE, take)]) as (line, why):
         if line is None:
             raise Trouble(ErrorClass.TRANSIENT, why)
@@ -140,7 +141,8 @@ def _get(
         except RuntimeError as error:  # the association was lost
             raise Trouble(ErrorClass.TRANSIENT, f"C-GET ended early: {error}") from error
     if ended.status == -1:
-        raise Trouble(ErrorClass.TRANSIENT, "C-GET ended without an answer")
+        took_long = time.monotonic() - began >= settings.silence_seconds
+        raise Trouble(ErrorClass.TRANSIENT, "C-GET ended without an answer", took_long=took_long)
     return ended
 
 

@@ -180,13 +180,14 @@ def test_config_check_says_which_certificate_of_a_legacy_archive_is_no_use(autho
     for name, content in (("ca", authority.certificate), ("us", shown.certificate), ("key", shown.key), ("no", b"-")):
         (tmp_path / name).write_bytes(content)
 
-    def faults(authorities: str = "ca", now: datetime = NOW, **own: str) -> list[str]:
+    def configuration(authorities: str = "ca", **own: str) -> Configuration:
         entry = {"Url": "https://old.lan/", **{key: str(tmp_path / file) for key, file in own.items()}}
         orthanc = {"HttpsCACertificates": str(tmp_path / authorities), "OrthancPeers": {"old": entry}}
         source = MigrationSource(kind="orthanc", peer="old")
-        return source_certificates.faults(
-            Configuration(orthanc, Zambezi(migration=Migration(sources={"OLD": source})), ""), now
-        )
+        return Configuration(orthanc, Zambezi(migration=Migration(sources={"OLD": source})), "")
+
+    def faults(authorities: str = "ca", now: datetime = NOW, **own: str) -> list[str]:
+        return source_certificates.faults(configuration(authorities, **own), now)
 
     ours = {"CertificateFile": "us", "CertificateKeyFile": "key"}
     assert faults() == faults(**ours) == []
@@ -198,6 +199,9 @@ def test_config_check_says_which_certificate_of_a_legacy_archive_is_no_use(autho
         f"CertificateFile: not there: {tmp_path}/gone"
     )
     assert "can't be used" in faults(CertificateFile="us", CertificateKeyFile="no")[0]
+    (shown_there,) = source_certificates.known(configuration(**ours))
+    (soon,) = certificates.expiring([shown_there], NOW + timedelta(days=certificates.SERVER_DAYS - 9))
+    assert soon.sentence.startswith("the certificate that the legacy archive OLD is shown ends on 2027-04-02, in 9")
     later = NOW + timedelta(days=certificates.SERVER_DAYS + 2)
     (ended,) = faults(now=later, **ours)
     assert ended.startswith(f"{about}CertificateFile: {tmp_path}/us ended on 2027-04-02; put one there that is good")

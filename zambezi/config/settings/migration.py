@@ -91,8 +91,9 @@ class MigrationSource(Section):
 
     @property
     def silence_seconds(self) -> float:
-        """A source that says nothing for so long is given up; one that fetches from tape says nothing for long."""
-        return self.near_line_deadline_seconds if self.near_line else min(self.study_deadline_seconds, 300)
+        """A source that we ask ourselves is given up when it says nothing for so long, whatever it fetches: nobody can
+        tell whoever waits for it that its window has closed."""
+        return min(self.deadline_seconds, 300)
 
     @property
     def policy(self) -> Policy:
