@@ -18,6 +18,7 @@ from typing import Any
 import pydicom
 import pytest
 import requests
+from click.testing import CliRunner, Result
 from pydicom.uid import generate_uid
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -31,6 +32,8 @@ from migration.orthanc_source import OrthancSource
 from migration.source import Checked, Given, Named, Request, Study, Trouble
 from migration.wire import Server
 from operations import certificates
+from operations.certificate_commands import cert
+from operations.configuring import config
 from tests.integration.migration_lab import Lab, a_lab, free_port, listens, sample, wait_for
 from tests.misbehaving_web import Asked, Said, serving
 from tests.samples import FILES, OBJECTS, WITHOUT_UID
@@ -384,6 +387,21 @@ def test_what_is_wrong_with_tls_is_said_in_words_and_pauses_a_migration(
     for server, words in asked:
         can, said = OrthancSource(server, 1).probe().abilities["REST API"]
         assert (can, words in said) == (False, True), said
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(config if words[0] == "check" else cert, words)
+
+    assert run("check").exit_code == 0
+    shown = [one["what"] for one in json.loads(run("show", "--json").output)]
+    assert shown == [f"the certificate that the legacy archive {name} is shown" for name in ("SECURE", "SECURE-WEB")]
+    away = legacy.certificates.client_key.rename(lab.folder / "away.key")
+    try:
+        assert f"Migration.Sources.SECURE: CertificateFile: not there: {legacy.certificates.client_key}" in str(
+            run("check").exception
+        )
+    finally:
+        away.rename(legacy.certificates.client_key)
+
     web = DicomWebSource(legacy.secure("expired"), 1).probe().abilities["QIDO-RS"]
     assert "its certificate has expired" in web[1]
 
