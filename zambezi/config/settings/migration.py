@@ -102,7 +102,8 @@ class MigrationSource(Section):
         What is near-line is fetched meanwhile: it is asked for again now and then within its deadline.
         """
         if self.near_line:
-            wait = timedelta(seconds=self.near_line_deadline_seconds / _NEAR_LINE_ATTEMPTS)
+            share = self.near_line_deadline_seconds / _NEAR_LINE_ATTEMPTS
+            wait = timedelta(seconds=max(share, self.retry_seconds))
             return Policy(
                 wait, 1, wait, sys.maxsize, object_attempts=_NEAR_LINE_ATTEMPTS, jitter=self.retry_jitter
             )  # fmt: skip
