@@ -171,7 +171,7 @@ def _study(project_id: int, study_uid: str, refused: str) -> str:
         study_states=STUDY_STATES, verdict_words=VERDICTS, decisions=DECISIONS, listed=INSTANCES, refused=refused,
         allowed=settling.ALLOWED.get(row.state, ()), may_run=current_user.may("migration.run"),
         may_hurry=row.state in ledger.UNDER_WAY and lanes.rank(row.priority) < ledger.URGENT,
-        rank=lanes.rank, is_near_line=lanes.is_near_line,
+        rank=lanes.rank, is_near_line=lanes.is_near_line(row.priority) and row.state in ledger.UNDER_WAY,
     )  # fmt: skip
 
 
