@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from gateway.associations import COMMITMENT, PLAIN
 from gateway.commitments_asked import Asked, Commitments, question
 from gateway.own_sender import OwnSender
-from gateway.sending import AttemptFailed, Carrier, Instance, Interrupted, Shipment
+from gateway.sending import AttemptFailed, Carrier, Fault, Instance, Interrupted, Shipment
 from zambezi import clock, retries
 from zambezi.config.settings import Destination
 from zambezi.orthanc_client import OrthancError
@@ -169,9 +169,9 @@ class Courier:
 
     def _send(
         self, shipment: Shipment, instances: tuple[Instance, ...], progress: Progress
-    ) -> tuple[AttemptFailed | None, str]:
+    ) -> tuple[Fault | None, str]:
         """Offer these, part by part; the fault that is about single ones, and remarks. Another fault is raised."""
-        fault: AttemptFailed | None = None
+        fault: Fault | None = None
         remarks: list[str] = []
         part = self._carrier.part
         for begin in range(0, len(instances), part):

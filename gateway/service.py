@@ -4,6 +4,7 @@
     pushes       worklist, announced studies and revocations to the plugin
     nodes        of several nodes: who records, and what the others are brought (journal and pushes are one a node)
     dicom-out-*  deliveries of images, for each destination as many threads as its Parallel says
+    fetch-*      earlier studies of patients, from other archives, one thread each
     hl7-out-*    messages out, one thread a peer
     triggers     HL7 messages about exams, deliveries and rejections
     hl7-in       the MLLP server
@@ -32,7 +33,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from gateway import ready, transcoding, ways
+from gateway import fetching, ready, transcoding, ways
 from gateway.callers import Callers
 from gateway.coercing_admission import Gate
 from gateway.coercing_port import CoercingPort
@@ -166,6 +167,14 @@ class Gateway:
                 self._threads.append(
                     DicomSender(sessions, way, name, to, settings.site, owner, self.stop_asked, number=number)
                 )
+        for name, source in settings.prior_sources.items():
+            fetcher = fetching.Fetcher(
+                sessions, orthanc(DELIVERY_TIMEOUT_S), name, source, settings.site, there.our_aet, self.stop_asked
+            )
+            kind = fetching.KIND
+            self._threads.append(
+                DicomSender(sessions, fetcher, name, source, settings.site, owner, self.stop_asked, kind=kind)
+            )
         stations, askers = configuration.modalities, self.modalities.askers
         self._threads += [
             Worker(
@@ -242,6 +251,7 @@ class Gateway:
             with self._sessions.begin() as session:
                 settings = self._configuration.zambezi
                 park_strangers(session, "dicom", set(settings.destinations), now=now)
+                park_strangers(session, fetching.KIND, set(settings.prior_sources), now=now)
                 listening = {name for name, peer in settings.hl7.peers.items() if peer.host}
                 park_strangers(session, "hl7", listening, now=now)
                 details = {

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from tests.integration.archive_fixture import Archive, image, until
@@ -29,6 +30,11 @@ RULES = {
         },
         {"Name": "beira", "When": {"Site": "Beira"}, "Whole": "study", "Late": "never", "SendTo": ["PACS2"]},
         {"Name": "with-priors", "When": {"StudyID": "NEW"}, "SendTo": ["PACS2"], "Priors": {"Count": 1}},
+        {
+            "Name": "by-step",
+            "When": {"0040,0275/0040,0009": "SPS7", "0029,1008[SIEMENS CSA HEADER]": {"Pattern": "image*"}},
+            "SendTo": ["PACS2"],
+        },
         {"Name": "urgent", "When": {"Priority": ["STAT", "HIGH"]}, "SendTo": ["PACS2"]},
     ],
 }  # fmt: skip
@@ -75,6 +81,29 @@ def test_rules_over_what_only_the_files_hold_when_the_modality_says_it_is_done(a
     assert completed["because"] == "the modality ended the exam (MPPS)"
     told = archive.get(f"/zambezi/explain?study={other}").json()
     assert told["rules"][0]["left"] == {"PatientAge is 008Y, the rule wants at least 16": 1}
+
+
+def test_rules_over_what_stands_in_sequences_and_in_private_blocks(archive: Archive) -> None:
+    study = generate_uid()
+    images = [image(study, generate_uid(), NumberOfStudyRelatedInstances=3) for _ in range(3)]
+    steps = [["SPS1", "SPS7"], ["SPS7"], []]
+    for one, ids in zip(images, steps, strict=True):
+        one.RequestAttributesSequence = [Dataset() for _ in ids]
+        for item, id in zip(one.RequestAttributesSequence, ids, strict=True):
+            item.ScheduledProcedureStepID = id
+    images[1].private_block(0x0029, "ACME", create=True).add_new(0x08, "CS", "IMAGE")  # SIEMENS' is the second here
+    for one in images:
+        one.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x08, "CS", "IMAGE NUM 4")
+    images[0][0x0029, 0x1008].value = "SPEC"
+    assert archive.send(*images) == [0] * 3
+    until(lambda: archive.events("study-completed", study_uid=study))
+    assert routed(archive, study) == {"by-step": {images[1].SOPInstanceUID}}
+    told = next(rule for rule in archive.get(f"/zambezi/explain?study={study}").json()["rules"] if rule["matches"])
+    assert told["because"].endswith("0040,0275/0040,0009 is SPS7 and 0029,1008[SIEMENS CSA HEADER] is like image*")
+    assert told["left"] == {
+        "0040,0275/0040,0009 is empty, the rule wants SPS7": 1,
+        "0029,1008[SIEMENS CSA HEADER] is something else, the rule wants like image*": 1,
+    }
 
 
 def test_the_images_own_count_completes_a_study_and_late_ones_stay_behind(archive: Archive) -> None:

@@ -151,6 +151,7 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
     named = [
         (f"Zambezi.Destinations.{name}", name) for name, one in zambezi.destinations.items() if one.kind == "dicom"
     ]
+    named += [(f"Zambezi.PriorSources.{name}", name) for name in zambezi.prior_sources]
     faults += _unknown_sources(file, zambezi, merged)
     named += [(f"Zambezi.DicomTls.Certificates.{name}", name) for name in zambezi.dicom_tls.certificates]
     named += [(f"Zambezi.Admission.Peers.{name}", name) for name in zambezi.admission.peers]
