@@ -41,6 +41,10 @@ _SHARE = 0.03
 #: States of Orthanc's jobs that are over.
 _OVER = ("Success", "Failure")
 _ANSWER_S = 60
+#: Types of Orthanc's jobs that send.
+_SENDS = ("DicomModalityStore", "OrthancPeerStore")
+#: A job that is cancelled ends with the image that is under way.
+_LAST_IMAGE_S = 5.0
 
 
 class Jobs:
@@ -188,6 +192,26 @@ class PeerJobs:
             words = f"{self._jobs.name} does not answer to a query: {type(error).__name__}"
             raise AttemptFailed(retries.of_os(error), words) from error
         return tuple(one for one in shipment.instances if one.orthanc_id not in there)
+
+
+def end_left_behind(orthanc: OrthancClient) -> int:
+    """End what a gateway that died left Orthanc sending: it would go on beside its successor's; how many jobs.
+
+    Nobody else has Orthanc send. Of each at most one image is still under way afterwards. OrthancError.
+    """
+    left = _sending(orthanc)
+    for job_id in left:
+        with suppress(OrthancRefused):  # it has just ended
+            orthanc.request("POST", f"/jobs/{job_id}/cancel", json={})
+    until = time.monotonic() + _LAST_IMAGE_S
+    while left and _sending(orthanc) and time.monotonic() < until:
+        time.sleep(JOB_POLL_S[1])
+    return len(left)
+
+
+def _sending(orthanc: OrthancClient) -> list[str]:
+    jobs = orthanc.get("/jobs", expand="")
+    return [job["ID"] for job in jobs if job["Type"] in _SENDS and job["State"] not in _OVER]
 
 
 def done(percent: int, count: int) -> int:

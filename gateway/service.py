@@ -47,6 +47,7 @@ from gateway.hl7.sender import Sender
 from gateway.hl7.server import MllpServer
 from gateway.journal import Follower
 from gateway.nodes import Nodes
+from gateway.orthanc_jobs import end_left_behind
 from gateway.pushes import Pushes
 from gateway.triggers import Watcher
 from zambezi import audit, clock, config, keys, outbox
@@ -128,6 +129,7 @@ class Gateway:
         self._run = uuid.uuid4().hex[:8]
         owner = f"{self._place}/{self._run}"
         several = environment.nodes
+        self._archives = [orthanc(only=node) for node in several or (None,)]
         self._followers = {
             node.name: Follower(sessions, settings, orthanc(only=node), node=node.name, is_first=node == several[0])
             for node in several
@@ -230,6 +232,16 @@ class Gateway:
             return
         if released:
             log.info("%d deliveries and answers that were under way when the gateway died are due again", released)
+            self._end_left_behind()
+
+    def _end_left_behind(self) -> None:
+        try:
+            ended = sum(end_left_behind(orthanc) for orthanc in self._archives)
+        except OrthancError as away:
+            log.warning("what Orthanc may still be sending was not ended: %s", away)
+            return
+        if ended:
+            log.info("%d jobs that Orthanc went on with when the gateway died were ended; what is missing goes", ended)
 
     def _remember_callers(self) -> None:
         try:

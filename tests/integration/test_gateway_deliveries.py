@@ -27,7 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, generate_uid
 from pynetdicom import AE, StoragePresentationContexts, evt
 
-from gateway.orthanc_jobs import Jobs
+from gateway.orthanc_jobs import Jobs, end_left_behind
 from gateway.sending import Closed, Instance
 from tests import misbehaving
 from tests.gateway_alone import Alone, FakePlugin, eventually, free_port
@@ -428,24 +428,31 @@ def test_deaths_of_archive_and_gateway_at_each_step_lose_nothing_and_repeat_only
 
 
 def test_a_job_ends_with_its_window_and_what_it_had_sent_is_known(house: House):
-    one = house.counter
+    counter, client = house.counter, house.archive.as_service()
     study, goes_on = generate_uid(), threading.Event()
     images = [image(study, Modality="OT") for _ in range(6)]
     assert house.archive.send(*images) == [0] * 6
     wanted = sorted(str(each.SOPInstanceUID) for each in images)
     named = [Instance(i["ID"], "", i["MainDicomTags"]["SOPInstanceUID"]) for i in stored(house.archive, study)]
-    begun = len(one.has)
-    one.meets = lambda request: time.sleep(0.1)
-    jobs = Jobs(house.archive.as_service(), "modalities", "acknowledged", goes_on, lambda: len(one.has) < begun + 3)
-    with one.listening():
+    begun = len(counter.has)
+    counter.meets = lambda request: time.sleep(0.1)
+    jobs = Jobs(client, "modalities", "acknowledged", goes_on, lambda: len(counter.has) < begun + 3)
+    with counter.listening():
         sent = jobs.store(named)
         assert isinstance(sent.fault, Closed)
         assert 2 <= len(sent.acknowledged) < 6
-        assert {each.sop_uid for each in sent.acknowledged} <= set(one.has)
+        assert {each.sop_uid for each in sent.acknowledged} <= set(counter.has)
         time.sleep(0.5)
-        had = len(set(one.has) & set(wanted))
+        had = len(set(counter.has) & set(wanted))
         assert had < 6, "the job went on"
         assert jobs.store(named).acknowledged == ()
+        # So does one that a gateway left behind which died.
+        sent_before = counter.offered.total()
+        client.start_store("acknowledged", [each.orthanc_id for each in named])
+        eventually(lambda: counter.offered.total() > sent_before)
+        assert end_left_behind(client) == 1
+        assert counter.offered.total() < sent_before + 6
+        assert end_left_behind(client) == 0
 
 
 def test_a_patients_earlier_studies_are_fetched_from_another_archive_and_go_nowhere(house: House):
