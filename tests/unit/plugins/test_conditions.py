@@ -192,7 +192,7 @@ def test_one_item_that_fits_is_enough_and_what_a_private_one_holds_isnt_told() -
         ({"SendTo": ["ARHCIVE"]}, 'no destination "ARHCIVE" (known: ARCHIVE); did you mean "ARCHIVE"?'),
         ({"Completeness": {"By": ["mpps"]}}, "By goes with QuietSeconds"),
         ({"Priors": {"FetchFrom": ["OLDD"]}}, 'no archive "OLDD" in PriorSources (known: OLD); did you mean "OLD"?'),
-        ({"SendTo": [], "Priors": {"Count": 1}}, "it would do nothing"),
+        ({"SendTo": [], "Priors": {"Count": 1}}, "SendTo: names no destination, and Priors no FetchFrom"),
     ],
 )
 def test_a_wrong_rule_is_refused_by_name_with_the_nearest_right_one(route: dict[str, Any], said: str) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from zambezi.config.settings.priors import Priors
-from zambezi.config.settings.section import Name, Section
+from zambezi.config.settings.section import Name, NamesUnknown, Section
 from zambezi.config.settings.when import When
 
 #: zambezi.causes; `ourselves` stands for report, correction and restore.
@@ -73,5 +73,6 @@ class Route(Section):
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if not self.send_to and not (self.priors and self.priors.fetch_from):
-            raise ValueError("SendTo names no destination, and Priors no FetchFrom: it would do nothing")
+            what = "names no destination, and Priors no FetchFrom: the rule would do nothing"
+            raise NamesUnknown([("SendTo", what)])
         return self
