@@ -139,7 +139,8 @@ def test_the_commands_ask_the_running_plugin(archive: Archive, tmp_path: Path) -
     tried.write_text(
         '{ "Zambezi": { "Routing": [ // the thick ones, too\n'
         '  { "Name": "thin-heads", "When": { "StudyDescription": { "Pattern": "*cabe?a" } },'
-        '    "SendTo": ["PACS2"] } ] } }'
+        '    "SendTo": ["PACS2"] }, { "Name": "old", "When": { "StudyDescription": "TAC Cabeça" },'
+        '    "Priors": { "FetchFrom": ["PACS2"] } } ], "PriorSources": { "PACS2": {} } } }'
     )
     before = archive.entries()
     explained = zambezi(archive, "route", "explain", study)
@@ -148,6 +149,7 @@ def test_the_commands_ask_the_running_plugin(archive: Archive, tmp_path: Path) -
     ran = zambezi(archive, "route", "dry-run", str(tried), "--last", "10")
     assert f"{study}  (modality" in ran.stdout
     assert "+ thin-heads -> PACS2: 1 instances, because rule thin-heads" in ran.stdout
+    assert "+ old -> here, from PACS2: earlier studies, because rule old: 1 instances" in ran.stdout
     assert "nothing was sent or changed" in ran.stdout
     assert [one for one in archive.entries()[len(before) :] if one["event"] in ("routed", "configured")] == []
     tried.write_text('{ "Routing": [ { "Name": "x", "When": { "StudyDescripton": "y" }, "SendTo": ["PACS3"] } ] }')

@@ -11,9 +11,8 @@ from zambezi.config.settings.section import Name, Section
 
 
 class Priors(Section):
-    """Which of the patient's earlier studies: they are sent along, to the same destinations, and fetched before that.
-
-    What went there stays there; what is here isn't fetched.
+    """Which of the patient's earlier studies: those here are sent along, to the same destinations; those of other
+    archives are fetched, and go no further. What went there stays there; what is here isn't fetched.
     """
 
     count: int = Field(2, ge=1, le=20, description="At most so many, the latest first.")
