@@ -111,7 +111,7 @@ class Bench:
             owes,
             names or Same(),
             self.silence_s,
-            lambda: windows.is_open(self.destination.windows, self.now, UTC),
+            lambda: windows.is_open(self.destination.windows, self.now, Site().zone),
         )  # type: ignore[arg-type]  # the shelf stands in for Orthanc
         self.commitments = Commitments(self.made, {}, lambda: self.now)
         courier = Courier(self.name, self.destination, own, own, self.commitments, lambda: self.now, linger_s)
@@ -486,7 +486,7 @@ def test_an_archive_that_goes_away_in_mid_study_costs_nothing_that_arrived(bench
 def test_a_window_that_closes_in_mid_study_lets_the_rest_wait_for_the_next_one(bench, proof):
     night = Window.model_validate({"From": "20:00", "To": "06:00"})
     one = bench(Receiver(), proof=proof, windows=(night,))
-    morning = one.now.replace(hour=6) + timedelta(days=1)
+    morning = datetime(2026, 3, 2, 6, tzinfo=Site().zone).astimezone(UTC)
 
     def closes(_event: Any, number: int) -> None:
         one.now = morning if number == 2 else one.now
