@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,7 +127,8 @@ class Receiver:
         kind = 2 if report.FailedSOPSequence else 1
         if self.reports_to is None:
             time.sleep(0.05)  # behind the answer to the question
-            association.send_n_event_report(report, kind, COMMITMENT, _COMMITMENT_INSTANCE)
+            with suppress(RuntimeError):  # who asked may have died meanwhile
+                association.send_n_event_report(report, kind, COMMITMENT, _COMMITMENT_INSTANCE)
             return
         self.report_to(report, kind, *self.reports_to)
 
