@@ -36,7 +36,8 @@ class Waits(Exception):
 class Progress:
     """What the receiver acknowledged so far (SOP Instance UIDs).
 
-    `save`, between two parts, writes it down; it raises Overtaken where something goes first.
+    `save`, between two parts and before a commitment is asked for, writes it down; it raises Overtaken where something
+    goes first.
     """
 
     delivery_id: str
@@ -108,6 +109,7 @@ class Courier:
             fault, _ = self._send(shipment, missing, progress)
             if fault is not None:
                 raise fault
+            progress.save()  # who dies while it is asked has sent everything, and says so
             asked = self._ask(shipment, progress)
         if not asked.is_answered and self._now() < asked.until:
             raise Waits(asked.until, f"everything was sent; {self._name} has yet to commit itself to it")

@@ -339,7 +339,8 @@ def test_where_orthancs_job_stopped_an_association_of_ours_goes_on_image_by_imag
     house.picky.does = lambda event, number: 0xC000 if number == 3 else None
     with house.picky.listening():
         study, images = house.send(5, "NM")
-        eventually(lambda: house.deliveries(study, "delivered"))
+        # On a busy machine the last ones may come late, and go by a delivery of their own.
+        eventually(lambda: sum(len(one.instances) for one in house.deliveries(study, "delivered")) == 5)
     assert sorted(house.picky.has) == images
     # The third was refused to the job, whose progress told of two; then it was offered again, and taken.
     assert sorted(house.picky.offered[uid] for uid in images) == [1, 1, 1, 1, 2]

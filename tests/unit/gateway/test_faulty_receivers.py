@@ -460,12 +460,14 @@ def test_a_database_that_is_killed_at_each_step_loses_nothing_and_what_is_proven
             engine.dispose()
             for one in benches:
                 one.sender = one.a_sender()
-                one.attempt(LEASE * 2)
-                row = one.row()
+                row = one.attempt(LEASE * 2)
+                while row.state not in outbox.AT_REST:  # a report that comes late on a busy machine
+                    row = one.attempt()
                 assert (row.state, row.proof) == ("delivered", one.destination.proof), (name, row.outcome)
                 assert set(one.receiver.has) == one.wanted
                 # What isn't written down yet is repeated, but where the receiver can be asked first.
-                assert max(one.receiver.offered.values()) <= (1 if row.proof == "found" else 2), name
+                once = row.proof == "found" or name == "_ask"
+                assert max(one.receiver.offered.values()) <= (1 if once else 2), name
 
 
 def test_an_archive_that_goes_away_in_mid_study_costs_nothing_that_arrived(bench):
