@@ -387,9 +387,10 @@ def test_deaths_of_archive_and_gateway_at_each_step_lose_nothing_and_repeat_only
     gateway, archive, counter = house.gateway, house.archive, house.counter
     deaths = {"store": [gateway, archive], "find": [gateway], "commit": [gateway]}
     dead: queue.Queue[Any] = queue.Queue()
-    met, one_by_one = Counter[str](), threading.Lock()
+    met, one_by_one, all_are_here = Counter[str](), threading.Lock(), threading.Event()
 
     def meets(request: str) -> None:
+        all_are_here.wait(20)
         time.sleep(0.03)  # so that all three are under way
         with one_by_one:
             met[request] += 1
@@ -403,6 +404,7 @@ def test_deaths_of_archive_and_gateway_at_each_step_lose_nothing_and_repeat_only
     counter.meets = meets
     with counter.listening():
         sent = {proof: house.send(8, modality) for proof, modality in PROOFS.items()}
+        all_are_here.set()
         for _ in range(4):
             victim = dead.get(timeout=30)
             victim.start()
