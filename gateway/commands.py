@@ -46,8 +46,9 @@ def list_deliveries(state: str | None, to: str | None, study: str | None, limit:
         for found in breakers.paused(session):
             click.echo(f"! {found.words}")
         for row in session.scalars(query):
-            what = f"{len(row.instances)} instances" if row.kind == "dicom" else "message"
-            what += f", {len(row.acknowledged)} acknowledged" if row.acknowledged else ""
+            kinds = {"dicom": f"{len(row.instances)} instances", "fetch": "earlier studies to here"}
+            what = kinds.get(row.kind, "message")
+            what += f", {len(row.acknowledged)} acknowledged" if row.acknowledged and row.instances else ""
             what += f", priority {row.priority}" if row.priority else ""
             click.echo(f"{row.id}  {row.state:<9}  {row.destination:<16}  {row.rule:<20}  {what}")
             click.echo(f"    {row.because}" + (f" -> {row.outcome}" if row.outcome else ""))

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from gateway.associations import COMMITMENT, PLAIN
 from gateway.commitments_asked import Asked, Commitments, question
 from gateway.own_sender import OwnSender
-from gateway.sending import AttemptFailed, Carrier, Instance, Interrupted, Shipment
+from gateway.sending import AttemptFailed, Carrier, Fault, Instance, Interrupted, Shipment
 from zambezi import clock, retries
 from zambezi.config.settings import Destination
 from zambezi.orthanc_client import OrthancError
@@ -36,7 +36,8 @@ class Waits(Exception):
 class Progress:
     """What the receiver acknowledged so far (SOP Instance UIDs).
 
-    `save`, between two parts, writes it down; it raises Overtaken where something goes first.
+    `save`, between two parts and before a commitment is asked for, writes it down; it raises Overtaken where something
+    goes first.
     """
 
     delivery_id: str
@@ -108,6 +109,7 @@ class Courier:
             fault, _ = self._send(shipment, missing, progress)
             if fault is not None:
                 raise fault
+            progress.save()  # who dies while it is asked has sent everything, and says so
             asked = self._ask(shipment, progress)
         if not asked.is_answered and self._now() < asked.until:
             raise Waits(asked.until, f"everything was sent; {self._name} has yet to commit itself to it")
@@ -169,9 +171,9 @@ class Courier:
 
     def _send(
         self, shipment: Shipment, instances: tuple[Instance, ...], progress: Progress
-    ) -> tuple[AttemptFailed | None, str]:
+    ) -> tuple[Fault | None, str]:
         """Offer these, part by part; the fault that is about single ones, and remarks. Another fault is raised."""
-        fault: AttemptFailed | None = None
+        fault: Fault | None = None
         remarks: list[str] = []
         part = self._carrier.part
         for begin in range(0, len(instances), part):

@@ -15,17 +15,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from gateway import alternates, commitments_asked
-from gateway.courier import Courier, Progress, Waits
-from gateway.sending import AttemptFailed, CutShort, Instance, Interrupted, Overtaken, Shipment
+from gateway.courier import Progress, Waits
+from gateway.sending import AttemptFailed, Closed, CutShort, Instance, Interrupted, Overtaken, Shipment
 from zambezi import breakers, clock, exceptions, leases, outbox, windows
 from zambezi.breakers import Pass
-from zambezi.config.settings import Destination, Site
+from zambezi.config.settings import Destination, PriorSource, Site
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import Delivery
 from zambezi.leases import Fenced, Keeper, Lease
@@ -42,16 +43,26 @@ POLL_S = 1.0
 PARDONED = 3
 
 
+class Brings(Protocol):
+    """What carries one delivery out: gateway.courier away from here, gateway.fetching to here."""
+
+    def bring(self, shipment: Shipment, again: bool, progress: Progress) -> str:
+        """The outcome in words; AttemptFailed, CutShort, Interrupted or Waits where there is none."""
+
+
 class DicomSender(threading.Thread):
     """Carries out the deliveries to one destination until `stop` is set: inside its windows, unless it is paused."""
 
     def __init__(
-        self, sessions: Sessions, courier: Courier, name: str, destination: Destination, site: Site, owner: str,
+        self, sessions: Sessions, courier: Brings, name: str, destination: Destination | PriorSource, site: Site,
+        owner: str,
         stop: threading.Event, now: Callable[[], datetime] = clock.now, draw: Callable[[], float] = random.random,
-        number: int = 1,
+        number: int = 1, kind: str = "dicom",
     ) -> None:  # fmt: skip
-        """`number`: which one of the destination's Parallel threads."""
-        super().__init__(name=f"dicom-out-{name}" + (f"-{number}" if number > 1 else ""))
+        """`number`: which one of the destination's Parallel threads; `kind`: of the deliveries that it carries out."""
+        way = "dicom-out" if kind == "dicom" else kind
+        super().__init__(name=f"{way}-{name}" + (f"-{number}" if number > 1 else ""))
+        self._kind = kind
         self._sessions = sessions
         self._destination_name = name
         self._destination = destination
@@ -59,7 +70,7 @@ class DicomSender(threading.Thread):
         self._courier = courier
         self._policy = destination.policy
         self._neighbour = breakers.Neighbour(
-            f"dicom:{name}", QUEUE, breakers.Rule(destination.break_after, destination.policy), WRITER
+            f"{kind}:{name}", QUEUE, breakers.Rule(destination.break_after, destination.policy), WRITER
         )
         self._owner = f"{owner}/{self.name}"[:80]
         self._stop_asked = stop
@@ -85,7 +96,7 @@ class DicomSender(threading.Thread):
     def deliver_one(self) -> bool:
         """Carry out the delivery that goes first; False where none is due or could be tried.
 
-        What has begun is brought to its end, though its window closes meanwhile.
+        One whose window closes meanwhile waits for the next, and goes on with what is missing then.
         """
         now = self._now()
         if not windows.is_open(self._destination.windows, now, self._site.zone, self._site.holidays):
@@ -95,7 +106,7 @@ class DicomSender(threading.Thread):
             claimed = None
             if entry is not None:
                 claimed = outbox.claim(
-                    session, "dicom", now=now, owner=self._owner, lease=LEASE, writer=WRITER,
+                    session, self._kind, now=now, owner=self._owner, lease=LEASE, writer=WRITER,
                     destination=self._destination_name,
                 )  # fmt: skip
             if claimed is None:
@@ -104,7 +115,7 @@ class DicomSender(threading.Thread):
             return self._divert(now) if entry is None else False
         row, held = claimed
         self.taken_over += bool(held.taken_from)
-        shipment = Shipment(row.study_uid or "", tuple(Instance(*one) for one in row.instances))
+        shipment = Shipment(row.study_uid or "", tuple(Instance(*one) for one in row.instances), row.body or b"")
         progress = Progress(row.id, set(row.acknowledged), lambda: self._save(held, row, progress))
         again = row.attempts > 1 or bool(row.acknowledged)
         try:
@@ -119,7 +130,7 @@ class DicomSender(threading.Thread):
             self._settle(held, progress, partial(self._waits, held, entry, waits))
         except Interrupted as why:
             log.info("%s: delivery %s put back: %s", self._destination_name, held.id, why)
-            self._settle(held, progress, partial(self._put_back, held, entry))
+            self._settle(held, progress, partial(self._put_back, held, entry, why))
             return isinstance(why, Overtaken)
         except Fenced as why:
             log.warning("%s", why)
@@ -139,7 +150,7 @@ class DicomSender(threading.Thread):
 
     def _divert(self, now: datetime) -> bool:
         """The destination is paused: what waits may go to another one; always False, for nothing was carried out."""
-        if self._destination.alternate:
+        if isinstance(self._destination, Destination) and self._destination.alternate:
             with self._sessions.begin() as session:
                 alternates.divert(session, self._destination_name, self._destination, now=now, writer=WRITER)
         return False
@@ -160,7 +171,8 @@ class DicomSender(threading.Thread):
     def _delivered(self, held: Lease, entry: Pass, outcome: str, session: Session) -> None:
         now = self._now()
         self._neighbour.answered(session, entry, now)
-        outbox.delivered(session, held, proof=self._destination.proof, outcome=outcome, now=now, writer=WRITER)
+        proof = self._destination.proof if isinstance(self._destination, Destination) else "found"
+        outbox.delivered(session, held, proof=proof, outcome=outcome, now=now, writer=WRITER)
 
     def _failed(self, held: Lease, entry: Pass, kind: ErrorClass, words: str, session: Session) -> None:
         self.error = words
@@ -192,9 +204,13 @@ class DicomSender(threading.Thread):
         if commitments_asked.is_answered(session, held.id):  # while it was being put down
             outbox.due_now(session, held.id, now=now)
 
-    def _put_back(self, held: Lease, entry: Pass, session: Session) -> None:
-        breakers.give_back(session, entry, now=self._now())
-        outbox.let_go(session, held, now=self._now())
+    def _put_back(self, held: Lease, entry: Pass, why: Interrupted, session: Session) -> None:
+        now = self._now()
+        breakers.give_back(session, entry, now=now)
+        if isinstance(why, Closed):
+            outbox.wait(session, held, until=now, outcome=str(why), now=now)
+        else:
+            outbox.let_go(session, held, now=now)
 
     def _settle(self, held: Lease, progress: Progress, act: Callable[[Session], None]) -> None:
         try:

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
+from gateway import fetching
 from gateway.unordered import note_unordered
 from zambezi import (
     audit,
@@ -85,8 +86,8 @@ def counted(entries: Iterable[dict[str, Any]]) -> dict[StudyKey, Counted]:
 
 
 def delivery_id(facts: dict[str, Any]) -> str:
-    """The id of the delivery that a `routed` or `hl7-triggered` entry calls for; `entry`: what gateway.triggers saw."""
-    to = facts["destination"] if facts["event"] == "routed" else facts["peer"]
+    """The id of the delivery that an entry calls for, such as `routed`; `entry`: what gateway.triggers saw."""
+    to = facts[{"routed": "destination", "priors-wanted": "source"}.get(facts["event"], "peer")]
     return outbox.delivery_id(facts.get("entry") or f"{facts['journal']}/{facts['seq']}", facts["rule"], to)
 
 
@@ -125,9 +126,9 @@ class Effects:
         for key, sums in counted(facts for _, facts in told).items():
             self._stored(key, sums)
         does = {
-            "study-completed": self._completed, "routed": self._routed, "hl7-triggered": self._triggered,
-            "deleted": self._deleted, "held": self._held, "conflict": self._second_copy,
-            "coercion-failed": self._not_coerced,
+            "study-completed": self._completed, "routed": self._routed, "priors-wanted": self._wanted,
+            "hl7-triggered": self._triggered, "deleted": self._deleted, "held": self._held,
+            "conflict": self._second_copy, "coercion-failed": self._not_coerced,
         }  # fmt: skip
         for entry, facts in told:
             effect = does.get(facts["event"])
@@ -227,6 +228,13 @@ class Effects:
             because=facts["because"], now=self._now, writer=WRITER, study_uid=facts["study_uid"],
             order_id=study.order_id if study else None, instances=facts["instances"],
             priority=facts.get("priority", 0),
+        )  # fmt: skip
+
+    def _wanted(self, facts: dict[str, Any]) -> None:
+        outbox.add(
+            self._session, id=delivery_id(facts), kind=fetching.KIND, rule=facts["rule"], destination=facts["source"],
+            because=facts["because"], now=self._now, writer=WRITER, study_uid=facts["study_uid"],
+            body=fetching.Wanted.of(facts).written, priority=facts.get("priority", 0),
         )  # fmt: skip
 
     def _triggered(self, facts: dict[str, Any]) -> None:

@@ -11,11 +11,23 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import requests
 
-from gateway.sending import AttemptFailed, Carrier, CutShort, Instance, Interrupted, Sent, Shipment
+from gateway.sending import (
+    AttemptFailed,
+    Carrier,
+    Closed,
+    CutShort,
+    Fault,
+    Instance,
+    Interrupted,
+    IsOpen,
+    Sent,
+    Shipment,
+)
 from zambezi import retries
 from zambezi.config.safety import OrthancPeer
 from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable
@@ -29,20 +41,29 @@ _SHARE = 0.03
 #: States of Orthanc's jobs that are over.
 _OVER = ("Success", "Failure")
 _ANSWER_S = 60
+#: Types of Orthanc's jobs that send.
+_SENDS = ("DicomModalityStore", "OrthancPeerStore")
+#: A job that is cancelled ends with the image that is under way.
+_LAST_IMAGE_S = 5.0
 
 
 class Jobs:
     """Jobs of one kind to one place, each waited for until its end."""
 
-    def __init__(self, orthanc: OrthancClient, kind: str, name: str, stop: threading.Event) -> None:
+    def __init__(
+        self, orthanc: OrthancClient, kind: str, name: str, stop: threading.Event, is_open: IsOpen = lambda: True
+    ) -> None:
         """`kind` as Orthanc's paths have it: modalities, peers."""
         self.orthanc = orthanc
         self.name = name
         self._kind = kind
         self._stop_asked = stop
+        self._is_open = is_open
 
     def store(self, instances: Sequence[Instance]) -> Sent:
-        """One job with all of them."""
+        """One job with all of them; it is ended where the window closes meanwhile."""
+        if not self._is_open():
+            return Sent(fault=Closed())
         try:
             job_id = self.orthanc.start_store(self.name, [one.orthanc_id for one in instances], self._kind)
         except OrthancRefused as refused:
@@ -53,17 +74,16 @@ class Jobs:
         except OrthancUnreachable as away:
             raise Interrupted(str(away)) from away
         try:
-            job = self._ended(job_id)
+            job, was_closed = self.ended(job_id)
         except OrthancRefused as refused:
-            if refused.status == 404:  # jobs end with the process
-                raise CutShort("the archive was restarted while it was sending") from refused
             return Sent(fault=refusal(refused, "store", f"the archive can't send to {self.name}"))
         if job["State"] == "Success":
             return Sent(tuple(instances))
         said = job.get("ErrorDetails") or job.get("ErrorDescription") or "no reason given"
         kind = retries.of_orthanc(str(said), "store", job.get("ErrorCode"))
         words = f"sending {len(instances)} instances to {self.name} failed: {said}"
-        return Sent(tuple(instances[: done(job.get("Progress", 0), len(instances))]), AttemptFailed(kind, words))
+        fault = Closed() if was_closed else AttemptFailed(kind, words)
+        return Sent(tuple(instances[: done(job.get("Progress", 0), len(instances))]), fault)
 
     def _lacks(self, instances: Sequence[Instance]) -> bool:
         """Whether the archive has not all of these any more: 1.13.0 answers 500 then, as it does to much else."""
@@ -72,15 +92,29 @@ class Jobs:
         except OrthancError:
             return False
 
-    def _ended(self, job_id: str) -> dict[str, Any]:
+    def ended(self, job_id: str) -> tuple[dict[str, Any], bool]:
+        """The job as it ended, and whether that is because the window closed. Interrupted, CutShort, OrthancRefused."""
         begun, (least, most) = time.monotonic(), JOB_POLL_S
+        was_closed = False
         try:
             while (job := self.orthanc.job(job_id))["State"] not in _OVER:
                 if self._stop_asked.wait(min(max(least, (time.monotonic() - begun) * _SHARE), most)):
+                    self._cancel(job_id)  # else it would go on beside the next gateway's
                     raise Interrupted("the gateway stops")
+                if not was_closed and not self._is_open():
+                    was_closed = True
+                    self._cancel(job_id)
         except OrthancUnreachable as away:
             raise CutShort(f"the archive went away while it was sending ({away})") from away
-        return job
+        except OrthancRefused as refused:
+            if refused.status == 404:  # jobs end with the process
+                raise CutShort("the archive was restarted while it was sending") from refused
+            raise
+        return job, was_closed
+
+    def _cancel(self, job_id: str) -> None:
+        with suppress(OrthancError):  # it is over already, or the next look tells what is the matter
+            self.orthanc.request("POST", f"/jobs/{job_id}/cancel", json={})
 
 
 class ModalityJobs:
@@ -97,7 +131,8 @@ class ModalityJobs:
         if sent.fault is None or not sent.fault.is_about_objects:
             return sent
         left = instances[len(sent.acknowledged) :]
-        acknowledged, fault, remarks = sent.acknowledged, None, sent.remarks
+        acknowledged, remarks = sent.acknowledged, sent.remarks
+        fault: Fault | None = None
         for begin in range(0, len(left), self._careful.part):
             more = self._careful.store(study_uid, left[begin : begin + self._careful.part])
             acknowledged += more.acknowledged
@@ -157,6 +192,26 @@ class PeerJobs:
             words = f"{self._jobs.name} does not answer to a query: {type(error).__name__}"
             raise AttemptFailed(retries.of_os(error), words) from error
         return tuple(one for one in shipment.instances if one.orthanc_id not in there)
+
+
+def end_left_behind(orthanc: OrthancClient) -> int:
+    """End what a gateway that died left Orthanc sending: it would go on beside its successor's; how many jobs.
+
+    Nobody else has Orthanc send. Of each at most one image is still under way afterwards. OrthancError.
+    """
+    left = _sending(orthanc)
+    for job_id in left:
+        with suppress(OrthancRefused):  # it has just ended
+            orthanc.request("POST", f"/jobs/{job_id}/cancel", json={})
+    until = time.monotonic() + _LAST_IMAGE_S
+    while left and _sending(orthanc) and time.monotonic() < until:
+        time.sleep(JOB_POLL_S[1])
+    return len(left)
+
+
+def _sending(orthanc: OrthancClient) -> list[str]:
+    jobs = orthanc.get("/jobs", expand="")
+    return [job["ID"] for job in jobs if job["Type"] in _SENDS and job["State"] not in _OVER]
 
 
 def done(percent: int, count: int) -> int:

@@ -20,7 +20,7 @@ from gateway import associations
 from gateway.associations import FIND, PLAIN, Address, Owes, Talk
 from gateway.orthanc_jobs import by_series
 from gateway.outgoing import Deidentify, Packer, Stored
-from gateway.sending import AttemptFailed, CutShort, Instance, Interrupted, Sent, Shipment
+from gateway.sending import AttemptFailed, Closed, CutShort, Fault, Instance, Interrupted, IsOpen, Sent, Shipment
 from zambezi import retries
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 from zambezi.retries import ErrorClass
@@ -72,7 +72,7 @@ class OwnSender:
 
     def __init__(
         self, address: Address, packer: Packer, stop: threading.Event, owes: Owes, names: Names,
-        silence_s: float = associations.SILENCE_S,
+        silence_s: float = associations.SILENCE_S, is_open: IsOpen = lambda: True,
     ) -> None:  # fmt: skip
         self.address = address
         self.names = names
@@ -80,6 +80,7 @@ class OwnSender:
         self._stop_asked = stop
         self._owes = owes
         self._silence_s = silence_s
+        self._is_open = is_open
 
     def store(self, study_uid: str, instances: Sequence[Instance]) -> Sent:
         """One association for all of them, `part` at the most."""
@@ -128,21 +129,23 @@ class OwnSender:
 
     def _store(
         self, study_uid: str, instances: Sequence[Instance], stored: Mapping[str, Stored], result: _Result
-    ) -> AttemptFailed | None:
-        """Until the last image, or until a fault that would meet the others, too: that one."""
+    ) -> Fault | None:
+        """Until the last image, or until what would keep the others back, too: that. What was acknowledged stays so."""
         groups = {id: self._packer.syntaxes(one.syntax) for id, one in stored.items()}
         wanted = sorted({(one.sop_class, group) for id, one in stored.items() for group in groups[id]})
         deidentify = self.names.deidentify(study_uid)
         try:
             with self.calling(wanted) as talk:
                 for one in instances:
+                    if not self._is_open():
+                        return Closed()
                     sop_class = stored[one.orthanc_id].sop_class
                     accepted = talk.accepted(sop_class)
                     if not accepted:
                         result.refused.append((one, ErrorClass.OBJECT, f"it takes no {sop_class}"))
                     elif fault := self._store_one(talk, one, sop_class, accepted, deidentify, result):
                         return fault
-        except AttemptFailed as fault:
+        except (AttemptFailed, Interrupted, CutShort) as fault:
             return fault
         return None
 

@@ -20,7 +20,7 @@ from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused
 
 #: Keys of the Zambezi section that a dry run may change.
-TRIED = ("Routing", "Destinations", "Access")
+TRIED = ("Routing", "Destinations", "PriorSources", "Access")
 #: The plugin may have to read many instances first.
 ANSWER_S = 120
 
@@ -49,7 +49,7 @@ def explain(study: str) -> None:
 def dry_run(file: Path, last: int, everything: bool) -> None:
     """What the rules in FILE would have done to the last studies. Nothing is sent, and nothing is changed.
 
-    FILE is written like 30-zambezi.json: of its Zambezi section Routing, Destinations and Access
+    FILE is written like 30-zambezi.json: of its Zambezi section Routing, Destinations, PriorSources and Access
     take the place of those in force. Each study is judged as it is now, at the time at which it became complete; when a
     study would have been complete isn't tried.
     """
@@ -106,14 +106,18 @@ def compared(now: Sequence[Mapping[str, Any]], then: Sequence[Mapping[str, Any]]
         old, new = before.get(way), after.get(way)
         name = f"{way[0]} -> {way[1]}"
         if old is None and new is not None:
-            lines.append(f"+ {name}: {new['instances']} instances, because {new['because']}")
+            lines.append(f"+ {name}: {_what(new)}, because {new['because']}")
         elif new is None and old is not None:
-            lines.append(f"- {name}: {old['instances']} instances would not go")
+            lines.append(f"- {name}: {_what(old)} would not go")
         elif old and new and old["instances"] != new["instances"]:
             lines.append(f"~ {name}: {new['instances']} instances instead of {old['instances']}")
         elif old and new and old["priority"] != new["priority"]:
             lines.append(f"~ {name}: priority {new['priority']} instead of {old['priority']}")
     return lines
+
+
+def _what(route: Mapping[str, Any]) -> str:
+    return f"{route['instances']} instances" if route["instances"] else "earlier studies"
 
 
 def _page(archive: OrthancClient, section: Mapping[str, Any], before: int) -> dict[str, Any]:

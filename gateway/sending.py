@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -25,9 +25,18 @@ class AttemptFailed(Exception):
 class Interrupted(Exception):
     """The process stops, or Orthanc is away: no fault of the destination, and no attempt of it."""
 
+    is_about_objects = False
+
 
 class Overtaken(Interrupted):
     """Something that must go first is due for the same destination; this delivery goes on behind it."""
+
+
+class Closed(Interrupted):
+    """The destination's window closed in mid-study: what it acknowledged stays sent, the rest goes when one opens."""
+
+    def __init__(self) -> None:
+        super().__init__("its window closed in mid-study; what it lacks goes when the next one opens")
 
 
 class CutShort(Exception):
@@ -35,6 +44,14 @@ class CutShort(Exception):
 
     But an image whose sending brings Orthanc down must not do so for ever: it counts, and soon waits grow.
     """
+
+    is_about_objects = False
+
+
+#: Why not everything that was offered was acknowledged.
+Fault = AttemptFailed | Interrupted | CutShort
+#: Whether the destination may be sent to at this moment.
+IsOpen = Callable[[], bool]
 
 
 class Instance(NamedTuple):
@@ -51,6 +68,8 @@ class Shipment:
 
     study_uid: str
     instances: tuple[Instance, ...]
+    #: What else the delivery's row says; of a fetch, what is wanted (gateway.fetching).
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -58,12 +77,13 @@ class Sent:
     """What became of instances that were offered: those that were acknowledged, why the others weren't, warnings."""
 
     acknowledged: tuple[Instance, ...] = ()
-    fault: AttemptFailed | None = None
+    fault: Fault | None = None
     remarks: tuple[str, ...] = ()
 
 
 class Carrier(Protocol):
-    """A way to a destination. Both methods raise Interrupted and CutShort; a fault of the receiver is in the result."""
+    """A way to a destination. Both methods raise Interrupted and CutShort where nothing was acknowledged yet; a fault
+    that comes later, and one of the receiver, is in the result."""
 
     part: int  # so many instances are offered at once
 

@@ -4,6 +4,7 @@
     pushes       worklist, announced studies and revocations to the plugin
     nodes        of several nodes: who records, and what the others are brought (journal and pushes are one a node)
     dicom-out-*  deliveries of images, for each destination as many threads as its Parallel says
+    fetch-*      earlier studies of patients, from other archives, one thread each
     hl7-out-*    messages out, one thread a peer
     triggers     HL7 messages about exams, deliveries and rejections
     hl7-in       the MLLP server
@@ -32,7 +33,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from gateway import ready, transcoding, ways
+from gateway import fetching, ready, transcoding, ways
 from gateway.callers import Callers
 from gateway.coercing_admission import Gate
 from gateway.coercing_port import CoercingPort
@@ -46,6 +47,7 @@ from gateway.hl7.sender import Sender
 from gateway.hl7.server import MllpServer
 from gateway.journal import Follower
 from gateway.nodes import Nodes
+from gateway.orthanc_jobs import end_left_behind
 from gateway.pushes import Pushes
 from gateway.triggers import Watcher
 from zambezi import audit, clock, config, keys, outbox
@@ -127,6 +129,7 @@ class Gateway:
         self._run = uuid.uuid4().hex[:8]
         owner = f"{self._place}/{self._run}"
         several = environment.nodes
+        self._archives = [orthanc(only=node) for node in several or (None,)]
         self._followers = {
             node.name: Follower(sessions, settings, orthanc(only=node), node=node.name, is_first=node == several[0])
             for node in several
@@ -166,6 +169,14 @@ class Gateway:
                 self._threads.append(
                     DicomSender(sessions, way, name, to, settings.site, owner, self.stop_asked, number=number)
                 )
+        for name, source in settings.prior_sources.items():
+            fetcher = fetching.Fetcher(
+                sessions, orthanc(DELIVERY_TIMEOUT_S), name, source, settings.site, there.our_aet, self.stop_asked
+            )
+            kind = fetching.KIND
+            self._threads.append(
+                DicomSender(sessions, fetcher, name, source, settings.site, owner, self.stop_asked, kind=kind)
+            )
         stations, askers = configuration.modalities, self.modalities.askers
         self._threads += [
             Worker(
@@ -221,6 +232,16 @@ class Gateway:
             return
         if released:
             log.info("%d deliveries and answers that were under way when the gateway died are due again", released)
+            self._end_left_behind()
+
+    def _end_left_behind(self) -> None:
+        try:
+            ended = sum(end_left_behind(orthanc) for orthanc in self._archives)
+        except OrthancError as away:
+            log.warning("what Orthanc may still be sending was not ended: %s", away)
+            return
+        if ended:
+            log.info("%d jobs that Orthanc went on with when the gateway died were ended; what is missing goes", ended)
 
     def _remember_callers(self) -> None:
         try:
@@ -242,6 +263,7 @@ class Gateway:
             with self._sessions.begin() as session:
                 settings = self._configuration.zambezi
                 park_strangers(session, "dicom", set(settings.destinations), now=now)
+                park_strangers(session, fetching.KIND, set(settings.prior_sources), now=now)
                 listening = {name for name, peer in settings.hl7.peers.items() if peer.host}
                 park_strangers(session, "hl7", listening, now=now)
                 details = {

@@ -43,8 +43,12 @@ def courier(
     commitments: Commitments, line: Line, stop: threading.Event, now: Callable[[], datetime] = clock.now,
 ) -> Courier:  # fmt: skip
     """The way that the destination's settings ask for. `line` is shared by all couriers to it."""
+
+    def is_open() -> bool:
+        return windows.is_open(destination.windows, now(), there.site.zone, there.site.holidays)
+
     if destination.kind == "peer":
-        jobs = Jobs(orthanc, "peers", name, stop)
+        jobs = Jobs(orthanc, "peers", name, stop, is_open)
         return Courier(name, destination, PeerJobs(jobs, there.peers[name], there.authorities), None, commitments, now)
 
     def owes(size: int) -> float:
@@ -54,8 +58,8 @@ def courier(
     names = Pseudonyms(sessions, name, now) if destination.deidentify else Same()
     our_aet = destination.aet or there.our_aet
     address = called(there.modalities[name], our_aet, destination.tls, there.home)
-    own = OwnSender(address, Packer(orthanc, destination, there.home), stop, owes, names)
-    carrier = own if destination.is_sent_by_us else ModalityJobs(Jobs(orthanc, "modalities", name, stop), own)
+    own = OwnSender(address, Packer(orthanc, destination, there.home), stop, owes, names, is_open=is_open)
+    carrier = own if destination.is_sent_by_us else ModalityJobs(Jobs(orthanc, "modalities", name, stop, is_open), own)
     return Courier(name, destination, carrier, own, commitments, now)
 
 

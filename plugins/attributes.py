@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from plugins.conditions import values
 from plugins.routing import Candidate
 from zambezi import attributes
+from zambezi.attributes import Attribute
 
 #: Instances whose attributes are kept; a study is seldom larger.
 KEPT = 50_000
@@ -45,7 +46,7 @@ class Attributes:
             if all(keyword in known for keyword in keywords):
                 continue
             tags = reader.tags(orthanc_id)
-            found = {keyword: values(tags.get(attributes.find(keyword).path, ""), keyword) for keyword in keywords}
+            found = {keyword: within(tags, attributes.find(keyword)) for keyword in keywords}
             with self._lock:
                 self._known[orthanc_id] = {**known, **found}
                 while len(self._known) > KEPT:
@@ -83,6 +84,29 @@ class Attributes:
     def _some(self, orthanc_id: str, keywords: Collection[str]) -> dict[str, tuple[str, ...]]:
         known = self.of(orthanc_id) if keywords else {}
         return {keyword: known[keyword] for keyword in keywords if keyword in known}
+
+
+def within(tags: Mapping[str, Any], attribute: Attribute) -> tuple[str, ...]:
+    """The values of an attribute in a header as Orthanc tells it; of a sequence those in all of its items."""
+    items = [tags]
+    for sequence in attribute.within:
+        several = [found for item in items for found in _told(item, sequence)]
+        items = [item for found in several if isinstance(found, list) for item in found if isinstance(item, dict)]
+    told = [values(found, attribute.keyword) for item in items for found in _told(item, attribute)]
+    return tuple(value for one in told for value in one)
+
+
+def _told(item: Mapping[str, Any], attribute: Attribute) -> list[Any]:
+    """What an item has of it: of a private one, in each block that its creator reserved there (PS3.5 7.8.1)."""
+    if not attribute.creator:
+        return [item[attribute.path]] if attribute.path in item else []
+    group, element = attribute.path[:4], attribute.path[7:]
+    blocks = [
+        f"{block:02x}"
+        for block in range(0x10, 0x100)
+        if str(item.get(f"{group},00{block:02x}", "")).strip(" \0") == attribute.creator
+    ]
+    return [item[key] for key in (f"{group},{block}{element}" for block in blocks) if key in item]
 
 
 def speakers(study: Sequence[Candidate]) -> dict[str, str]:

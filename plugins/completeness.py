@@ -16,10 +16,10 @@ from typing import Any
 from plugins import readiness, routing
 from plugins.attributes import Attributes, Reader, to_read
 from plugins.journal import Journal, Transaction
-from plugins.priors import Earlier
+from plugins.priors import Earlier, Study
 from plugins.pushed import Announced
 from plugins.readiness import Open, Sign
-from plugins.routing import Candidate, Circumstances, Decided
+from plugins.routing import Candidate, Circumstances, Decided, Fetch
 from plugins.rules import Rules
 from plugins.studies import Query, Studies, went
 from zambezi import clock, triggers
@@ -147,8 +147,11 @@ class Completeness:
         wanting = [rule for rule in routes if rule.priors]
         if not wanting or self._earlier.is_known(due.study):
             return False
-        zambezi = self._rules.now.zambezi
-        return bool(routing.decide(study, due.cause, wanting, zambezi.destinations, lambda *_: False, circumstances))
+        zambezi, by = self._rules.now.zambezi, due.cause
+        return bool(
+            routing.decide(study, by, wanting, zambezi.destinations, lambda *_: False, circumstances)
+            or routing.fetches(study, by, wanting, lambda *_: False, circumstances)
+        )
 
     # -- which clocks have run out
 
@@ -229,6 +232,8 @@ class Completeness:
                         transaction, now, replace(route, because=along, instances=new),
                         {**common, "study_uid": prior.study_uid, "generation": None},
                     )  # fmt: skip
+        for fetch in routing.fetches(study, due.cause, routes, lambda *key: key in earlier, circumstances):
+            _fetch(transaction, now, fetch, self._earlier.study(due.study), common)
         self._earlier.forget(due.study)
         if due.how == "":
             happened = triggers.completed(due.cause, common["generation"], {one.modality for one in study})
@@ -363,6 +368,22 @@ def _route(transaction: Transaction, now: datetime, route: Decided, common: Mapp
     transaction.executemany(
         "INSERT OR IGNORE INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",
         [(one.orthanc_id, route.rule, route.destination) for one in route.instances],
+    )
+
+
+def _fetch(transaction: Transaction, now: datetime, fetch: Fetch, study: Study, common: Mapping[str, Any]) -> None:
+    """Record that earlier studies are wanted, and whose: the gateway asks for them, whatever happens here meanwhile."""
+    how = fetch.rule.priors
+    assert how is not None  # fetches() gives no other
+    transaction.append(
+        "priors-wanted", now, **common, rule=fetch.rule.name, source=fetch.source, because=fetch.because,
+        priority=fetch.priority or None, patient_id=study.patient_id, issuer=study.issuer, birth_date=study.birth_date,
+        study_date=study.date, modalities=sorted(study.modalities), parts=sorted(study.parts),
+        how=how.model_dump(mode="json", by_alias=True, include={"count", "years", "same"}),
+    )  # fmt: skip
+    transaction.executemany(
+        "INSERT OR IGNORE INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",
+        [(fetch.mark.orthanc_id, fetch.rule.name, fetch.way)],
     )
 
 

@@ -109,8 +109,8 @@ def cause(
     A service that stores has its cause: `ris` a report, `migration` a migration, `custody` what it announced
     (else a correction). `recovery` brings files back: as announced for the instance, else as `recorded` in the
     journal before, else like a sender; so does `move`, but what nobody knows is a restore. A DICOM sender: a migration
-    where the study is announced as one, else a modality, with the order that announced the study. A study under
-    correction changes nothing for a modality.
+    or a prefetch where the study is announced as one, else a modality, with the order that announced the study. A study
+    under correction changes nothing for a modality.
     """
     instance, study = announced.instances.get(sop_uid), announced.studies.get(study_uid)
     if http_user == "ris":
@@ -123,7 +123,7 @@ def cause(
         return instance or recorded or Because(causes.MODALITY)
     if http_user == "move":
         return Because(causes.RESTORE)
-    if study and study.cause == causes.MIGRATION:
+    if study and study.cause in (causes.MIGRATION, causes.PREFETCH):
         return study
     if http_user == "migration":
         return Because(causes.MIGRATION)

@@ -1,24 +1,20 @@
-"""A patient's earlier studies that a rule sends along. `choose` is pure.
-
-Who somebody is, is said by patient ID, issuer and date of birth together: an ID alone may be another hospital's.
-"""
+"""A patient's earlier studies in this archive, which a rule sends along (zambezi.priors chooses)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
 from typing import Any
 
 from plugins.attributes import Attributes, Reader, speakers
 from plugins.journal import Journal
 from plugins.routing import Candidate
 from zambezi.config.settings import Priors
+from zambezi.priors import choose
 
 #: So many of a patient's studies are looked at.
 LOOKED_AT = 200
-_YEAR = 365.25
 _WHO = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "StudyDate")
 _PART = "BodyPartExamined"
 
@@ -38,50 +34,7 @@ class Study:
 
     @property
     def modalities(self) -> frozenset[str]:
-        return frozenset(one.modality for one in self.instances) - {"", "SR", "PR", "KO", "DOC"}
-
-
-def choose(study: Study, others: Sequence[Study], how: Priors) -> list[Study]:
-    """The patient's earlier studies that are relevant, the latest first."""
-    day = _day(study.date)
-    if day is None:
-        return []
-    oldest = day - timedelta(days=how.years * _YEAR)
-    in_time = [
-        (then, one)
-        for one in _of_patient(study, others)
-        if _is_alike(study, one, how) and (then := _day(one.date)) is not None and oldest <= then <= day
-    ]
-    latest = sorted(in_time, key=lambda pair: (pair[0], pair[1].study_uid), reverse=True)
-    return [one for _, one in latest[: how.count]]
-
-
-def _of_patient(study: Study, others: Sequence[Study]) -> list[Study]:
-    """The studies that are surely of the same patient: where one ID has two dates of birth, the date decides."""
-    same = [
-        one
-        for one in others
-        if study.patient_id
-        and (one.patient_id, one.issuer) == (study.patient_id, study.issuer)
-        and one.study_uid != study.study_uid
-    ]
-    if len({one.birth_date for one in (study, *same)} - {""}) <= 1:
-        return same
-    return [one for one in same if one.birth_date and one.birth_date == study.birth_date]
-
-
-def _is_alike(study: Study, other: Study, how: Priors) -> bool:
-    if "modality" in how.same and not study.modalities & other.modalities:
-        return False
-    unlike = study.parts and other.parts and not study.parts & other.parts
-    return not ("body part" in how.same and unlike)
-
-
-def _day(written: str) -> date | None:
-    try:
-        return date(int(written[:4]), int(written[4:6]), int(written[6:8]))
-    except ValueError:
-        return None
+        return frozenset(one.modality for one in self.instances)
 
 
 class Earlier:
@@ -108,6 +61,10 @@ class Earlier:
                     found = [Candidate(*row[1:]) for row in rows]
                     others.append(self._study(other, rows[0][0], found, reader))
         self._found[orthanc_id] = (study, others)
+
+    def study(self, orthanc_id: str) -> Study:
+        """The study itself, whom it is about."""
+        return self._found[orthanc_id][0]
 
     def chosen(self, orthanc_id: str, how: Priors) -> list[Study]:
         study, others = self._found[orthanc_id]

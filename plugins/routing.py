@@ -13,7 +13,7 @@ from typing import Any
 from plugins import conditions
 from plugins.conditions import Moment, Verdict
 from zambezi import causes
-from zambezi.config.settings import Destination, Route
+from zambezi.config.settings import Destination, Priors, Route
 
 #: Instances in one journal entry; a larger route is told in parts.
 PART = 2000
@@ -132,6 +132,41 @@ def decide(
     return decided
 
 
+@dataclass(frozen=True)
+class Fetch:
+    """Earlier studies are to be fetched from this archive, because; `mark`: the instance that this is kept with."""
+
+    rule: Route
+    source: str
+    because: str
+    priority: int
+    mark: Candidate
+
+    @property
+    def way(self) -> str:
+        """What stands for a destination among those that a rule has acted for; no destination's name has a colon."""
+        return f"fetch:{self.source}"
+
+
+def fetches(
+    study: Sequence[Candidate], cause: str, rules: Sequence[Route], routed: Routed, circumstances: Circumstances
+) -> list[Fetch]:
+    """From where earlier studies are to be fetched now that the study is complete for these rules: once a study."""
+    wanting = [rule for rule in rules if rule.priors and rule.priors.fetch_from and causes.covers(rule.causes, cause)]
+    mine = sorted((one for one in study if one.cause == cause), key=lambda one: one.orthanc_id)
+    judged = Judged(mine, circumstances, wanting)
+    found = []
+    for rule in wanting:
+        taken = sum(verdict.met is True for _, verdict in judged.verdicts(rule))
+        for source in dict.fromkeys(rule.priors.fetch_from) if taken and rule.priors else ():
+            priority = max(rule.priority, ORDERED.get(circumstances.priority, 0))
+            because = f"rule {rule.name}: {taken} instances by {cause} meet: {conditions.words(rule.when)}"
+            fetch = Fetch(rule, source, because, priority, mine[0])
+            if not any(routed(rule.name, fetch.way, one.orthanc_id) for one in mine):
+                found.append(fetch)
+    return found
+
+
 def lacking(
     study: Sequence[Candidate], cause: str, rules: Sequence[Route], circumstances: Circumstances
 ) -> dict[str, set[str]]:
@@ -174,7 +209,7 @@ def explain(
                 "matches": len(taken),
                 "because": f"{len(meeting)} of {len(study)} instances meet: {conditions.words(rule.when)}"
                 + (f"; the whole {rule.whole} goes" if rule.whole != "instance" and meeting else "")
-                + (f"; up to {rule.priors.count} earlier studies go along" if rule.priors and meeting else ""),
+                + (f"; {_earlier(rule.priors, rule.send_to)}" if rule.priors and meeting else ""),
                 "left": left,
                 "late": rule.late,
                 "routed": {
@@ -183,6 +218,13 @@ def explain(
             }
         )
     return told
+
+
+def _earlier(priors: Priors, send_to: Sequence[str]) -> str:
+    """What happens with the patient's earlier studies."""
+    said = ["go along"] if send_to else []
+    said += [f"are fetched from {' and '.join(priors.fetch_from)}"] if priors.fetch_from else []
+    return f"up to {priors.count} earlier studies {', and '.join(said)}"
 
 
 def _facts(one: Candidate, circumstances: Circumstances) -> dict[str, tuple[str, ...]]:

@@ -75,10 +75,17 @@ def _routes(
     decided = routing.decide(
         study, facts["cause"], zambezi.routing, zambezi.destinations, lambda *_: False, circumstances
     )
+    fetched = routing.fetches(study, facts["cause"], zambezi.routing, lambda *_: False, circumstances)
     return [
         {
             "rule": one.rule, "destination": one.destination, "instances": len(one.instances),
             "priority": one.priority, "because": one.because,
         }
         for one in decided
+    ] + [
+        {
+            "rule": one.rule.name, "destination": f"here, from {one.source}", "instances": 0,
+            "priority": one.priority, "because": one.because,
+        }
+        for one in fetched
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, abort, redirect, render_template, request
@@ -13,6 +14,7 @@ from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from zambezi import breakers, clock, outbox, windows
 from zambezi.access import requires
+from zambezi.config.settings import Destination, Hl7Peer, PriorSource
 from zambezi.database.tables import Delivery
 
 pages = Blueprint("deliveries", __name__)
@@ -91,7 +93,10 @@ def cancel(delivery_id: str) -> Any:
 def _opening(kind: str, destination: str) -> str:
     """From when on a destination may be sent to; "" where it may now, or the configuration doesn't name it."""
     settings = parts().settings
-    place = settings.destinations.get(destination) if kind == "dicom" else settings.hl7.peers.get(destination)
+    places: dict[str, Mapping[str, Destination | PriorSource | Hl7Peer]] = {
+        "dicom": settings.destinations, "fetch": settings.prior_sources, "hl7": settings.hl7.peers,
+    }  # fmt: skip
+    place = places[kind].get(destination)
     now = parts().clock()
     if place is None or windows.is_open(place.windows, now, settings.site.zone, settings.site.holidays):
         return ""

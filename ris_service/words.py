@@ -46,6 +46,7 @@ SEX = {"M": _("male"), "F": _("female"), "O": _("other"), "U": _("unknown")}
 CAUSE = {
     "modality": _("modality"),
     "migration": _("migration"),
+    "prefetch": _("an earlier study, fetched from another archive"),
     "report": _("a report of ours"),
     "correction": _("a correction"),
     "restore": _("a restore from the hold"),
@@ -94,6 +95,7 @@ EVENT = {
     "stored-again": _("image in the index again"),
     "study-completed": _("study complete"),
     "routed": _("route decided"),
+    "priors-wanted": _("earlier studies asked for"),
     "hl7-triggered": _("message decided"),
     "deleted": _("images deleted"),
     "coercion-failed": _("image stored as it came"),

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Receiver:
     does: Does = lambda event, number: None
     classes: tuple[str, ...] = CLASSES
     syntaxes: tuple[str, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-    aet: str = "PACS"
+    aet: str = "PACS"  # empty: it answers to any
     port: int = field(default_factory=free_port)
     #: What is said of an image that it has, when it is asked to commit itself: None, or a Failure Reason.
     commits: Callable[[str], int | None] = lambda sop_uid: None
@@ -46,14 +46,16 @@ class Receiver:
     has: dict[str, Dataset] = field(default_factory=dict)
     offered: Counter[str] = field(default_factory=Counter)  # SOP Instance UID -> how often
     callers: list[str] = field(default_factory=list)
+    #: Told of each request before it is answered: store, find, commit.
+    meets: Callable[[str], None] = lambda request: None
     rejects: tuple[int, int, int] | None = None
     tls: Any = None
     associations: int = 0
 
     @contextmanager
     def listening(self) -> Iterator[Receiver]:
-        ae = AE(self.aet)
-        ae.require_called_aet = True
+        ae = AE(self.aet or "ANY")
+        ae.require_called_aet = bool(self.aet)
         ae.network_timeout = 30
         for sop_class in self.classes:
             ae.add_supported_context(sop_class, list(self.syntaxes))
@@ -79,6 +81,7 @@ class Receiver:
             event.assoc.kill()
 
     def _stored(self, event: Any) -> int:
+        self.meets("store")
         sop_uid = str(event.request.AffectedSOPInstanceUID)
         self.offered[sop_uid] += 1
         status = self.does(event, self.offered.total())
@@ -89,6 +92,7 @@ class Receiver:
         return status or 0
 
     def _found(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        self.meets("find")
         asked = event.identifier
         for sop_uid, dataset in list(self.has.items()):
             if dataset.SeriesInstanceUID == asked.SeriesInstanceUID:
@@ -100,6 +104,7 @@ class Receiver:
         yield 0, None
 
     def _asked(self, event: Any) -> tuple[int, Dataset | None]:
+        self.meets("commit")
         information = event.action_information
         report = Dataset()
         report.TransactionUID = information.TransactionUID
@@ -122,7 +127,8 @@ class Receiver:
         kind = 2 if report.FailedSOPSequence else 1
         if self.reports_to is None:
             time.sleep(0.05)  # behind the answer to the question
-            association.send_n_event_report(report, kind, COMMITMENT, _COMMITMENT_INSTANCE)
+            with suppress(RuntimeError):  # who asked may have died meanwhile
+                association.send_n_event_report(report, kind, COMMITMENT, _COMMITMENT_INSTANCE)
             return
         self.report_to(report, kind, *self.reports_to)
 

@@ -59,6 +59,12 @@ def forget_studies(session: Session, uids: Collection[str], cause: str, referenc
     return gone
 
 
+def forget_before(session: Session, cause: str, moment: datetime) -> int:
+    """What was announced by this cause before then came, or never will: it is not told any more; how many."""
+    old = (AnnouncedStudy.cause == cause, AnnouncedStudy.created_at < clock.text(moment))
+    return len(session.scalars(delete(AnnouncedStudy).where(*old).returning(AnnouncedStudy.study_uid)).all())
+
+
 def announce_instances(session: Session, coming: Mapping[str, str], cause: str, reference: str, now: datetime) -> int:
     """What comes under these SOP Instance UIDs comes by this cause, whoever brings it; the generation that says so.
 

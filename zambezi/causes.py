@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 MODALITY = "modality"
 MIGRATION = "migration"
+#: An earlier study of a patient, fetched from another archive because a new one came.
+PREFETCH = "prefetch"
 REPORT = "report"
 CORRECTION = "correction"
 RESTORE = "restore"
 
-ALL = (MODALITY, MIGRATION, REPORT, CORRECTION, RESTORE)
+ALL = (MODALITY, MIGRATION, PREFETCH, REPORT, CORRECTION, RESTORE)
 
 #: In rules this word stands for all that we store ourselves.
 OURSELVES = "ourselves"

@@ -16,6 +16,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "stored-again": ("110104", "C", "an instance whose index row was lost is in the index again"),
     "study-completed": ("110103", "U", "no instance of the study came for the quiet period"),
     "routed": ("110102", "E", "a rule decided that instances go to a destination"),
+    "priors-wanted": ("110102", "E", "a rule decided that a patient's earlier studies are fetched from an archive"),
     "hl7-triggered": ("110102", "E", "a rule decided that a peer is told by an HL7 message"),
     "deleted": ("110105", "D", "instances were deleted"),
     "coercion-failed": ("110104", "E", "an image was stored as it came: a coercion rule could not be carried out"),

@@ -45,6 +45,22 @@ KINDS: dict[str, Kind] = {
             "Quando {source} estiver bem, mande tentar de novo.",
         ),
     ),
+    "fetch-parked": Kind(
+        Words(
+            "Earlier studies not fetched",
+            "Earlier studies that rule {rule} wants from {source} did not come, and are not asked for any more; "
+            "attempts: {attempts}.",
+            "See that {source} knows this archive as a destination of C-MOVE and may store here; then let it be tried "
+            "again.",
+        ),
+        Words(
+            "Estudos anteriores que não vieram",
+            "Estudos anteriores que a regra {rule} quer de {source} não vieram e já não são pedidos; tentativas: "
+            "{attempts}.",
+            "Veja se {source} conhece este arquivo como destino de C-MOVE e se pode armazenar aqui; depois mande "
+            "tentar de novo.",
+        ),
+    ),
     "delivery-stranger": Kind(
         Words(
             "Destination not configured",

@@ -23,7 +23,9 @@ LEASE = 1
 #: A node that didn't answer for so long is away.
 AWAY = timedelta(seconds=60)
 #: Told by whoever records, from /changes.
-_RECORDED = {"study-began", "stored", "stored-again", "study-completed", "routed", "hl7-triggered", "conflict"}
+_RECORDED = {
+    "study-began", "stored", "stored-again", "study-completed", "routed", "priors-wanted", "hl7-triggered", "conflict",
+}  # fmt: skip
 
 
 def is_recorded(facts: Mapping[str, Any]) -> bool:

@@ -283,13 +283,14 @@ def _park(session: Session, row: Delivery, kind: ErrorClass, outcome: str, now: 
         ErrorClass.CONFLICT: "Decide which of the two is right",
         ErrorClass.OBJECT: f"Find out why {row.destination} doesn't take it",
     }.get(kind, f"When {row.destination} is well again")
+    named, said = ("fetch-parked", "fetching from") if row.kind == "fetch" else ("delivery-parked", "delivery to")
     exceptions.wait(
-        session, "delivery", row.id, now=now, kind="delivery-parked", study_uid=row.study_uid, actions=actions(row.id),
+        session, "delivery", row.id, now=now, kind=named, study_uid=row.study_uid, actions=actions(row.id),
         facts={
             "source": row.destination, "rule": row.rule, "attempts": row.attempts, "reason": outcome,
             "error": kind.value,
         },
-        what=f"delivery to {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
+        what=f"{said} {row.destination} (rule {row.rule}) failed {row.attempts} times: {outcome}",
         suggestion=f"{helps}; then: zambezi route retry {row.id}",
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from tests.integration.archive_fixture import Archive, image, until
@@ -29,6 +30,11 @@ RULES = {
         },
         {"Name": "beira", "When": {"Site": "Beira"}, "Whole": "study", "Late": "never", "SendTo": ["PACS2"]},
         {"Name": "with-priors", "When": {"StudyID": "NEW"}, "SendTo": ["PACS2"], "Priors": {"Count": 1}},
+        {
+            "Name": "by-step",
+            "When": {"0040,0275/0040,0009": "SPS7", "0029,1008[SIEMENS CSA HEADER]": {"Pattern": "image*"}},
+            "SendTo": ["PACS2"],
+        },
         {"Name": "urgent", "When": {"Priority": ["STAT", "HIGH"]}, "SendTo": ["PACS2"]},
     ],
 }  # fmt: skip
@@ -77,6 +83,29 @@ def test_rules_over_what_only_the_files_hold_when_the_modality_says_it_is_done(a
     assert told["rules"][0]["left"] == {"PatientAge is 008Y, the rule wants at least 16": 1}
 
 
+def test_rules_over_what_stands_in_sequences_and_in_private_blocks(archive: Archive) -> None:
+    study = generate_uid()
+    images = [image(study, generate_uid(), NumberOfStudyRelatedInstances=3) for _ in range(3)]
+    steps = [["SPS1", "SPS7"], ["SPS7"], []]
+    for one, ids in zip(images, steps, strict=True):
+        one.RequestAttributesSequence = [Dataset() for _ in ids]
+        for item, id in zip(one.RequestAttributesSequence, ids, strict=True):
+            item.ScheduledProcedureStepID = id
+    images[1].private_block(0x0029, "ACME", create=True).add_new(0x08, "CS", "IMAGE")  # SIEMENS' is the second here
+    for one in images:
+        one.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x08, "CS", "IMAGE NUM 4")
+    images[0][0x0029, 0x1008].value = "SPEC"
+    assert archive.send(*images) == [0] * 3
+    until(lambda: archive.events("study-completed", study_uid=study))
+    assert routed(archive, study) == {"by-step": {images[1].SOPInstanceUID}}
+    told = next(rule for rule in archive.get(f"/zambezi/explain?study={study}").json()["rules"] if rule["matches"])
+    assert told["because"].endswith("0040,0275/0040,0009 is SPS7 and 0029,1008[SIEMENS CSA HEADER] is like image*")
+    assert told["left"] == {
+        "0040,0275/0040,0009 is empty, the rule wants SPS7": 1,
+        "0029,1008[SIEMENS CSA HEADER] is something else, the rule wants like image*": 1,
+    }
+
+
 def test_the_images_own_count_completes_a_study_and_late_ones_stay_behind(archive: Archive) -> None:
     study = generate_uid()
     counted = {"NumberOfStudyRelatedInstances": 2}
@@ -110,7 +139,8 @@ def test_the_commands_ask_the_running_plugin(archive: Archive, tmp_path: Path) -
     tried.write_text(
         '{ "Zambezi": { "Routing": [ // the thick ones, too\n'
         '  { "Name": "thin-heads", "When": { "StudyDescription": { "Pattern": "*cabe?a" } },'
-        '    "SendTo": ["PACS2"] } ] } }'
+        '    "SendTo": ["PACS2"] }, { "Name": "old", "When": { "StudyDescription": "TAC Cabeça" },'
+        '    "Priors": { "FetchFrom": ["PACS2"] } } ], "PriorSources": { "PACS2": {} } } }'
     )
     before = archive.entries()
     explained = zambezi(archive, "route", "explain", study)
@@ -119,6 +149,7 @@ def test_the_commands_ask_the_running_plugin(archive: Archive, tmp_path: Path) -
     ran = zambezi(archive, "route", "dry-run", str(tried), "--last", "10")
     assert f"{study}  (modality" in ran.stdout
     assert "+ thin-heads -> PACS2: 1 instances, because rule thin-heads" in ran.stdout
+    assert "+ old -> here, from PACS2: earlier studies, because rule old: 1 instances" in ran.stdout
     assert "nothing was sent or changed" in ran.stdout
     assert [one for one in archive.entries()[len(before) :] if one["event"] in ("routed", "configured")] == []
     tried.write_text('{ "Routing": [ { "Name": "x", "When": { "StudyDescripton": "y" }, "SendTo": ["PACS3"] } ] }')

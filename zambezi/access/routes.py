@@ -45,7 +45,7 @@ _WRITES: tuple[tuple[str, str, str], ...] = (
     ("POST", "/modalities/{id}/echo", "operations migration"),
     ("POST", "/peers/{id}/store", "gateway"),
     ("POST", "/modalities/{id}/query", "gateway migration"),
-    ("POST", "/modalities/{id}/move", "migration"),
+    ("POST", "/modalities/{id}/move", "gateway migration"),
     ("POST", "/queries/{id}/retrieve", "migration"),
     ("DELETE", "/queries/{id}", "gateway migration"),
     ("POST", "/tools/find", "gateway ris migration operations custody"),

@@ -151,9 +151,18 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
     named = [
         (f"Zambezi.Destinations.{name}", name) for name, one in zambezi.destinations.items() if one.kind == "dicom"
     ]
+    named += [(f"Zambezi.PriorSources.{name}", name) for name in zambezi.prior_sources]
     faults += _unknown_sources(file, zambezi, merged)
     named += [(f"Zambezi.DicomTls.Certificates.{name}", name) for name in zambezi.dicom_tls.certificates]
     named += [(f"Zambezi.Admission.Peers.{name}", name) for name in zambezi.admission.peers]
+    faults += [
+        Fault(
+            file, f"Zambezi.PriorSources.{name}",
+            "its entry in DicomModalities has AllowStore false, so it could not send here what is fetched",
+        )
+        for name in zambezi.prior_sources
+        if isinstance(peer := known.get(name), dict) and peer.get("AllowStore") is False
+    ]  # fmt: skip
     listed = _listed(known)
     return faults + [
         Fault(file, path, f'no modality "{name}" in DicomModalities (known: {listed}){nearest(name, known)}')

@@ -136,6 +136,17 @@ def test_a_destination_must_be_a_dicom_peer(folder: Path):
     ]
 
 
+def test_an_archive_to_fetch_from_is_a_dicom_peer_that_may_store_here_and_has_no_cap(folder: Path):
+    zambezi(folder, {"PriorSources": {"FAR": {}, "DEAF": {}}})
+    deaf = '{ "DEAF": {"AET": "DEAF", "Host": "10.0.0.9", "Port": 104, "AllowStore": false}'
+    edit(folder, "40-peers.json", r'"DicomModalities": \{', f'"DicomModalities": {deaf}')
+    told = "\n".join(faults(folder))
+    assert 'Zambezi.PriorSources.FAR: no modality "FAR" in DicomModalities (known: DEAF)' in told
+    assert "Zambezi.PriorSources.DEAF: its entry in DicomModalities has AllowStore false" in told
+    zambezi(folder, {"PriorSources": {"DEAF": {"Windows": [{"KilobitsPerSecond": 512}]}}})
+    assert "KilobitsPerSecond can't be kept" in "\n".join(faults(folder))
+
+
 def test_broken_json_is_told_with_its_own_line(folder: Path):
     (folder / "50-more.json").write_text('/* a comment\n of two lines */\n{ "A": 1,\n  "B" }\n')
     assert "50-more.json: can't be read as JSON: Expecting ':' delimiter: line 4" in "\n".join(faults(folder))

@@ -12,7 +12,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,6 +26,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, MRImageStorage
+from sqlalchemy.exc import DBAPIError
 
 from gateway import commitments_asked, ways
 from gateway.associations import Address, Owes
@@ -34,12 +36,13 @@ from gateway.deliveries import LEASE, DicomSender
 from gateway.outgoing import Packer
 from gateway.own_sender import OwnSender, Same
 from gateway.transcoding import Transcoder
+from tests import postgres
 from tests.integration.archive_fixture import image, written
 from tests.misbehaving import Receiver, Shelf
 from tests.schema import upgraded
-from zambezi import outbox
+from zambezi import outbox, windows
 from zambezi.bandwidth import Line
-from zambezi.config.settings import Destination, DestinationTls, Site
+from zambezi.config.settings import Destination, DestinationTls, Site, Window
 from zambezi.database.engine import Sessions, sessions
 from zambezi.database.tables import CommitmentAsked, Delivery, ExceptionItem, Pseudonym
 
@@ -102,7 +105,13 @@ class Bench:
             partial(ways.tls_context, tls, self.home) if tls else None, tls.server_name if tls else "",
         )  # fmt: skip
         own = OwnSender(
-            address, Packer(self.shelf, self.destination, self.home), self.stop, owes, names or Same(), self.silence_s
+            address,
+            Packer(self.shelf, self.destination, self.home),
+            self.stop,
+            owes,
+            names or Same(),
+            self.silence_s,
+            lambda: windows.is_open(self.destination.windows, self.now, Site().zone),
         )  # type: ignore[arg-type]  # the shelf stands in for Orthanc
         self.commitments = Commitments(self.made, {}, lambda: self.now)
         courier = Courier(self.name, self.destination, own, own, self.commitments, lambda: self.now, linger_s)
@@ -130,8 +139,9 @@ class Bench:
 @pytest.fixture
 def bench(made: Sessions, now: datetime, tmp_path: Path) -> Callable[..., Bench]:
     def build(
-        receiver: Receiver, count: int = 4, images: list[Dataset] | None = None, silence_s: float = 20.0, **how: Any
-    ) -> Bench:
+        receiver: Receiver, count: int = 4, images: list[Dataset] | None = None, silence_s: float = 20.0,
+        made: Sessions = made, **how: Any
+    ) -> Bench:  # fmt: skip
         study = image().StudyInstanceUID
         destination = Destination(aet="ZAMBEZI_OUT", **{"proof": "found", "attempts": 6, "retry_seconds": 30, **how})
         return Bench(
@@ -404,6 +414,62 @@ def test_a_gateway_that_is_killed_at_a_step_is_followed_by_another_and_nothing_i
     assert max(one.receiver.offered.values()) <= (1 if proof == "found" else 2)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[postgres.Cluster]:
+    """A PostgreSQL that may die: the run's own serves others, too."""
+    found = postgres.programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed; tools/install --tests brings it")
+    with postgres.a_cluster(found) as running:
+        yield running
+
+
+def in_vain(one: Bench, where: str, name: str, meet: threading.Barrier) -> None:
+    """One attempt, in the midst of which the database goes: when all have come to this method."""
+    met = one.sender if where == "sender" else one.sender._courier
+    real, died = getattr(met, name), threading.Event()
+
+    def dies(*given: Any) -> Any:
+        if not died.is_set():
+            died.set()
+            meet.wait(20)
+        return real(*given)
+
+    setattr(met, name, dies)
+    with pytest.raises(DBAPIError):
+        one.sender.deliver_one()
+
+
+def test_a_database_that_is_killed_at_each_step_loses_nothing_and_what_is_proven_isnt_sent_again(
+    cluster, bench, monkeypatch
+):
+    monkeypatch.setattr(OwnSender, "part", 2)
+    engine = upgraded(cluster.url("postgres"), "gateway")
+    made = sessions(engine, "gateway")
+    for where, name in (("sender", "_save"), ("courier", "bring"), ("courier", "_ask"), ("sender", "_settle")):
+        proofs = ["committed"] if name == "_ask" else ["acknowledged", "found", "committed"]
+        benches = [bench(Receiver(), proof=proof, made=made) for proof in proofs]
+        meet = threading.Barrier(len(benches), cluster.kill)
+
+        with ExitStack() as listening:
+            for one in benches:
+                listening.enter_context(one.receiver.listening())
+            with ThreadPoolExecutor(len(benches)) as pool:
+                list(pool.map(partial(in_vain, where=where, name=name, meet=meet), benches))
+            cluster.start()
+            engine.dispose()
+            for one in benches:
+                one.sender = one.a_sender()
+                row = one.attempt(LEASE * 2)
+                while row.state not in outbox.AT_REST:  # a report that comes late on a busy machine
+                    row = one.attempt()
+                assert (row.state, row.proof) == ("delivered", one.destination.proof), (name, row.outcome)
+                assert set(one.receiver.has) == one.wanted
+                # What isn't written down yet is repeated, but where the receiver can be asked first.
+                once = row.proof == "found" or name == "_ask"
+                assert max(one.receiver.offered.values()) <= (1 if once else 2), name
+
+
 def test_an_archive_that_goes_away_in_mid_study_costs_nothing_that_arrived(bench):
     one = bench(Receiver(), proof="acknowledged", count=3)
 
@@ -415,23 +481,47 @@ def test_an_archive_that_goes_away_in_mid_study_costs_nothing_that_arrived(bench
         assert one.attempt().state == "retrying"
         one.shelf.away = False
         assert one.attempt().state == "delivered"
-    assert set(one.receiver.has) == one.wanted
+    one.arrived_once()
+
+
+@pytest.mark.parametrize("proof", ["acknowledged", "found", "committed"])
+def test_a_window_that_closes_in_mid_study_lets_the_rest_wait_for_the_next_one(bench, proof):
+    night = Window.model_validate({"From": "20:00", "To": "06:00"})
+    one = bench(Receiver(), proof=proof, windows=(night,))
+    morning = datetime(2026, 3, 2, 6, tzinfo=Site().zone).astimezone(UTC)
+
+    def closes(_event: Any, number: int) -> None:
+        one.now = morning if number == 2 else one.now
+
+    one.receiver.does = closes
+    one.now = morning - timedelta(minutes=1)
+    with one.receiver.listening():
+        assert not one.sender.deliver_one()
+        paused = one.row()
+        assert (paused.state, paused.attempts, len(paused.acknowledged)) == ("due", 0, 2)
+        assert "its window closed in mid-study" in paused.outcome
+        assert not one.sender.deliver_one()
+        assert len(one.receiver.has) == 2
+        done = one.attempt(timedelta(hours=14))
+    assert (done.state, done.attempts) == ("delivered", 1)
+    one.arrived_once()
 
 
 def test_a_stop_ends_an_association_with_a_receiver_that_hangs(bench):
     goes_on = threading.Event()
 
-    def hangs(_event: Any, _number: int) -> None:
-        threading.Timer(0.1, one.stop.set).start()
-        goes_on.wait(20)
+    def hangs(_event: Any, number: int) -> None:
+        if number == 3:
+            threading.Timer(0.1, one.stop.set).start()
+            goes_on.wait(20)
 
-    one = bench(Receiver(hangs), count=1)
+    one = bench(Receiver(hangs), count=4)
     with one.receiver.listening():
         begun = time.monotonic()
         assert not one.sender.deliver_one()
         assert time.monotonic() - begun < 10
         goes_on.set()
-    assert (one.row().state, one.row().attempts) == ("due", 0)
+    assert (one.row().state, one.row().attempts, len(one.row().acknowledged)) == ("due", 0, 2)
 
 
 def test_an_emergency_overtakes_a_night_of_backlog_and_what_was_sent_isnt_sent_again(bench, monkeypatch):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from plugins.priors import Study, choose
+from plugins.priors import Study
 from plugins.pushed import Announced
 from plugins.readiness import Open, Sign, ready
 from plugins.routing import Candidate
@@ -14,6 +14,7 @@ from tests.unit.plugins.test_follower import Bench
 from zambezi import clock
 from zambezi.causes import Because
 from zambezi.config.settings import Completeness, Priors
+from zambezi.priors import choose
 
 START = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 BY_ALL = Completeness.model_validate({"QuietSeconds": 600, "By": ["mpps", "commitment", "count"], "SettleSeconds": 10})
@@ -240,6 +241,31 @@ def test_a_patients_earlier_studies_go_along_once(tmp_path: Path) -> None:
     bench.follow()
     bench.follow(31)
     assert [one["study_uid"] for one in bench.told("routed")[3:]] == ["3.9"], "what went there stays there"
+
+
+def test_earlier_studies_are_asked_for_once_a_study_also_over_a_restart_and_for_no_other_cause(tmp_path: Path) -> None:
+    rule = {"Name": "r", "When": {"Modality": "CT"}, "Priors": {"Count": 3, "FetchFrom": ["OLD"]}, "Priority": 7}
+    bench = rules(tmp_path, rule, PriorSources={"OLD": {}})
+    header = {"0010,0020": "P1", "0010,0030": "19700101", "0008,0020": "20260301", "0018,0015": "HEAD"}
+    bench.orthanc.headers = dict.fromkeys(("i1", "i2", "i3"), header)
+    bench.orthanc.store("i1", "S1", "CT")
+    bench.orthanc.store("i3", "S2", "US")
+    bench.follow()
+    bench.follow(31)
+    (asked,) = bench.told("priors-wanted")
+    wanted = {
+        "study_uid": "3.1", "source": "OLD", "patient_id": "P1", "birth_date": "19700101", "study_date": "20260301",
+        "priority": 7,
+    }  # fmt: skip
+    assert asked == {**asked, **wanted}
+    assert (asked["modalities"], asked["parts"], asked["how"]["Count"]) == (["CT"], ["HEAD"], 3)
+    bench.restart()
+    bench.orthanc.store("i2", "S1", "CT")
+    bench.follow()
+    bench.follow(31)
+    assert len(bench.told("study-completed")) == 3
+    assert len(bench.told("priors-wanted")) == 1
+    assert bench.told("routed") == []
 
 
 def test_where_one_id_is_of_two_persons_nothing_goes_along_by_the_id_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,7 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
+from plugins.attributes import within
 from plugins.conditions import Moment, judge, values, words
+from zambezi import attributes
 from zambezi.config.settings import When, Zambezi
 
 NOON = Moment(datetime(2026, 3, 2, 12, tzinfo=UTC))
@@ -107,9 +110,62 @@ def test_values_as_orthanc_tells_them(found: object, keyword: str, read: tuple[s
     assert values(found, keyword) == read
 
 
+#: As Orthanc 1.10.1 tells a header: two requests; two creators' blocks, the second of which is SIEMENS'.
+TAGS = {
+    "0018,0015": "HEAD",
+    "0040,0275": [{"0040,0009": "SPS1"}, {"0040,0009": "SPS2", "0040,0008": [{"0008,0100": "TAC"}]}, {}],
+    "0029,0010": "ACME", "0029,0011": "SIEMENS CSA HEADER ", "0029,1008": "theirs", "0029,1108": "IMAGE NUM 4",
+    "0021,0010": "ACME/1 [x", "0021,1001": [{"0008,0100": "DEEP"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "level"),
+    [
+        ("0018,0015", ("HEAD",), "series"),
+        ("0040,0275/0040,0009", ("SPS1", "SPS2"), "series"),
+        ("RequestAttributesSequence/ScheduledProtocolCodeSequence/CodeValue", ("TAC",), "series"),
+        ("0040,0275/StudyDescription", (), "series"),
+        ("0040,0340/0008,1199", (), "instance"),
+        ("0029,1008[SIEMENS CSA HEADER]", ("IMAGE NUM 4",), "instance"),
+        ("0029,1108[SIEMENS CSA HEADER]", ("IMAGE NUM 4",), "instance"),
+        ("0029,1008[ACME]", ("theirs",), "instance"),
+        ("0029,1008[NOBODY]", (), "instance"),
+        ("0021,1001[ACME/1 [x]/0008,0100", ("DEEP",), "instance"),
+    ],
+)
+def test_values_within_sequences_and_of_private_attributes(name: str, found: tuple[str, ...], level: str) -> None:
+    assert within(TAGS, attributes.find(name)) == found
+    assert attributes.find(name).level == level
+    when = When.model_validate({name: {"Present": True}})
+    assert judge(when, {name: found}, NOON).met is bool(found)
+    assert re.search(next(iter(When.model_json_schema()["$defs"]["When"]["patternProperties"])), name)
+
+
+def test_one_item_that_fits_is_enough_and_what_a_private_one_holds_isnt_told() -> None:
+    when = When.model_validate({"0040,0275/0040,0009": "SPS2", "0029,1008[X Y]": {"From": 3}})
+    met = judge(when, {"0040,0275/0040,0009": ("SPS1", "SPS2"), "0029,1008[X Y]": ("4.5",)}, NOON)
+    assert met.met is True
+    why = judge(when, {"0040,0275/0040,0009": ("SPS2",), "0029,1008[X Y]": ("Banze",)}, NOON).why
+    assert why == "0029,1008[X Y] is something else, the rule wants at least 3"
+
+
 @pytest.mark.parametrize(
     ("route", "said"),
     [
+        (
+            {"When": {"0040,275/0040,1001": "x"}},
+            "0040,275/0040,1001: is no name of an attribute; allowed are a keyword",
+        ),
+        ({"When": {"0040,0275/": "x"}}, "is no name of an attribute"),
+        ({"When": {"0040,0275/RequestedProcedurID": "x"}}, 'did you mean "RequestedProcedureID"?'),
+        ({"When": {"0008,9999": "x"}}, "no such attribute in DICOM: 0008,9999"),
+        ({"When": {"0018,0015/0040,1001": "x"}}, "0018,0015 is no sequence (CS): nothing stands within it"),
+        ({"When": {"0029,1010": "x"}}, "is private (its group is odd), and means what its creator says: write it as"),
+        ({"When": {"0018,0015[ACME]": "x"}}, "0018,0015 has an even group, so it is not private"),
+        ({"When": {"0029,0010[ACME]": "x"}}, "belongs to no creator's block"),
+        ({"When": {"0002,0010": "x"}}, "belongs to no image's header"),
+        ({"When": {"0040,0275/0040,0008": "x"}}, 'only {"Present": ...} can be asked'),
         (
             {"When": {"StudyDescripton": "x"}},
             'StudyDescripton: no such attribute in DICOM; did you mean "StudyDescription"?',
@@ -135,11 +191,13 @@ def test_values_as_orthanc_tells_them(found: object, keyword: str, read: tuple[s
         ),
         ({"SendTo": ["ARHCIVE"]}, 'no destination "ARHCIVE" (known: ARCHIVE); did you mean "ARCHIVE"?'),
         ({"Completeness": {"By": ["mpps"]}}, "By goes with QuietSeconds"),
+        ({"Priors": {"FetchFrom": ["OLDD"]}}, 'no archive "OLDD" in PriorSources (known: OLD); did you mean "OLD"?'),
+        ({"SendTo": [], "Priors": {"Count": 1}}, "SendTo: names no destination, and Priors no FetchFrom"),
     ],
 )
 def test_a_wrong_rule_is_refused_by_name_with_the_nearest_right_one(route: dict[str, Any], said: str) -> None:
     section = {
-        "Destinations": {"ARCHIVE": {}}, "Access": {"Sites": {"Beira": {"AETs": ["CT1"]}}},
+        "Destinations": {"ARCHIVE": {}}, "PriorSources": {"OLD": {}}, "Access": {"Sites": {"Beira": {"AETs": ["CT1"]}}},
         "Routing": [{"Name": "r", "SendTo": ["ARCHIVE"], **route}],
     }  # fmt: skip
     with pytest.raises(ValidationError) as refused:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from gateway import commands
 from operations import status
-from tests.unit.ris_service.seeding import HTML, Hospital, csrf, seeded
+from tests.unit.ris_service.seeding import CHEST, HTML, Hospital, csrf, seeded
 from zambezi import breakers, clock, outbox
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import AuditEntry, Breaker, CommitmentAsked, Delivery, Pseudonym
@@ -54,6 +54,26 @@ def test_a_delivery_that_waits_for_its_destinations_hours_says_from_when_on(tmp_
     )
     page = seeded(tmp_path / "home", settings).signed_in("administrator").get("/deliveries", headers=HTML).text
     assert "fora do horário, até 25/12/" in page
+
+
+def test_a_fetch_says_what_comes_from_where_and_what_became_of_each_study(hospital: Hospital):
+    told = "OLDPACS has 1 earlier studies that are wanted; 1.2.3 came with 3 images"
+    with hospital.sessions.begin() as session:
+        now = hospital.clock()
+        outbox.add(
+            session, id="f" * 32, kind="fetch", rule="priors", destination="OLDPACS", because="it must", now=now,
+            writer="gateway", study_uid=CHEST, body=b"{}",
+        )  # fmt: skip
+        row = session.get_one(Delivery, "f" * 32)
+        row.acknowledged = ["1.2.3"]
+    page = hospital.signed_in("administrator").get("/deliveries", headers=HTML).text
+    assert "estudos anteriores, de OLDPACS" in page
+    assert "1 de 0 confirmadas" not in page
+    with hospital.sessions.begin() as session:
+        row = session.get_one(Delivery, "f" * 32)
+        row.state, row.proof, row.outcome = "delivered", "found", told
+    assert told in hospital.signed_in("administrator").get("/deliveries?state=delivered", headers=HTML).text
+    assert "estudos anteriores, de OLDPACS" in hospital.signed_in("radiologist").get(f"/studies/{CHEST}").text
 
 
 def test_a_delivery_says_how_far_it_has_come(hospital: Hospital):

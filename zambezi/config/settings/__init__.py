@@ -23,7 +23,7 @@ from zambezi.config.settings.hl7 import Hl7, Hl7Fields, Hl7Peer
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration, MigrationSource
 from zambezi.config.settings.modalities import DicomTls, Fingerprint, Station, Worklist
-from zambezi.config.settings.priors import Priors
+from zambezi.config.settings.priors import Priors, PriorSource
 from zambezi.config.settings.routing import Cause, Completeness, Route, Signal
 from zambezi.config.settings.section import Name, NamesUnknown, Section, Window
 from zambezi.config.settings.site import Session, Site
@@ -64,6 +64,7 @@ __all__ = [
     "Name",
     "NamesUnknown",
     "PeerAdmission",
+    "PriorSource",
     "Priors",
     "Route",
     "Section",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from zambezi.config.settings.section import Section, Window
-from zambezi.retries import Policy
+from zambezi.config.settings.patience import Patience
+from zambezi.config.settings.section import Section
 
 Proof = Literal["committed", "found", "acknowledged"]
 #: Value representations (PS3.5 6.2) that hold text a person can write into JSON.
@@ -38,7 +37,7 @@ class DestinationTls(Section):
         return self
 
 
-class Destination(Section):
+class Destination(Patience):
     kind: Literal["dicom", "peer"] = Field(
         "dicom", description="dicom: a name of DicomModalities; peer: another Orthanc, a name of OrthancPeers."
     )
@@ -71,15 +70,6 @@ class Destination(Section):
         "", description="Another destination, which gets what waits while this one fails; empty: none."
     )
     alternate_after: int = Field(10, ge=1, le=1000, description="... after so many failures in a row.")
-    retry_seconds: float = Field(30, ge=0.1, le=86400, description="Wait before the second attempt.")
-    retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
-    retry_cap_seconds: float = Field(3600, ge=0.1, le=86400, description="No wait is longer.")
-    retry_jitter: float = Field(0.5, ge=0, le=1, description="The share of each wait that chance decides.")
-    attempts: int = Field(50, ge=1, le=10000, description="After so many failed attempts a person must look (parked).")
-    break_after: int = Field(
-        5, ge=1, le=1000, description="After so many failures in a row it is paused; the pauses grow as the waits do."
-    )
-    windows: tuple[Window, ...] = Field((Window(),), description="When it may be sent to.")
 
     @field_validator("remove", "set_")
     @classmethod
@@ -119,10 +109,3 @@ class Destination(Section):
         """Whether the gateway sends itself; else Orthanc does, which is faster and changes no byte."""
         capped = any(window.kilobits_per_second for window in self.windows)
         return bool(self.is_changed or self.aet or self.tls.ca_file or capped)
-
-    @property
-    def policy(self) -> Policy:
-        return Policy(
-            timedelta(seconds=self.retry_seconds), self.retry_multiplier, timedelta(seconds=self.retry_cap_seconds),
-            self.attempts, jitter=self.retry_jitter,
-        )  # fmt: skip

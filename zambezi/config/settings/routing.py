@@ -7,11 +7,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from zambezi.config.settings.priors import Priors
-from zambezi.config.settings.section import Name, Section
+from zambezi.config.settings.section import Name, NamesUnknown, Section
 from zambezi.config.settings.when import When
 
 #: zambezi.causes; `ourselves` stands for report, correction and restore.
-Cause = Literal["modality", "migration", "report", "correction", "restore", "ourselves"]
+Cause = Literal["modality", "migration", "prefetch", "report", "correction", "restore", "ourselves"]
 
 
 #: What tells that a study is complete, besides that nothing more comes (plugins.readiness).
@@ -65,5 +65,14 @@ class Route(Section):
     priority: int = Field(
         0, ge=0, le=100, description="Higher goes first; an order's priority counts as 50 (HIGH) or 100 (STAT)."
     )
-    send_to: tuple[Name, ...] = Field(min_length=1, description="Names from Destinations.")
-    priors: Priors | None = Field(None, description="Earlier studies of the patient that go along.")
+    send_to: tuple[Name, ...] = Field(
+        (), description="Names from Destinations; none where the rule fetches earlier studies and no more."
+    )
+    priors: Priors | None = Field(None, description="Earlier studies of the patient that go along, or are fetched.")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.send_to and not (self.priors and self.priors.fetch_from):
+            what = "names no destination, and Priors no FetchFrom: the rule would do nothing"
+            raise NamesUnknown([("SendTo", what)])
+        return self

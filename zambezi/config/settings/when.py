@@ -99,7 +99,8 @@ PRIORITIES = ("STAT", "HIGH", "ROUTINE")
 class When(Section):
     """Conditions of a rule; all that are given must hold, and a list holds if one of its values does.
 
-    Besides these keys every DICOM keyword is one, such as StudyDescription.
+    Besides these keys every DICOM keyword is one, such as StudyDescription; every tag, a private one with its creator;
+    and a way through sequences, of which one item must fit.
     """
 
     model_config = ConfigDict(
@@ -107,14 +108,16 @@ class When(Section):
         json_schema_extra={
             "additionalProperties": False,
             # A pattern holds for the keys that are named besides, too: those that hold something else are no keywords.
-            "patternProperties": {"^(?!(All|Any|Not|Time)$)[A-Z][A-Za-z0-9]+$": _SCHEMA},
+            "patternProperties": {f"^(?!(All|Any|Not|Time)$){attributes.STEP}(/{attributes.STEP})*$": _SCHEMA},
         },
     )
 
     modality: Asked = Field(
         None, description="(0008,0060), and so every DICOM keyword, such as BodyPartExamined or SliceThickness: what "
         'it must be. "CT"; ["CT", "MR"]; {"Pattern": "*HEAD*"}, in which * and ? stand for anything and capitals '
-        'count as small ones; {"From": 0, "To": 1.5}, both ends included; {"Present": false}.',
+        'count as small ones; {"From": 0, "To": 1.5}, both ends included; {"Present": false}. A key may be a tag, too: '
+        '"0018,0015"; within a sequence: "0040,0275/0040,0009", one item must fit; private: '
+        '"0029,1008[SIEMENS CSA HEADER]", in whichever block this creator reserved.',
     )  # fmt: skip
     calling_aet: Asked = Field(None, description="The sender's AE title; as Modality.")
     called_aet: Asked = Field(None, description="The AE title the sender called; as Modality.")

@@ -18,6 +18,7 @@ from zambezi.config.settings.hl7 import Hl7
 from zambezi.config.settings.keeping import Backup, Deletion, Hold
 from zambezi.config.settings.migration import Migration
 from zambezi.config.settings.modalities import DicomTls, Worklist
+from zambezi.config.settings.priors import PriorSource
 from zambezi.config.settings.routing import Completeness, Route
 from zambezi.config.settings.section import Name, NamesUnknown, Section
 from zambezi.config.settings.site import Session, Site
@@ -30,6 +31,10 @@ class Zambezi(Section):
     completeness: Completeness = Field(Completeness(), description="When a study is complete.")
     destinations: dict[Name, Destination] = Field(
         default_factory=dict, description="Routing destinations, by their name in DicomModalities or OrthancPeers."
+    )
+    prior_sources: dict[Name, PriorSource] = Field(
+        default_factory=dict,
+        description="Archives that a patient's earlier studies are fetched from, by their name in DicomModalities.",
     )
     routing: tuple[Route, ...] = Field((), description="Rules: which images go where once a study is complete.")
     coercions: tuple[Coercion, ...] = Field(
@@ -61,6 +66,11 @@ class Zambezi(Section):
                     known = ", ".join(sorted(self.destinations)) or "none"
                     said = f'no destination "{name}" (known: {known}){nearest(name, self.destinations)}'
                     faults.append((f"Routing[{n}].SendTo", said))
+            for name in route.priors.fetch_from if route.priors else ():
+                if name not in self.prior_sources:
+                    known = ", ".join(sorted(self.prior_sources)) or "none"
+                    said = f'no archive "{name}" in PriorSources (known: {known}){nearest(name, self.prior_sources)}'
+                    faults.append((f"Routing[{n}].Priors.FetchFrom", said))
             for name in sorted(route.when.sites - self.access.sites.keys()):
                 known = ", ".join(sorted(self.access.sites)) or "none"
                 said = f'no site "{name}" in Access.Sites (known: {known}){nearest(name, self.access.sites)}'

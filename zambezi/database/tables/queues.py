@@ -39,7 +39,7 @@ class Delivery(Leased, Base):
     __tablename__ = "delivery"
     __table_args__ = (Index("ix_delivery_due", "kind", "state", "next_at"),)
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(8))  # dicom, hl7
+    kind: Mapped[str] = mapped_column(String(8))  # dicom, hl7, fetch (gateway.fetching)
     rule: Mapped[str] = mapped_column(String(64))
     destination: Mapped[str] = mapped_column(String(64), index=True)
     because: Mapped[str] = mapped_column(Text)
@@ -47,7 +47,7 @@ class Delivery(Leased, Base):
     order_id: Mapped[int | None] = mapped_column(ForeignKey("imaging_order.id"))
     #: [[orthanc_id, series_uid, sop_uid], ...] of a DICOM delivery
     instances: Mapped[list[list[str]]] = mapped_column(JSON, default=list)
-    #: the HL7 message, as it goes out
+    #: the HL7 message, as it goes out; of a fetch, whose earlier studies (JSON)
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
     #: due, sending, delivered, retrying, parked, cancelled
     state: Mapped[str] = mapped_column(String(16), default="due")
