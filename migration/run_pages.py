@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast, get_args
 
 from flask import Blueprint, abort, current_app, redirect, render_template, request
+from flask_babel import get_domain
 from flask_babel import lazy_gettext as _
 from flask_login import current_user
 from sqlalchemy import case, func, select
@@ -194,8 +195,10 @@ def _found(session: Session, project_id: int, study_uid: str) -> tuple[Migration
 
 
 def _wanted(said: Any) -> Wanted:
-    state = said.get("state", "")
-    return Wanted(state if state in ledger.FOR_A_PERSON else "", said.get("text", "")[:200])
+    state, text = said.get("state", ""), said.get("text", "").strip()[:200]
+    # The page shows reasons in the reader's language; the table has them in English.
+    patterns = get_domain().phrases.written_as(text) if text else ()
+    return Wanted(state if state in ledger.FOR_A_PERSON else "", text, patterns=tuple(patterns))
 
 
 def _decision() -> Decision:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -89,6 +90,7 @@ def create_app(
     login.init_app(app)
     babel = Babel(app, default_locale="en_ZW", locale_selector=languages.locale_of_request)
     folders = {Path(app.root_path), *(Path(blueprint.root_path) for blueprint in blueprints)}
+    folders |= {Path(str(import_module(room).__file__)).parent for room in composition.SPEAKERS}
     babel.domain_instance = languages.Catalogues(sorted(folders))
 
     app.before_request(_gate)  # before the form's own check: who may not is told so first
@@ -231,7 +233,11 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
         return [(where, label, where == here, _waiting(badges.get(where))) for where, label in mine]
 
     app.jinja_env.filters.update(
-        moment=languages.moment, day=languages.day, lasting=languages.lasting, person_name=person_name
+        moment=languages.moment,
+        day=languages.day,
+        lasting=languages.lasting,
+        reason=languages.reason,
+        person_name=person_name,
     )
     app.jinja_env.globals.update(
         words=words,

@@ -40,6 +40,9 @@ PAGE_SETS: tuple[str, ...] = (
     "operations.custody.deletion_pages:pages",
 )
 
+#: Rooms without pages whose reasons pages show; their translations/ have the Portuguese.
+SPEAKERS: tuple[str, ...] = ("gateway",)
+
 #: click commands and groups, by the word that follows `zambezi`.
 COMMANDS: dict[str, str] = {
     "up": "operations.running:up",
