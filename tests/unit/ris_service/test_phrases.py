@@ -40,9 +40,7 @@ def test_a_reason_is_said_in_portuguese_with_its_facts(english: str, portuguese:
     assert Phrases(SAID).said(english) == portuguese
 
 
-@pytest.mark.parametrize(
-    "unknown", ["", "Peer aborted (or never connected)", "o horário fechou", "12", "("]
-)
+@pytest.mark.parametrize("unknown", ["", "Peer aborted (or never connected)", "o horário fechou", "12", "("])
 def test_what_no_sentence_fits_is_left_to_be_marked_as_it_is(unknown: str) -> None:
     assert Phrases(SAID).said(unknown) is None
 
