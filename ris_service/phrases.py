@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _FIELD = re.compile(r"\{([0-9])\}")
+_OTHERS = re.compile("[;:] ")
 #: A reason is cut at 2000 characters where it is kept; what is longer is no reason.
 _LONGEST = 4000
 _DEEPEST = 8
@@ -81,6 +82,8 @@ class Phrases:
             return text.replace(bare, words)
         for sentence in self._sentences:
             if (facts := sentence.facts_in(bare)) is not None:
+                if not sentence.between[0] and _OTHERS.search(facts[sentence.facts[0]]):
+                    continue  # `images, index: 3 GB of 9 GB are free`: two reasons, and not a fact that begins so
                 parts = {number: self._remembered(fact, depth + 1) for number, fact in facts.items()}
                 return text.replace(bare, sentence.with_facts(parts))
         for pieces in (_several(bare, "; "), _with_brackets(bare), _several(bare, ": "), _several(bare, ", ")):

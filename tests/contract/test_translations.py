@@ -70,7 +70,8 @@ def catalogue(room: str) -> dict[str, tuple[str, ...]]:
         if file.name == REASONS:
             continue
         with file.open("rb") as source:
-            said |= {_id(one.id): _forms(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+            found = {_id(one.id): _forms(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+        assert {one: forms for one, forms in found.items() if said.setdefault(one, forms) != forms} == {}, file
     return said
 
 

@@ -128,6 +128,9 @@ def test_a_migration_is_watched_decided_and_hurried_by_keyboard(running: tuple[H
     expect(main).to_contain_text("já estava no arquivo")
     expect(main).to_contain_text("(7fe0,0010)")
     shot(page, "migration-study")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "its longest state is wider than a phone"
+    page.set_viewport_size({"width": 1280, "height": 800})
     page.get_by_role("button", name="Decidir").click()  # the source's: but the journal knows of no such study
     expect(page.get_by_role("alert")).to_contain_text("ficar com o da origem precisa de um motivo")
     page.get_by_label("Decisão").select_option(label="Ficar com o do arquivo")

@@ -15,6 +15,7 @@ SAID = {
     "{0} of {1} instances don't go to {2}": "em {2} não entram {0} de {1} instâncias",
     "no connection with {0}: {1}": "sem ligação com {0}: {1}",
     "the window has closed": "o horário fechou",
+    "{0} GB of {1} GB are free": "estão livres {0} GB de {1} GB",
     "{0}: try again{1}": "{0}: tentar de novo{1}",
 }
 
@@ -30,6 +31,7 @@ SAID = {
          "1 instâncias não chegaram (o arquivo: disk full; o horário fechou)"),
         ("no connection with PACS at 10.0.0.1:104: the window has closed",
          "sem ligação com PACS at 10.0.0.1:104: o horário fechou"),
+        ("the archive: images: 1 GB of 9 GB are free", "o arquivo: images: estão livres 1 GB de 9 GB"),
         ("ana: try again", "ana: tentar de novo"),
         ("ana: try again: estava desligado", "ana: tentar de novo: estava desligado"),
         ("2.25.7: 2 could not be fetched again, the window has closed",
