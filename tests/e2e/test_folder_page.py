@@ -72,7 +72,7 @@ def test_what_lies_in_a_folder_is_seen_and_chosen_by_keyboard(running: tuple[Pag
         page.wait_for_url("**kind=packed**")
         listed = page.locator("table").last.get_by_role("row")
         expect(listed).to_have_count(2)
-        expect(listed.last).to_contain_text("it is packed by gzip")
+        expect(listed.last).to_contain_text("está compactado por gzip")
         page.goto(f"{address}/migrations/folders/DISCS")
         page.get_by_role("link", name="Mais").click()
         expect(page.locator("table").last.get_by_role("row")).to_have_count(101)

@@ -93,7 +93,7 @@ def test_a_plan_is_shown_taken_and_its_held_patients_decided(running: tuple[Hosp
     expect(page.locator(".head")).to_contain_text("2")
     shot(page, "migration-held")
     first = page.get_by_role("region", name="OLD-4711")
-    expect(first).to_contain_text("Um paciente daqui parece-se com ele")
+    expect(first).to_contain_text("um paciente daqui parece-se com ele")
     expect(first).to_contain_text("mesma data de nascimento")
     first.get_by_label("este paciente").focus()
     page.keyboard.press("Space")
