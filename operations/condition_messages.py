@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -28,13 +28,24 @@ _ROLES_PT = {
 }  # fmt: skip
 
 
-def words(going: Going, language: str) -> Words:
-    """What it is called, what it means and what can be done, in pt or en."""
+#: How a process stands (operations.status), as far as that is worth telling somebody.
+_STATES_PT = {
+    "silent": "não dá sinal de vida", "stopped": "parado", "exited": "terminou", "backoff": "não arranca",
+    "fatal": "não arranca", "unknown": "desconhecido",
+}  # fmt: skip
+
+
+def words(going: Going, language: str, told: Callable[[str], str] = str) -> Words:
+    """What it is called, what it means and what can be done, in pt or en; `told` puts reasons into that language."""
     kind = CONDITIONS[going.found.kind]
     said = kind.pt if language == "pt" else kind.en
     facts = dict(going.found.facts)
     if going.found.about == "disk" and language == "pt":
         facts["source"] = ", ".join(_ROLES_PT.get(role, role) for role in going.found.source.split(", "))
+    if going.found.about == "process" and language == "pt":
+        facts["state"] = _STATES_PT.get(str(facts["state"]), str(facts["state"]))
+    if "reason" in facts:
+        facts["reason"] = told(str(facts["reason"]))
     return Words(said.title, said.what.format_map(facts), said.suggestion.format_map(facts))
 
 
