@@ -80,13 +80,14 @@ class Phrases:
             return text
         if words := self._whole.get(bare):
             return text.replace(bare, words)
-        for sentence in self._sentences:
+        for sentence in self._sentences if "\n" not in bare else ():
             if (facts := sentence.facts_in(bare)) is not None:
                 if not sentence.between[0] and _OTHERS.search(facts[sentence.facts[0]]):
                     continue  # `images, index: 3 GB of 9 GB are free`: two reasons, and not a fact that begins so
                 parts = {number: self._remembered(fact, depth + 1) for number, fact in facts.items()}
                 return text.replace(bare, sentence.with_facts(parts))
-        for pieces in (_several(bare, "; "), _with_brackets(bare), _several(bare, ": "), _several(bare, ", ")):
+        several = (_several(bare, joint) for joint in ("\n", "; "))
+        for pieces in (*several, _with_brackets(bare), _several(bare, ": "), _several(bare, ", ")):
             found = "".join(self._remembered(piece, depth + 1) for piece in pieces if piece)
             if found != "".join(pieces):
                 return text.replace(bare, found)

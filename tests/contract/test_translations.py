@@ -11,6 +11,7 @@ from babel.messages import pofile
 from babel.messages.extract import extract_from_dir
 
 from migration.folders import summary
+from migration.records_pages import LINKS
 from migration.source_pages import ABILITIES
 from ris_service.languages import REASONS
 from tests import reasons
@@ -89,7 +90,7 @@ def test_every_reason_that_a_page_shows_has_its_portuguese(room: str):
         files = [one for one in folder(room).rglob("*.py") if not re.search("commands$|pages$", one.stem)]
         files = [one for one in files if one.stem not in NOT_ON_PAGES]
     said, wanted = sentences(room), reasons.of(sorted(files))
-    elsewhere = {*ABILITIES, summary.OPEN}  # labels, which pages translate as such
+    elsewhere = {*ABILITIES, *LINKS, summary.OPEN}  # labels, which pages translate as such
     assert {one: place for one, place in wanted.items() if one not in said and one not in elsewhere} == {}
     facts = re.compile(r"\{[0-9]\}")
     assert [one for one, words in said.items() if sorted(facts.findall(one)) != sorted(facts.findall(words))] == []

@@ -68,7 +68,7 @@ def test_a_plan_is_shown_taken_and_its_held_patients_decided(running: tuple[Hosp
     document = page.get_by_label("O plano (JSON)")
     document.fill('{"Matching": {"Acept": 1}}')
     page.get_by_role("button", name="Mostrar o que faria").click()
-    expect(page.get_by_role("alert")).to_contain_text("Plan.Matching.Acept")
+    expect(page.get_by_role("alert")).to_contain_text("Plan.Matching.Acept: essa chave não existe")
     document.fill(json.dumps(PLAN))
     page.get_by_role("button", name="Mostrar o que faria").click()
     row = page.get_by_role("row").filter(has_text="prefixo").filter(has_text="1.2.1")

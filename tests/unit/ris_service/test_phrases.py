@@ -32,6 +32,7 @@ SAID = {
         ("no connection with PACS at 10.0.0.1:104: the window has closed",
          "sem ligação com PACS at 10.0.0.1:104: o horário fechou"),
         ("the archive: images: 1 GB of 9 GB are free", "o arquivo: images: estão livres 1 GB de 9 GB"),
+        ("the window has closed\nx: 3 instances did not arrive", "o horário fechou\nx: 3 instâncias não chegaram"),
         ("ana: try again", "ana: tentar de novo"),
         ("ana: try again: estava desligado", "ana: tentar de novo: estava desligado"),
         ("2.25.7: 2 could not be fetched again, the window has closed",
