@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, cast, get_args
 
 from flask import Blueprint, abort, current_app, redirect, render_template, request
-from flask_babel import get_domain
 from flask_babel import lazy_gettext as _
 from flask_login import current_user
 from sqlalchemy import case, func, select
@@ -14,7 +13,7 @@ from sqlalchemy.orm import Session
 from migration import cutover, delta, extras, lanes, ledger, settling
 from migration.pages import STUDY_STATES, VERDICTS
 from migration.settling import Decision, Refused, Wanted
-from zambezi import breakers
+from zambezi import breakers, phrases
 from zambezi.access import requires
 from zambezi.database.tables import ExceptionItem, MigrationInstance, MigrationProject, MigrationStudy
 
@@ -197,7 +196,7 @@ def _found(session: Session, project_id: int, study_uid: str) -> tuple[Migration
 def _wanted(said: Any) -> Wanted:
     state, text = said.get("state", ""), said.get("text", "").strip()[:200]
     # The page shows reasons in the reader's language; the table has them in English.
-    patterns = get_domain().phrases.written_as(text) if text else ()
+    patterns = phrases.portuguese().written_as(text) if text else ()
     return Wanted(state if state in ledger.FOR_A_PERSON else "", text, patterns=tuple(patterns))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from operations.alerts import lasting
 from operations.condition_words import CONDITIONS
 from operations.conditions import Going, News
-from zambezi import clock
+from zambezi import clock, phrases
 from zambezi.config.settings import Site
 from zambezi.exception_kinds import Words
 
@@ -35,8 +35,8 @@ _STATES_PT = {
 }  # fmt: skip
 
 
-def words(going: Going, language: str, told: Callable[[str], str] = str) -> Words:
-    """What it is called, what it means and what can be done, in pt or en; `told` puts reasons into that language."""
+def words(going: Going, language: str) -> Words:
+    """What it is called, what it means and what can be done, in pt or en."""
     kind = CONDITIONS[going.found.kind]
     said = kind.pt if language == "pt" else kind.en
     facts = dict(going.found.facts)
@@ -45,7 +45,7 @@ def words(going: Going, language: str, told: Callable[[str], str] = str) -> Word
     if going.found.about == "process" and language == "pt":
         facts["state"] = _STATES_PT.get(str(facts["state"]), str(facts["state"]))
     if "reason" in facts:
-        facts["reason"] = told(str(facts["reason"]))
+        facts["reason"] = phrases.told(str(facts["reason"]), language)
     return Words(said.title, said.what.format_map(facts), said.suggestion.format_map(facts))
 
 

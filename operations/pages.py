@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, current_app, jsonify, render_template
-from flask_babel import get_domain, get_locale
+from flask_babel import get_locale
 from flask_babel import lazy_gettext as _
 
 from operations import condition_messages, status
@@ -81,17 +81,12 @@ def health() -> Any:
     return render_template(
         "health.html", found=found, jobs=JOBS, states=STATES, queues=QUEUES, kind_title=_title, alert_names=ALERTS,
         roles=ROLES, levels=LEVELS, where=PLACES, at_rest=AT_REST,
-        worded=lambda one: condition_messages.words(one, _language(), _told),
+        worded=lambda one: condition_messages.words(one, _language()),
     )  # fmt: skip
 
 
 def _title(kind: str) -> str:
     return exception_kinds.title(kind, _language())
-
-
-def _told(kept: str) -> str:
-    said: str | None = get_domain().phrases.said(kept) if _language() == "pt" else None
-    return said or kept
 
 
 def _language() -> str:

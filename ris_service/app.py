@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -90,7 +89,6 @@ def create_app(
     login.init_app(app)
     babel = Babel(app, default_locale="en_ZW", locale_selector=languages.locale_of_request)
     folders = {Path(app.root_path), *(Path(blueprint.root_path) for blueprint in blueprints)}
-    folders |= {Path(str(import_module(room).__file__)).parent for room in composition.SPEAKERS}
     babel.domain_instance = languages.Catalogues(sorted(folders))
 
     app.before_request(_gate)  # before the form's own check: who may not is told so first

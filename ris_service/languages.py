@@ -13,17 +13,16 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from babel import Locale, dates
-from babel.messages import Catalog, mofile, pofile
+from babel.messages import mofile, pofile
 from babel.support import NullTranslations, Translations
 from flask import request
-from flask_babel import Domain, get_domain, get_locale
+from flask_babel import Domain, get_locale
 from flask_babel import gettext as _gettext
 from flask_login import current_user
 from markupsafe import Markup
 
 from ris_service.parts import parts
-from ris_service.phrases import Phrases
-from zambezi import clock
+from zambezi import clock, phrases
 
 #: `pt` alone would be Brazilian, `en` alone American.
 LOCALES = {"pt": "pt_MZ", "en": "en_ZW"}
@@ -35,35 +34,26 @@ PATTERNS = {
     "time": "HH:mm",
 }
 NAMES = {"pt": "Português", "en": "English"}
-#: Not messages of pages: sentences that reasons are made of (ris_service.phrases).
-REASONS = "reasons.pt.po"
 
 
 class Catalogues(Domain):  # type: ignore[misc]  # Flask-Babel publishes no types
-    """All page sets' messages, by language, and the sentences of reasons; English is what the source says."""
+    """All page sets' messages, by language; English is what the source says. Reasons: zambezi.phrases."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         super().__init__()
-        files = [file for folder in folders for file in sorted(folder.glob("translations/*pt.po"))]
-        self._portuguese = compiled(read(file) for file in files if file.name != REASONS)
-        self.phrases = Phrases(
-            {str(one.id): str(one.string) for file in files if file.name == REASONS for one in read(file) if one.id}
-        )
+        files = (file for folder in folders for file in sorted(folder.glob("translations/*pt.po")))
+        self._portuguese = compiled(file for file in files if file.name != phrases.FILE)
 
     def get_translations(self) -> NullTranslations:
         return self._portuguese if language() == "pt" else NullTranslations()
 
 
-def read(file: Path) -> Catalog:
-    """One .po file."""
-    with file.open("rb") as source:
-        return pofile.read_po(source, locale="pt_PT")
-
-
-def compiled(catalogues: Iterable[Catalog]) -> Translations:
-    """The catalogues as one."""
+def compiled(files: Iterable[Path]) -> Translations:
+    """The .po files as one catalogue."""
     merged = Translations()
-    for catalogue in catalogues:
+    for file in files:
+        with file.open("rb") as source:
+            catalogue = pofile.read_po(source, locale="pt_PT")
         out = io.BytesIO()
         mofile.write_mo(out, catalogue)
         out.seek(0)
@@ -73,7 +63,7 @@ def compiled(catalogues: Iterable[Catalog]) -> Translations:
 
 def reason_told(kept: str) -> tuple[str, str]:
     """A reason as it is kept, in the language of this request where that has it, and the language that it is in."""
-    said = get_domain().phrases.said(kept) if language() == "pt" else None
+    said = phrases.portuguese().said(kept) if language() == "pt" else None
     return (kept, "en") if said is None else (said, "pt")
 
 

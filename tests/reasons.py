@@ -1,7 +1,7 @@
 """Which sentences of a room may come before a person as a reason: found in its code, one by one.
 
 Reasons are English in the tables, with facts in them. A page translates them by the sentences in
-`<room>/translations/reasons.pt.po` (ris_service.phrases). What is found here must be in that file, so that nobody has
+`<room>/translations/reasons.pt.po` (zambezi.phrases). What is found here must be in that file, so that nobody has
 to remember to write it there: every piece of text of two or more words that isn't plainly something else.
 """
 

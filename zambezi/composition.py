@@ -40,8 +40,8 @@ PAGE_SETS: tuple[str, ...] = (
     "operations.custody.deletion_pages:pages",
 )
 
-#: Rooms without pages whose reasons pages show; their translations/ have the Portuguese.
-SPEAKERS: tuple[str, ...] = ("gateway",)
+#: Rooms whose reasons come before persons; translations/ of each has the Portuguese (zambezi.phrases).
+SPEAKERS: tuple[str, ...] = ("migration", "gateway", "operations")
 
 #: click commands and groups, by the word that follows `zambezi`.
 COMMANDS: dict[str, str] = {

@@ -13,9 +13,8 @@ from babel.messages.extract import extract_from_dir
 from migration.folders import summary
 from migration.records_pages import LINKS
 from migration.source_pages import ABILITIES
-from ris_service.languages import REASONS
 from tests import reasons
-from zambezi import composition
+from zambezi import composition, phrases
 
 ROOMS = sorted({name.split(".")[0] for name in composition.PAGE_SETS})
 _READ = {"extensions": "jinja2.ext.i18n", "newstyle_gettext": "true", "trim_blocks": "true"}
@@ -68,7 +67,7 @@ def folder(room: str) -> Path:
 def catalogue(room: str) -> dict[str, tuple[str, ...]]:
     said: dict[str, tuple[str, ...]] = {}
     for file in sorted(folder(room).rglob("translations/*pt.po")):
-        if file.name == REASONS:
+        if file.name == phrases.FILE:
             continue
         with file.open("rb") as source:
             found = {_id(one.id): _forms(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
@@ -78,7 +77,7 @@ def catalogue(room: str) -> dict[str, tuple[str, ...]]:
 
 def sentences(room: str) -> dict[str, str]:
     """What a room's catalogue of reasons says."""
-    with (folder(room) / "translations" / REASONS).open("rb") as source:
+    with (folder(room) / "translations" / phrases.FILE).open("rb") as source:
         return {str(one.id): str(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
 
 

@@ -1,8 +1,9 @@
 """Reasons in Portuguese. They are kept as English sentences with facts in them, in whatever table or journal; a page
-translates one when it shows it, by the sentence as the code writes it: `{0} instances did not arrive`.
+(or a mail, or a paper) translates one when it shows it, by the sentence as the code writes it: `{0} instances did not
+arrive`.
 
 A reason often holds another (`the archive: ...`) or several (`...; ...`); each part is translated by itself. What no
-sentence fits stays as it is: an old archive's own words, a person's reason. Pure.
+sentence fits stays as it is: an old archive's own words, a person's reason.
 """
 
 from __future__ import annotations
@@ -10,8 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
+from pathlib import Path
 
+from babel.messages import pofile
+
+from zambezi import composition
+
+#: The catalogue of a room's reasons, in its translations/.
+FILE = "reasons.pt.po"
 _FIELD = re.compile(r"\{([0-9])\}")
 _OTHERS = re.compile("[;:] ")
 #: A reason is cut at 2000 characters where it is kept; what is longer is no reason.
@@ -101,6 +110,21 @@ class Phrases:
         return ["%" + "%".join(pieces) + "%" for pieces, words in between if wanted in words.casefold()][
             :_MOST_PATTERNS
         ]
+
+
+@cache
+def portuguese() -> Phrases:
+    """What all rooms have in their catalogues (composition.SPEAKERS); read once."""
+    said = dict[str, str]()
+    for room in composition.SPEAKERS:
+        with (Path(str(import_module(room).__file__)).parent / "translations" / FILE).open("rb") as source:
+            said |= {str(one.id): str(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+    return Phrases(said)
+
+
+def told(kept: str, language: str) -> str:
+    """A reason in pt or en, as far as its words are known."""
+    return (portuguese().said(kept) if language == "pt" else None) or kept
 
 
 def _several(text: str, joint: str) -> list[str]:

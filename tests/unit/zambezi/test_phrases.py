@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ris_service.phrases import Phrases
+from zambezi.phrases import Phrases
 
 SAID = {
     "the archive: {0}": "o arquivo: {0}",
