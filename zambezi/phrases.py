@@ -76,6 +76,8 @@ class Phrases:
         )  # fmt: skip
         # The one that says most of itself is meant; `{0} of {1}` fits too much to be asked early.
         self._sentences = sorted(made, key=lambda sentence: -sentence.weight)
+        #: Each with its longest piece: most sentences are ruled out by looking for that one alone.
+        self._sought = [(max(one.between, key=len), one) for one in self._sentences]
         self._remembered = lru_cache(_REMEMBERED)(self._said)
 
     def said(self, reason: str) -> str | None:
@@ -89,8 +91,8 @@ class Phrases:
             return text
         if words := self._whole.get(bare):
             return text.replace(bare, words)
-        for sentence in self._sentences if "\n" not in bare else ():
-            if (facts := sentence.facts_in(bare)) is not None:
+        for piece, sentence in self._sought if "\n" not in bare else ():
+            if piece in bare and (facts := sentence.facts_in(bare)) is not None:
                 if not sentence.between[0] and _OTHERS.search(facts[sentence.facts[0]]):
                     continue  # `images, index: 3 GB of 9 GB are free`: two reasons, and not a fact that begins so
                 parts = {number: self._remembered(fact, depth + 1) for number, fact in facts.items()}
