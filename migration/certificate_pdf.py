@@ -29,7 +29,7 @@ from reportlab.platypus import BaseDocTemplate, Frame, HRFlowable, PageTemplate,
 
 from migration import certificate
 from migration.certificate_words import WORDS, Words
-from zambezi import clock
+from zambezi import clock, phrases
 from zambezi.database.engine import Sessions
 
 #: So many studies that are not verified stand on paper; the file names all.
@@ -200,10 +200,14 @@ class _Story:
             return [Paragraph(words.exceptions, _HEADING), Paragraph(words.none, _BODY)]
         rows = [[Paragraph(f"<b>{one}</b>", _CELL) for one in (words.study, words.state, words.reason)]]
         for study in left:
-            told = [escape(study["reason"])]
+            told = [escape(phrases.told(study["reason"], words.language[:2]))]
             for one in study.get("decisions", ()):
                 if "by" in one:
-                    said = words.decided.format(by=one["by"], at=self._moment(one["at"]), decision=one["decision"])
+                    said = words.decided.format(
+                        by=one["by"],
+                        at=self._moment(one["at"]),
+                        decision=phrases.told(one["decision"], words.language[:2]),
+                    )
                     told.append(escape(said))
             state = words.states.get(study["state"], study["state"])
             rows.append([Paragraph(study["study"], _SMALL), Paragraph(state, _CELL),

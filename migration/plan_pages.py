@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from flask import Blueprint, Response, abort, current_app, redirect, render_template, request, url_for
@@ -24,15 +23,6 @@ pages = Blueprint("migration_plans", __name__, template_folder="templates")
 #: A page decides so many studies, evenly spread over the inventory; the command decides all.
 MOST = 400
 
-HELD = {
-    whose.TAKEN: _("Its identifier is another patient's here."),
-    whose.STRANGER: _("The archive has images of somebody else under its identifier."),
-    whose.SHARED: _("Rules give it one identifier with another patient of the source."),
-    whose.NOT_SURE: _("A patient here resembles it, but not enough to be sure."),
-    whose.NOBODY: _("Nobody here resembles it, and the plan wants a person to look."),
-    whose.SEVERAL: _("The source has the study under several patients."),
-    whose.ALIKE: _("Several patients here resemble it as much."),
-}
 EVIDENCE = {
     "same-id": _("same identifier"),
     "same-id-issuer": _("same identifier and issuer"),
@@ -80,9 +70,7 @@ def preview(project_id: int) -> Any:
         except ConfigurationFaults as faults:
             return _shown(project_id, written, str(faults)), 422
         found = plans.preview(session, project, plan, most=MOST)
-    return render_template(
-        "plan_preview.html", project=project, found=found, written=written, states=STATES, said_why=held_words
-    )
+    return render_template("plan_preview.html", project=project, found=found, written=written, states=STATES)
 
 
 @pages.post("/migrations/<int:project_id>/plan/take")
@@ -174,14 +162,6 @@ def decide_all(project_id: int) -> Any:
     return redirect(url_for(".held", project_id=project_id, said="decided"), 303)
 
 
-def held_words(reason: str) -> str:
-    """Why somebody is held, in the reader's language; what a rule did wrong stands as it is, in English."""
-    for template, words in HELD.items():
-        if re.fullmatch(re.escape(template).replace(r"\{\}", r"\d+"), reason):
-            return str(words)
-    return reason
-
-
 def _shown(project_id: int, written: str = "", fault: str = "") -> str:
     parts = _parts()
     with parts.reading() as session:
@@ -210,7 +190,7 @@ def _held(project_id: int, fault: str = "", counted: tuple[int, int, str] | None
         rows = [(row, _candidates(session, row)) for row in deciding.held(session, project_id, after)]
     return render_template(
         "plan_held.html", project=project, rows=rows, total=total, after=after, fault=fault, counted=counted,
-        faults=faults, labels=ROWS, evidence=EVIDENCE, said_why=held_words, may_run=current_user.may("migration.run"),
+        faults=faults, labels=ROWS, evidence=EVIDENCE, may_run=current_user.may("migration.run"),
         needs_other=(whose.TAKEN, whose.STRANGER, whose.SHARED), more=len(rows) == deciding.SHOWN,
     )  # fmt: skip
 

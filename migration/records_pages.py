@@ -44,6 +44,17 @@ VERBS = {
     "leave-out": _("Leave out"),
     "bring-back": _("Bring back"),
 }
+FIELDS_SAID = {
+    "PatientID": _("Patient ID"), "Issuer": _("Issuer"), "Name": _("Name"), "FamilyName": _("Family name"),
+    "GivenName": _("Given name"), "BirthDate": _("Birth date"), "Sex": _("Sex"),
+    "AccessionNumber": _("Accession number"), "StudyUID": _("Study Instance UID"),
+    "PlacerNumber": _("Number of who ordered"), "FillerNumber": _("Number of who performed"),
+    "ProcedureCode": _("Procedure code"), "ProcedureText": _("Procedure"), "Modality": _("Modality"),
+    "PerformedAt": _("Performed"), "Status": _("State"), "Priority": _("Priority"),
+    "ReferringPhysician": _("Referring physician"), "ClinicalInformation": _("Clinical information"),
+    "Text": _("Text"), "File": _("File"), "Content": _("Document"), "WrittenAt": _("Written"), "Author": _("Author"),
+    "Title": _("Title"),
+}  # fmt: skip
 LINKS = {
     "exams": _("exams"),
     "reports": _("reports"),
@@ -167,4 +178,5 @@ def _import(session: Session, name: str) -> LegacyImport:
 
 
 def _words() -> dict[str, Any]:
-    return {"kinds": KIND_WORDS, "states": STATES, "import_states": IMPORT_STATES, "verbs": VERBS, "link_words": LINKS}
+    return {"kinds": KIND_WORDS, "states": STATES, "import_states": IMPORT_STATES, "verbs": VERBS, "link_words": LINKS,
+            "fields_said": FIELDS_SAID}  # fmt: skip

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from migration import cutover, delta, extras, lanes, ledger, settling
 from migration.pages import STUDY_STATES, VERDICTS
 from migration.settling import Decision, Refused, Wanted
-from zambezi import breakers
+from zambezi import breakers, phrases
 from zambezi.access import requires
 from zambezi.database.tables import ExceptionItem, MigrationInstance, MigrationProject, MigrationStudy
 
@@ -194,8 +194,10 @@ def _found(session: Session, project_id: int, study_uid: str) -> tuple[Migration
 
 
 def _wanted(said: Any) -> Wanted:
-    state = said.get("state", "")
-    return Wanted(state if state in ledger.FOR_A_PERSON else "", said.get("text", "")[:200])
+    state, text = said.get("state", ""), said.get("text", "").strip()[:200]
+    # The page shows reasons in the reader's language; the table has them in English.
+    patterns = phrases.portuguese().written_as(text) if text else ()
+    return Wanted(state if state in ledger.FOR_A_PERSON else "", text, patterns=tuple(patterns))
 
 
 def _decision() -> Decision:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from migration import lanes, ledger
@@ -50,6 +50,7 @@ class Wanted:
     state: str = ""
     text: str = ""
     study_uids: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()  # of the text in another language (LIKE)
 
     def conditions(self, project_id: int) -> list[ColumnElement[bool]]:
         """The same for a query."""
@@ -61,7 +62,8 @@ class Wanted:
         if self.state or not self.study_uids:
             found.append(study.state.in_(states))
         if self.text:
-            found.append(study.reason.icontains(self.text, autoescape=True))
+            said = study.reason.icontains(self.text, autoescape=True)
+            found.append(or_(said, *(study.reason.like(pattern) for pattern in self.patterns)))
         return found
 
 

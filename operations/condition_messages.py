@@ -9,7 +9,7 @@ from typing import Any
 from operations.alerts import lasting
 from operations.condition_words import CONDITIONS
 from operations.conditions import Going, News
-from zambezi import clock
+from zambezi import clock, phrases
 from zambezi.config.settings import Site
 from zambezi.exception_kinds import Words
 
@@ -28,6 +28,13 @@ _ROLES_PT = {
 }  # fmt: skip
 
 
+#: How a process stands (operations.status), as far as that is worth telling somebody.
+_STATES_PT = {
+    "silent": "não dá sinal de vida", "stopped": "parado", "exited": "terminou", "backoff": "não arranca",
+    "fatal": "não arranca", "unknown": "desconhecido",
+}  # fmt: skip
+
+
 def words(going: Going, language: str) -> Words:
     """What it is called, what it means and what can be done, in pt or en."""
     kind = CONDITIONS[going.found.kind]
@@ -35,6 +42,10 @@ def words(going: Going, language: str) -> Words:
     facts = dict(going.found.facts)
     if going.found.about == "disk" and language == "pt":
         facts["source"] = ", ".join(_ROLES_PT.get(role, role) for role in going.found.source.split(", "))
+    if going.found.about == "process" and language == "pt":
+        facts["state"] = _STATES_PT.get(str(facts["state"]), str(facts["state"]))
+    if "reason" in facts:
+        facts["reason"] = phrases.told(str(facts["reason"]), language)
     return Words(said.title, said.what.format_map(facts), said.suggestion.format_map(facts))
 
 

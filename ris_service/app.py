@@ -231,7 +231,11 @@ def _furnish_templates(app: Flask, blueprints: list[Blueprint]) -> None:
         return [(where, label, where == here, _waiting(badges.get(where))) for where, label in mine]
 
     app.jinja_env.filters.update(
-        moment=languages.moment, day=languages.day, lasting=languages.lasting, person_name=person_name
+        moment=languages.moment,
+        day=languages.day,
+        lasting=languages.lasting,
+        reason=languages.reason,
+        person_name=person_name,
     )
     app.jinja_env.globals.update(
         words=words,

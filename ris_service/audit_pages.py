@@ -15,6 +15,7 @@ from flask_babel import lazy_gettext as _
 from sqlalchemy import select
 
 from ris_service import words
+from ris_service.languages import reason_told
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from zambezi import audit_export, audit_search, clock
@@ -136,7 +137,12 @@ def _begin(day: str, further: timedelta = timedelta()) -> str:
 
 
 def _facts(row: AuditEntry) -> list[tuple[str, str]]:
-    return [(name, _short(words.fact_value(name, value))) for name, value in audit_search.facts_of(row)]
+    return [(name, _short(_said(name, value))) for name, value in audit_search.facts_of(row)]
+
+
+def _said(name: str, value: object) -> str:
+    said = words.fact_value(name, value)
+    return reason_told(said)[0] if name in ("reason", "because") else said
 
 
 def _short(value: str) -> str:

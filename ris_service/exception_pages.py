@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from ris_service import words
 from ris_service.app import permission_of
-from ris_service.languages import language
+from ris_service.languages import language, reason_told
 from ris_service.parts import CHAIN, parts
 from ris_service.people import me
 from zambezi import clock, exception_kinds, exceptions
@@ -65,7 +65,7 @@ class Action:
 @dataclass(frozen=True)
 class Shown:
     """An item in the reader's language. `lang` is "en" where it has no words of its own and stands as it was noted;
-    `note` is a machine's own sentence, which is English always."""
+    `note` is a machine's own sentence, which is English where nobody has written its Portuguese (`note_lang`)."""
 
     row: ExceptionItem
     title: str
@@ -73,6 +73,7 @@ class Shown:
     suggestion: str
     lang: str
     note: str
+    note_lang: str
     actions: tuple[Action, ...]
 
 
@@ -235,8 +236,10 @@ def shown(row: ExceptionItem) -> Shown:
     note = str(facts.get("reason", ""))
     actions = () if row.decided_at else tuple(_actions(row))
     if said is None or (language() == "en" and not facts):  # what was noted says more than a kind without facts
-        return Shown(row, title_of(row), row.what, row.suggestion, "en", "" if note in row.what else note, actions)
-    return Shown(row, said.title, said.what, said.suggestion, language(), note if facts else row.what, actions)
+        note = "" if note in row.what else note
+        return Shown(row, title_of(row), row.what, row.suggestion, "en", *reason_told(note), actions)
+    note = note if facts else row.what
+    return Shown(row, said.title, said.what, said.suggestion, language(), *reason_told(note), actions)
 
 
 def title_of(row: ExceptionItem | Waiting) -> str:

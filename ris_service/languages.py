@@ -19,9 +19,10 @@ from flask import request
 from flask_babel import Domain, get_locale
 from flask_babel import gettext as _gettext
 from flask_login import current_user
+from markupsafe import Markup
 
 from ris_service.parts import parts
-from zambezi import clock
+from zambezi import clock, phrases
 
 #: `pt` alone would be Brazilian, `en` alone American.
 LOCALES = {"pt": "pt_MZ", "en": "en_ZW"}
@@ -36,11 +37,12 @@ NAMES = {"pt": "Português", "en": "English"}
 
 
 class Catalogues(Domain):  # type: ignore[misc]  # Flask-Babel publishes no types
-    """All page sets' messages, by language; English is what the source says."""
+    """All page sets' messages, by language; English is what the source says. Reasons: zambezi.phrases."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         super().__init__()
-        self._portuguese = compiled(file for folder in folders for file in sorted(folder.glob("translations/*pt.po")))
+        files = (file for folder in folders for file in sorted(folder.glob("translations/*pt.po")))
+        self._portuguese = compiled(file for file in files if file.name != phrases.FILE)
 
     def get_translations(self) -> NullTranslations:
         return self._portuguese if language() == "pt" else NullTranslations()
@@ -57,6 +59,18 @@ def compiled(files: Iterable[Path]) -> Translations:
         out.seek(0)
         merged.merge(Translations(out))
     return merged
+
+
+def reason_told(kept: str) -> tuple[str, str]:
+    """A reason as it is kept, in the language of this request where that has it, and the language that it is in."""
+    said = phrases.portuguese().said(kept) if language() == "pt" else None
+    return (kept, "en") if said is None else (said, "pt")
+
+
+def reason(kept: str | None) -> str:
+    """The same for a page, which marks what is English among Portuguese."""
+    told, spoken = reason_told(kept or "")
+    return told if spoken == language() or not told else Markup('<span lang="en">{}</span>').format(told)
 
 
 def gettext(message: str, **values: object) -> str:

@@ -40,6 +40,9 @@ PAGE_SETS: tuple[str, ...] = (
     "operations.custody.deletion_pages:pages",
 )
 
+#: Rooms whose reasons come before persons; translations/ of each has the Portuguese (zambezi.phrases).
+SPEAKERS: tuple[str, ...] = ("migration", "gateway", "operations")
+
 #: click commands and groups, by the word that follows `zambezi`.
 COMMANDS: dict[str, str] = {
     "up": "operations.running:up",

@@ -10,7 +10,11 @@ import pytest
 from babel.messages import pofile
 from babel.messages.extract import extract_from_dir
 
-from zambezi import composition
+from migration.folders import summary
+from migration.records_pages import LINKS
+from migration.source_pages import ABILITIES
+from tests import reasons
+from zambezi import composition, phrases
 
 ROOMS = sorted({name.split(".")[0] for name in composition.PAGE_SETS})
 _READ = {"extensions": "jinja2.ext.i18n", "newstyle_gettext": "true", "trim_blocks": "true"}
@@ -39,6 +43,23 @@ NAMES = {
 }
 
 
+#: Modules of migration that speak to a terminal alone, or both languages by themselves.
+NOT_ON_PAGES = {
+    "certificate_pdf",
+    "certificate_words", "plan_pdf", "plan_rule_text", "plan_text", "sampling", "service", "verifier",
+}  # fmt: skip
+#: Rooms with a catalogue of reasons, and of which modules it says everything (of migration: all but those above).
+SPEAKING = {
+    "migration": (),
+    "gateway": (  # deliveries, neighbours, disks
+        "gateway/alternates", "gateway/associations", "gateway/commitments_asked", "gateway/courier",
+        "gateway/deliveries", "gateway/hl7/sender", "gateway/orthanc_jobs", "gateway/outgoing", "gateway/own_sender",
+        "gateway/transcoding", "zambezi/breakers", "zambezi/disk", "zambezi/outbox",
+    ),
+    "operations": ("operations/modality_desk", "operations/backup/schedule", "plugins/versions"),  # devices, health
+}  # fmt: skip
+
+
 def folder(room: str) -> Path:
     return Path(str(import_module(room).__file__)).parent
 
@@ -46,9 +67,33 @@ def folder(room: str) -> Path:
 def catalogue(room: str) -> dict[str, tuple[str, ...]]:
     said: dict[str, tuple[str, ...]] = {}
     for file in sorted(folder(room).rglob("translations/*pt.po")):
+        if file.name == phrases.FILE:
+            continue
         with file.open("rb") as source:
-            said |= {_id(one.id): _forms(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+            found = {_id(one.id): _forms(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+        assert {one: forms for one, forms in found.items() if said.setdefault(one, forms) != forms} == {}, file
     return said
+
+
+def sentences(room: str) -> dict[str, str]:
+    """What a room's catalogue of reasons says."""
+    with (folder(room) / "translations" / phrases.FILE).open("rb") as source:
+        return {str(one.id): str(one.string) for one in pofile.read_po(source, locale="pt_PT") if one.id}
+
+
+@pytest.mark.parametrize("room", SPEAKING)
+def test_every_reason_that_a_page_shows_has_its_portuguese(room: str):
+    """What an earlier version wrote may stay in the catalogue: rows of that time hold it."""
+    files = [folder(room).parent / f"{module}.py" for module in SPEAKING[room]]
+    if room == "migration":
+        files = [one for one in folder(room).rglob("*.py") if not re.search("commands$|pages$", one.stem)]
+        files = [one for one in files if one.stem not in NOT_ON_PAGES]
+    said, wanted = sentences(room), reasons.of(sorted(files))
+    elsewhere = {*ABILITIES, *LINKS, summary.OPEN}  # labels, which pages translate as such
+    assert {one: place for one, place in wanted.items() if one not in said and one not in elsewhere} == {}
+    facts = re.compile(r"\{[0-9]\}")
+    assert [one for one, words in said.items() if sorted(facts.findall(one)) != sorted(facts.findall(words))] == []
+    assert [one for one, words in said.items() if not words] == []
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -71,6 +116,9 @@ def test_no_sentence_is_translated_in_two_ways():
     for room in ROOMS:
         for one, forms in catalogue(room).items():
             assert said.setdefault(one, forms) == forms, f"{one!r} in {room}"
+    for room in SPEAKING:
+        for one, words in sentences(room).items():
+            assert said.setdefault(one, (words,)) == (words,), f"{one!r} in the reasons of {room}"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_what_lies_in_a_folder_is_seen_and_chosen_by_keyboard(running: tuple[Pag
         expect(page.locator("h1")).to_have_text("Pasta DISCS")
         expect(page.get_by_text("213 ficheiros")).to_be_visible()
         expect(page.get_by_text("⚠ 20 ficheiros DICOM não nomeiam estudo")).to_be_visible()
-        row = page.get_by_role("row").filter(has_text="conflito: está em espera").first
+        row = page.get_by_role("row").filter(has_text="conflito: na retenção").first
         expect(row).to_contain_text("25")
         if folder := os.environ.get("ZAMBEZI_SCREENSHOTS"):
             page.screenshot(path=f"{folder}/migration-folder.png")
@@ -72,7 +72,7 @@ def test_what_lies_in_a_folder_is_seen_and_chosen_by_keyboard(running: tuple[Pag
         page.wait_for_url("**kind=packed**")
         listed = page.locator("table").last.get_by_role("row")
         expect(listed).to_have_count(2)
-        expect(listed.last).to_contain_text("it is packed by gzip")
+        expect(listed.last).to_contain_text("está compactado por gzip")
         page.goto(f"{address}/migrations/folders/DISCS")
         page.get_by_role("link", name="Mais").click()
         expect(page.locator("table").last.get_by_role("row")).to_have_count(101)

@@ -493,7 +493,7 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
         page.get_by_role("link", name="Retirar …").focus()
         page.keyboard.press("Enter")
         expect(page.locator("main")).to_contain_text("Sairiam 3 imagens de 1 estudos")
-        expect(page.locator("main")).to_contain_text("it was stored by another cause: modality")
+        expect(page.locator("main")).to_contain_text("foi guardado por outra causa: um equipamento")
         shot(page, "migration-rollback")
         page.get_by_label("Porquê, sem o nome do paciente").focus()
         page.keyboard.type("O hospital errado.")

@@ -55,7 +55,8 @@ def a_project(session) -> int:
     at = clock.text(NOW)
     project = MigrationProject(
         name="pacs-2026", source="LEGACY", state="finished", created_at=at, updated_at=at,
-        coverage={"studies": 3, "undated": 1, "queries": 99, "duplicates": {}, "doubts": ["something is doubtful"]},
+        coverage={"studies": 3, "undated": 1, "queries": 99, "duplicates": {},
+                  "doubts": ["something is doubtful", "7 studies are not named under any patient"]},
     )  # fmt: skip
     session.add(project)
     session.flush()
@@ -100,6 +101,8 @@ def test_the_pages_are_in_portuguese_for_who_reads_it(pages):
     page = pages.client("migration-engineer").get(f"/migrations/{pages.project_id}").text
     assert "2 provados, 1 falhados" in page
     assert "Sem data" in page
+    assert "7 estudos não são nomeados em nenhum paciente" in page
+    assert '<span lang="en">something is doubtful</span>' in page, "what nobody has translated says what it is"
 
 
 def test_a_migration_names_what_needs_a_person_first(pages):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import html
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from migration.records import importing, previewing
 from ris_service.app import create_app
 from tests.unit.migration.old_ris import job, rows, written
 from tests.unit.ris_service.seeding import CHEST, OLD, OURS, Hospital, csrf, seeded
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import AuditEntry, LegacyReport, Order, Patient, Report
+from zambezi.database.tables import AuditEntry, LegacyReport, Order, Patient, Report, User
 
 #: A twin of a seeded patient under another number, and their report of an exam whose images are here already.
 PATIENTS = "NUM;APELIDO;NOMES;NASC;SEXO\n77;CONCEICAO;JOSE ANTONIO;12/04/1958;Masculino\n78;Cossa;Ana;;Feminino\n"
@@ -45,12 +47,35 @@ def test_the_pages_show_what_was_found_and_what_waits(house):
     engineer = house[0].signed_in("migration-engineer")
     assert "/migrations/records/old-ris" in engineer.get("/migrations/records").text
     page = engineer.get("/migrations/records/old-ris").text
-    assert "somebody here is alike under another identifier" in page
+    assert "há aqui alguém parecido com outro número" in page
     assert "exames sem imagens" in page
     shown = engineer.get("/migrations/records/old-ris/preview").text
     assert "12/04/1958" in shown and ">12/04/1958</td>" in shown and "RX &lt;tórax&gt;" in shown
     assert house[0].signed_in("reception").get("/migrations/records/old-ris").status_code == 403
     assert house[0].app.test_client().get("/migrations/records").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("language", "words", "others"),
+    [
+        ("en", ("exams without images", "somebody here is alike", "names 100% alike"), ("exames", "há aqui")),
+        ("pt", ("exames sem imagens", "há aqui alguém parecido", "nomes parecidos em"), ("alike", "exams without")),
+    ],
+)
+def test_each_page_is_in_one_language_and_light(house, language, words, others):
+    hospital, _folder = house
+    engineer, held = hospital.signed_in("migration-engineer"), rows(hospital.sessions, "patient")["77"].id
+    with hospital.sessions.begin() as session:
+        session.execute(update(User).where(User.login == "migration-engineer").values(language=language))
+    of_import = "/migrations/records/old-ris"
+    answers = [engineer.get(path) for path in ("/migrations/records", of_import, f"{of_import}/preview",
+                                               f"{of_import}/rows/{held}")]  # fmt: skip
+    with hospital.sessions.begin() as session:
+        session.execute(update(User).where(User.login == "migration-engineer").values(language="pt"))
+    assert [len(gzip.compress(answer.data)) < 40_000 for answer in answers] == [True] * 4
+    shown = " ".join(html.unescape(answer.text.partition("<main")[2]) for answer in answers)
+    assert [word for word in words if word not in shown] == []
+    assert [word for word in (*others, 'lang="en"') if word in shown] == []
 
 
 def test_a_person_decides_whose_patient_it_is_and_the_report_is_where_they_read(house):
@@ -62,7 +87,7 @@ def test_a_person_decides_whose_patient_it_is_and_the_report_is_where_they_read(
     assert "José António" in page and "P1001" in page, "both side by side"
     word = csrf(page)
     refused = engineer.post(path, data={"csrf_token": word, "verb": "same-as", "because": ""})
-    assert (refused.status_code, "needs its reason" in refused.text) == (409, True)
+    assert (refused.status_code, "precisa do seu motivo" in refused.text) == (409, True)
     assert hospital.signed_in("radiologist").get(path).status_code == 403
     done = engineer.post(path, data={"csrf_token": word, "verb": "same-as", "because": "mesmo cartão"})
     assert done.status_code == 303

@@ -34,7 +34,11 @@ def pages(tmp_path):
     )
     made.project_id = inventory.take(made.sessions, source, "old-ct", "LEGACY", NOW - timedelta(hours=1)).id
     with made.sessions.begin() as session:
-        abilities = {"C-GET, study root": (True, ""), "near-line": (False, ""), "answers at once": (True, "all 3")}
+        abilities = {
+            "C-GET, study root": (True, ""),
+            "near-line": (False, ""),
+            "answers at once": (True, "all 3; an inventory finds out whether that is a limit"),
+        }
         directory.keep_probe(session, "LEGACY", Probe(abilities), "", NOW)
     return made
 
@@ -65,6 +69,12 @@ def test_sources_are_listed_with_their_abilities(pages):
     assert "May be asked now." in page
     assert "old-ct" in page
     assert pages.client("radiologist").get("/migrations/sources").status_code == 403
+    assert "all 3; an inventory finds out" in page
+    with pages.sessions.begin() as session:
+        session.execute(update(User).values(language="pt"))
+    page = pages.client("migration-engineer").get("/migrations/sources").text
+    assert "todas as 3; um inventário descobre se isso é um limite" in page
+    assert 'lang="en"' not in page.partition("<main")[2]
 
 
 def test_the_picture_holds_every_study():

@@ -84,6 +84,10 @@ def test_a_row_says_what_happened_in_words_and_names_no_patient(looked: Hospital
     page = text(looked, "/audit?patient=P9")
     assert "primeira imagem de um estudo" in page and "CANARY" not in page
     assert '<span class="soft">n.º do paciente</span> P9' in page
+    with looked.sessions.begin() as session:
+        why = "no connection with PACS: the archive no longer has it"
+        audit.append(session, "gateway", "delivery-changed", looked.clock(), delivery="d", state="retrying", reason=why)
+    assert "sem ligação com PACS: o arquivo já não o tem" in text(looked, "/audit?event=delivery-changed")
 
 
 def test_who_looks_is_recorded_before_anything_is_shown_and_once_in_ten_minutes(looked: Hospital):

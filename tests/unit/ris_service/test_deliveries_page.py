@@ -42,7 +42,7 @@ def state(hospital: Hospital) -> str:
 def test_the_page_says_who_is_paused_until_when_and_why(paused: Hospital):
     page = paused.signed_in("administrator").get("/deliveries", headers=HTML).text
     assert "HARARE está em pausa até" in page
-    assert "connection refused" in page
+    assert "ligação recusada" in page
 
 
 def test_a_delivery_that_waits_for_its_destinations_hours_says_from_when_on(tmp_path: Path):
