@@ -59,8 +59,9 @@ def issue(
         return _issue(sessions, certificate_id, before, signer, versions, who, now)
     except BaseException:  # whatever it was: lines without a head are nothing, and it goes on to the caller
         with sessions.begin() as session:
-            session.execute(delete(CertificatePart).where(CertificatePart.certificate_id == certificate_id))
-            session.execute(delete(Certificate).where(Certificate.id == certificate_id))
+            if _begun(session, certificate_id, now):
+                session.execute(delete(CertificatePart).where(CertificatePart.certificate_id == certificate_id))
+                session.execute(delete(Certificate).where(Certificate.id == certificate_id))
         raise
 
 
@@ -73,7 +74,7 @@ def _issue(
         drawn = session.get(MigrationSample, made.project_id)
         project_id = made.project_id
     tally, merkle, chain, lines = Tally(), Merkle(), "", 0
-    parts = _Parts(sessions, certificate_id)
+    parts = _Parts(sessions, certificate_id, now)
     for study, instances in _studies(sessions, project_id, drawn):
         written = []
         for said in instances:
@@ -89,6 +90,7 @@ def _issue(
         project = session.get_one(MigrationProject, project_id)
         if _at_rest(session, project) != before:
             raise NotFinished(f"studies of {project.name} changed while its certificate was written; issue it again")
+        made = _ours(session, certificate_id, now)
         seq, head_hash = audit.locked_head(session, ledger.WRITER)
         head = canonical({
             "format": FORMAT, "project": project.name, "source": project.source, "issued_at": clock.text(now),
@@ -98,7 +100,6 @@ def _issue(
             "sample": _sample(drawn, tally), "audit": {"journal": ledger.WRITER, "seq": seq, "hash": head_hash},
             "key_id": signer.key_id, "public_key": signer.public_key,
         })  # fmt: skip
-        made = session.get_one(Certificate, certificate_id)
         made.document, made.signature = head, signer.sign(head)
         project.state, project.updated_at = "certified", clock.text(now)
         audit.append(
@@ -115,6 +116,22 @@ def _sweep(session: Session, now: datetime) -> None:
     )
     session.execute(delete(CertificatePart).where(CertificatePart.certificate_id.in_(dead)))
     session.execute(delete(Certificate).where(Certificate.id.in_(dead)))
+
+
+def _begun(session: Session, certificate_id: int, now: datetime) -> Certificate | None:
+    """The row that was begun at this moment; None where another process has cleared it away.
+
+    One takes it for a dead one's where the clock has jumped by a day, and its number may be given anew.
+    """
+    made = session.get(Certificate, certificate_id)
+    return made if made is not None and made.issued_at == clock.text(now) and not made.signature else None
+
+
+def _ours(session: Session, certificate_id: int, now: datetime) -> Certificate:
+    made = _begun(session, certificate_id, now)
+    if made is None:
+        raise NotFinished("another certificate was issued while this one was written, and cleared it away; try again")
+    return made
 
 
 def _at_rest(session: Session, project: MigrationProject) -> dict[str, int]:
@@ -230,8 +247,8 @@ def _instance(row: MigrationInstance, beside: list[dict[str, Any]] | None) -> di
 class _Parts:
     """Lines on their way into the database."""
 
-    def __init__(self, sessions: Sessions, certificate_id: int) -> None:
-        self._sessions, self._id = sessions, certificate_id
+    def __init__(self, sessions: Sessions, certificate_id: int, now: datetime) -> None:
+        self._sessions, self._id, self._begun_at = sessions, certificate_id, now
         self._number, self._size, self._lines = 0, 0, list[bytes]()
 
     def write(self, *lines: bytes) -> None:
@@ -245,6 +262,7 @@ class _Parts:
             return
         content = zlib.compress(b"".join(line + b"\n" for line in self._lines), 6)
         with self._sessions.begin() as session:
+            _ours(session, self._id, self._begun_at)
             session.add(CertificatePart(certificate_id=self._id, number=self._number, content=content))
         self._number, self._size, self._lines = self._number + 1, 0, []
 

@@ -290,7 +290,10 @@ class Copier:
             study.nameless[f"an object without a SOP Instance UID: {said}"] = None
 
     def _hold(self, desk: Desk, carried: _Carried) -> None:
-        sha256 = hold.put(desk.hold_dir, carried.refused)
+        try:
+            sha256 = hold.put(desk.hold_dir, carried.refused)
+        except OSError as error:
+            raise Trouble(ErrorClass.DISK, f"the hold can't be written: {error.strerror}", is_ours=True) from error
         if sha256 in self._study.held:  # a smaller part of the study brought it once more
             return
         self._study.held.add(sha256)

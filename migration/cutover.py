@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from migration import delta, ledger
+from migration import certificate, delta, ledger
 from zambezi import causes, clock
-from zambezi.database.tables import Certificate, MigrationProject, MigrationStudy, Study
+from zambezi.database.tables import Certificate, MigrationProject, Study
 
 #: So many passes in a row must have found nothing, the last of them within `FRESH`.
 QUIET_PASSES = 3
@@ -43,16 +44,14 @@ class Facts:
     held: int
     arriving: int  # studies that modalities sent to this archive since `FRESH`
     certified: datetime | None
-    last_change: datetime | None  # when the last study was verified
+    is_certificate_last: bool  # it says of the studies what the ledger says now
 
 
 def checklist(facts: Facts, now: datetime) -> list[Line]:
     """Every line; cut-over may begin when all hold."""
     in_a_row = next((n for n, quiet in enumerate(facts.quiet) if not quiet), len(facts.quiet))
     is_fresh = facts.last_pass is not None and now - facts.last_pass <= FRESH
-    certificate_is_last = facts.certified is not None and (
-        facts.last_change is None or facts.certified >= facts.last_change
-    )
+    certified_at = clock.text(facts.certified) if facts.certified else ""
     return [
         Line("coverage", facts.doubts == 0, {"count": facts.doubts}),
         Line("passes", in_a_row >= QUIET_PASSES, {"count": in_a_row, "wanted": QUIET_PASSES}),
@@ -61,7 +60,7 @@ def checklist(facts: Facts, now: datetime) -> list[Line]:
         Line("decided", facts.waiting == 0, {"count": facts.waiting}),
         Line("matched", facts.held == 0, {"count": facts.held}),
         Line("routes", facts.arriving > 0, {"count": facts.arriving}),
-        Line("certificate", certificate_is_last, {"time": clock.text(facts.certified) if facts.certified else ""}),
+        Line("certificate", facts.is_certificate_last, {"time": certified_at}),
     ]
 
 
@@ -74,20 +73,20 @@ def facts(session: Session, project: MigrationProject, now: datetime) -> Facts:
         .select_from(Study)
         .where(Study.cause == causes.MODALITY, Study.first_at >= clock.text(now - FRESH))
     )
-    certified = session.scalar(
-        select(func.max(Certificate.issued_at)).where(
-            Certificate.project_id == project.id, Certificate.signature != "", Certificate.format == 3
-        )
-    )
-    changed = session.scalar(
-        select(func.max(MigrationStudy.verified_at)).where(MigrationStudy.project_id == project.id)
-    )  # fmt: skip
+    certified = certificate.latest(session, project.id)
     return Facts(
         doubts=len(project.coverage.get("doubts", ())),
         quiet=[not (one.new_studies or one.new_instances or one.doubts) for one in ended],
         last_pass=clock.parse(ended[0].ended_at or "") if ended else None,
         under_way=sum(counts.get(state, 0) for state in ledger.UNDER_WAY),
         waiting=sum(counts.get(state, 0) for state in ledger.FOR_A_PERSON), held=counts.get("held", 0),
-        arriving=arriving or 0, certified=clock.parse(certified) if certified else None,
-        last_change=clock.parse(changed) if changed else None,
+        arriving=arriving or 0, certified=clock.parse(certified.issued_at) if certified else None,
+        is_certificate_last=certified is not None and _is_last(certified, project, counts),
     )  # fmt: skip
+
+
+def _is_last(certified: Certificate, project: MigrationProject, counts: Mapping[str, int]) -> bool:
+    """Whether nothing has come since, and nothing was decided: by what it counts. Times tell nothing where the clock
+    was put back in between."""
+    said = json.loads(certified.document)["counts"]["studies_by_state"]
+    return project.state == "certified" and said == counts

@@ -1,15 +1,16 @@
 """Bringing objects by C-GET (PS3.4 C.4.3), where a source can't be told to move them: through us into the archive.
 
 Each transfer syntax is offered in a presentation context of its own, so that a source can send what it holds as it
-holds it. Where it names another syntax for an object than the one it sends (0008,3002), the object is left there: it
-would not be the same one. Slower than C-MOVE, since every byte passes through us.
+holds it. A source that fails all the same, since it sends on whichever context it took first, is offered one syntax
+after the other. Where it names another syntax for an object than the one it sends (0008,3002), the object is left
+there: it would not be the same one. Slower than C-MOVE, since every byte passes through us.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -34,6 +35,11 @@ log = logging.getLogger(__name__)
 
 #: PS3.8 9.3.2.2: an association has 128 contexts, one of which is the retrieve itself.
 _CLASSES_AT_ONCE = 127 // len(SYNTAXES)
+#: JPEG lossless, JPEG-LS lossless, JPEG 2000 lossless, RLE: tried before others, to which a source might convert.
+_LOSSLESS = (
+    "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90",
+    "1.2.840.10008.1.2.5",
+)  # fmt: skip
 _SUCCESS, _CANNOT = 0x0000, 0xC000
 _SERIES = Tag("SeriesInstanceUID")
 _LEVELS = {"Study": "STUDY", "Series": "SERIES", "Instance": "IMAGE"}
@@ -57,16 +63,34 @@ def bring(desk: Desk, request: Request, named: Mapping[str, Named], keeper: Keep
         keeper.check()
         desk.check_open()
 
+    wanted = _asked_for(request, named)
     for some in _groups(classes):
         ended = _get(desk.peer, desk.settings, request, some, taker.take, between)
+        for syntax in ended.syntaxes if ended.failed else ():
+            # Some send on the first context that they have taken for a class, whatever they hold, and fail with it.
+            if taker.broken is not None or wanted <= taker.given.keys():
+                break
+            ended = _get(desk.peer, desk.settings, request, some, taker.take, between, [syntax])
         if taker.broken is not None:
             raise taker.broken
         kind = retries.of_dimse("query", ended.status)
         if kind and not ended.failed and not taker.left:
             raise Trouble(kind, f"C-GET: status 0x{ended.status:04X}")
+        if ended.failed and not wanted <= taker.given.keys():
+            taker.left.append(f"C-GET: {ended.failed} images could not be sent (status 0x{ended.status:04X})")
     if taker.left:
         raise Trouble(ErrorClass.OBJECT, "; ".join(taker.left)[:500])
     return taker.given
+
+
+def _asked_for(request: Request, named: Mapping[str, Named]) -> set[str]:
+    """SOP Instance UIDs of what the source names of a request."""
+    match request.keys:
+        case (_, series_uid):
+            return {uid for uid, one in named.items() if one.series_uid == series_uid}
+        case (_, _, sop_uid):
+            return {sop_uid}
+    return set(named)
 
 
 def names(peer: Modality, settings: MigrationSource, study_uid: str) -> dict[str, Named]:
@@ -108,13 +132,15 @@ class _Ended:
 
     status: int = -1
     failed: int = 0
+    #: The transfer syntaxes that it has taken, where there are several, those of which nothing is lost first.
+    syntaxes: tuple[str, ...] = ()
 
 
 def _get(
     peer: Modality, settings: MigrationSource, request: Request, classes: list[str], take: Callable[[Any], int],
-    between: Callable[[], None],
+    between: Callable[[], None], syntaxes: Sequence[str] = SYNTAXES,
 ) -> _Ended:  # fmt: skip
-    contexts = [build_context(GET), *(build_context(one, syntax) for one in classes for syntax in SYNTAXES)]
+    contexts = [build_context(GET), *(build_context(one, syntax) for one in classes for syntax in syntaxes)]
     roles = [build_role(one, scp_role=True) for one in classes]
     began = time.monotonic()
     until = began + settings.deadline_seconds
@@ -126,11 +152,14 @@ def _get(
         identifier.QueryRetrieveLevel = _LEVELS[request.level]
         for keyword, value in request.query.items():
             setattr(identifier, keyword, value)
+        taken = {str(one.transfer_syntax[0]) for one in line.accepted_contexts if one.as_scp}
+        several = tuple(syntax for syntax in (*_LOSSLESS, *SYNTAXES) if syntax in taken) if len(taken) > 1 else ()
         ended = _Ended()
         try:
             for status, _ in line.send_c_get(identifier, GET):
                 if status and "Status" in status:
-                    ended = _Ended(int(status.Status), int(status.get("NumberOfFailedSuboperations") or 0))
+                    failed = int(status.get("NumberOfFailedSuboperations") or 0)
+                    ended = _Ended(int(status.Status), failed, tuple(dict.fromkeys(several)))
                 between()
                 if time.monotonic() > until:
                     line.abort()
@@ -165,6 +194,8 @@ class _Taker:
             would = f"{UID(syntax).name} instead of {UID(expected.syntax).name}"
             self.left.append(f"{sop_uid}: left there, since by C-GET it would come as {would}")
             return _CANNOT
+        if sop_uid in self.given:
+            return _SUCCESS
         sent = bytes(event.encoded_dataset())
         try:
             self._desk.client.store(sent)

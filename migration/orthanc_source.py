@@ -250,7 +250,8 @@ class OrthancSource:
                 is_other = request.level != "Study" and copy.named.series_uid != request.keys[1]
                 # Under another patient ID, which the archive may have given to it, it has another Orthanc id.
                 is_there = copy.orthanc_id in there or len(held.get(sop_uid, ())) >= len(copies)
-                if not is_other and not is_there:
+                # A single one is asked for by name: where the archive has it with other content, too.
+                if not is_other and (request.level == "Instance" or not is_there):
                     yield self._offer(sop_uid, copy)
 
     def _listing_under_way(self, study_uid: str) -> _Listing:

@@ -9,17 +9,19 @@ import logging
 import signal
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import lanes, ledger, pace, plans, rollback, sampling, turns, worker
+from migration import jumps, lanes, ledger, pace, plans, rollback, sampling, turns, worker
 from migration.desk import Closed, Desk, no_room
 from migration.lanes import Lane
 from migration.office import PROCESS, Office, open_office
 from migration.records import archiving
-from zambezi import clock, processes, windows
+from zambezi import clock, processes, waking, windows
 from zambezi.config import ConfigurationFaults
 from zambezi.database.tables import MigrationProject
 from zambezi.environment import EnvironmentFault
@@ -28,6 +30,7 @@ from zambezi.orthanc_client import OrthancError
 from zambezi.study_documents import NotAnnounced
 
 log = logging.getLogger(__name__)
+BaseTrigger.register(waking.Every)
 
 SWEEP_SECONDS = 2
 HEARTBEAT_SECONDS = 5
@@ -37,6 +40,8 @@ TIDY_SECONDS = 60
 DOCUMENTS_SECONDS = 30
 #: A worker that found every slot of its source in use looks again.
 SLOT_SECONDS = 0.3
+#: A wake-up that comes late, however late, is one.
+_JOBS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
 
 
 class Migrations:
@@ -47,6 +52,7 @@ class Migrations:
         self.stop = threading.Event()
         self._last_error = ""
         self._waits = ""
+        self._is_set_right = False  # a clock may have been put back while nobody looked
         # By project and lane; touched by the sweep alone.
         self._workers: dict[tuple[int, str], list[threading.Thread]] = {}
 
@@ -58,6 +64,7 @@ class Migrations:
                 log.warning("%s", self._waits)
             return
         try:
+            self._set_right()
             with self._office.sessions.begin() as session:
                 rollback.settle(session, clock.now())
                 projects = session.scalars(select(MigrationProject).where(MigrationProject.state.in_(_LIVING))).all()
@@ -70,6 +77,11 @@ class Migrations:
                     self._project(project)
         except SQLAlchemyError as error:
             self._say(f"the database can't be used: {type(error).__name__}; trying again")
+
+    def clock_was_put_back(self, by: timedelta) -> None:
+        """What waits for moments of before is set right by the next sweep."""
+        self._say(f"the clock was put back by {by}; what waited for moments of before is due now")
+        self._is_set_right = False
 
     def tidy(self) -> None:
         """Put studies of expected patients first, and announce no more what is settled."""
@@ -120,6 +132,20 @@ class Migrations:
                 )
         except SQLAlchemyError as error:
             log.warning("no heartbeat: the database can't be used: %s", type(error).__name__)
+
+    def _set_right(self) -> None:
+        """Once at the start, and whenever the clock was put back."""
+        if self._is_set_right:
+            return
+        self._is_set_right = True  # before: what is said meanwhile holds for the next sweep
+        known = self._office.configuration.zambezi.migration.sources
+        try:
+            with self._office.sessions.begin() as session:
+                for project in session.scalars(select(MigrationProject).where(MigrationProject.source.in_(known))):
+                    jumps.set_right(session, project, known[project.source], clock.now())
+        except SQLAlchemyError:
+            self._is_set_right = False
+            raise
 
     def _decide(self, project: MigrationProject) -> None:
         """Let the plan in force decide what it hasn't decided; stopped in the middle, it goes on after a start."""
@@ -208,13 +234,15 @@ def main() -> None:
     migrations = Migrations(office)
     signal.signal(signal.SIGTERM, lambda *_: migrations.stop.set())
     signal.signal(signal.SIGINT, lambda *_: migrations.stop.set())
-    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
-    scheduler.add_job(migrations.sweep, "interval", seconds=SWEEP_SECONDS, next_run_time=clock.now())
-    scheduler.add_job(migrations.heartbeat, "interval", seconds=HEARTBEAT_SECONDS, next_run_time=clock.now())
-    scheduler.add_job(migrations.documents, "interval", seconds=DOCUMENTS_SECONDS, next_run_time=clock.now())
-    scheduler.add_job(migrations.tidy, "interval", seconds=TIDY_SECONDS, next_run_time=clock.now())
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults=_JOBS)
+    at_once = datetime.now(UTC)
+    scheduler.add_job(migrations.sweep, "interval", seconds=SWEEP_SECONDS, next_run_time=at_once)
+    scheduler.add_job(migrations.heartbeat, "interval", seconds=HEARTBEAT_SECONDS, next_run_time=at_once)
+    scheduler.add_job(migrations.documents, "interval", seconds=DOCUMENTS_SECONDS, next_run_time=at_once)
+    scheduler.add_job(migrations.tidy, "interval", seconds=TIDY_SECONDS, next_run_time=at_once)
+    waking.steady(scheduler)
     scheduler.start()
-    migrations.stop.wait()
+    waking.until(migrations.stop, scheduler, migrations.clock_was_put_back)
     scheduler.shutdown(wait=True)
     migrations.wait()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from migration import extras, inventory, ledger, pace, proof, rejections, transf
 from migration.desk import Closed, Desk
 from migration.lanes import AT_HAND, NEAR_LINE, Lane
 from migration.ledger import Claim
-from migration.source import RUNGS, Checked, CutOff, Given, Named, Study, Trouble
+from migration.source import RUNGS, Checked, CutOff, Given, Named, Request, Study, Trouble
 from zambezi import breakers, retries
 from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -213,7 +213,25 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer
     )  # fmt: skip
     if outcome.state == "verified":
         extras.carry(desk, held, study, keeper)
+    if outcome.state == "conflict":
+        _bring_others(desk, study, was_there & checked.compared.keys(), checked, keeper)
     return outcome, moved
+
+
+def _bring_others(desk: Desk, study: Study, uids: Iterable[str], checked: Checked, keeper: Keeper) -> None:
+    """What the source has under UIDs of ours comes to the archive's door, which keeps it whole in the hold.
+
+    Nothing was asked for before, since the archive has these UIDs.
+    """
+    for uid in sorted(uid for uid in uids if checked.compared[uid].verdict != "equal"):
+        desk.check_open()
+        keeper.check()
+        try:
+            desk.source.bring(desk, Request("Instance", (study.uid, study.expected[uid].series_uid, uid)), keeper)
+        except Trouble as trouble:
+            if trouble.kind is not ErrorClass.OBJECT:
+                raise
+            log.warning("instance %s, which the archive has with other content, can't be held: %s", uid, trouble)
 
 
 def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], dict[str, Given]]:

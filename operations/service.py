@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -33,7 +34,7 @@ from operations.custody import integrity, worker
 from operations.recovery import die_with_parent
 from operations.trail import keeping, mailing, shipping
 from operations.trail.collector import Collector
-from zambezi import audit, clock, config, exception_rules, exceptions, keys, segments, signing
+from zambezi import audit, clock, config, exception_rules, exceptions, keys, segments, signing, waking
 from zambezi.config.settings import Audit, Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import ExceptionRule
@@ -43,6 +44,7 @@ from zambezi.orthanc_client import OrthancClient
 from zambezi.processes import heartbeat
 
 log = logging.getLogger("operations")
+BaseTrigger.register(waking.Every)
 
 PROCESS = "operations"
 
@@ -344,10 +346,11 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     custody = worker.Custody(worker.steps(_desk(environment, loaded)), lambda: standstill.may_move(environment))
+    waking.steady(scheduler)
     scheduler.start()
     custody.start()
     log.info("operations runs, configuration %s", loaded.hash[:12])
-    ended.wait()
+    waking.until(ended, scheduler)
     if shipper:
         shipper.stop()
     scheduler.shutdown(wait=False)

@@ -48,7 +48,8 @@ class Cluster:
         name = f"t{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
-            yield self.url(name)
+        yield self.url(name)
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:  # it may have been killed meanwhile
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def run(self, *statements: str) -> None:

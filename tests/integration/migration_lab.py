@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ orthanc.RegisterRestCallback("/zambezi/status", status)
 _CLASSES = {
     "CTImageStorage": "Uncompressed", "MRImageStorage": "RLE", "UltrasoundImageStorage": "J2K",
     "TwelveLeadECGWaveformStorage": "Uncompressed", "SecondaryCaptureImageStorage": "Uncompressed",
+    "UltrasoundMultiframeImageStorage": "J2K", "MultiframeTrueColorSecondaryCaptureImageStorage": "Uncompressed",
 }  # fmt: skip
 _SYNTAXES = {
     "Uncompressed": ("LittleEndianExplicit", "BigEndianExplicit", "LittleEndianImplicit"),
@@ -170,6 +171,12 @@ class Lab:
             session.execute(update(MigrationStudy).values(next_at="", lease_until=""))
             session.execute(update(Breaker).values(probe_at=None))
 
+    def put_clock(self, **ahead: float) -> None:
+        """Have all clocks of ours stand off by so much, where ZAMBEZI_CLOCK names `ahead` in the folder."""
+        made = self.folder / "ahead.new"
+        made.write_text(str(timedelta(**ahead).total_seconds()))
+        made.rename(self.folder / "ahead")
+
     def moves(self) -> int:
         """How many C-MOVE jobs Orthanc has run."""
         return sum(1 for job in self.office.client().get("/jobs", expand="") if job["Type"] == "DicomMoveScu")
@@ -181,6 +188,13 @@ class Lab:
                 command, stdout=log, stderr=log, cwd=REPOSITORY, env={**self.environ, **environ}
             )
         return self.processes[name]
+
+    def stop(self) -> None:
+        """All that was started."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(timeout=60)
 
     def start_service(self, name: str = "migration") -> subprocess.Popen[bytes]:
         """The migration process itself; several, where each has a name."""
@@ -212,14 +226,11 @@ def a_lab(
     lab = Lab(folder, legacy_port, environ, open_office())
     try:
         if has_legacy:
-            _start_legacy(lab, environment.ports.dicom)
+            start_legacy(lab, environment.ports.dicom)
         _start_archive(lab, environment, secrets)
         yield lab
     finally:
-        for process in lab.processes.values():
-            process.terminate()
-        for process in lab.processes.values():
-            process.wait(timeout=60)
+        lab.stop()
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -244,7 +255,7 @@ def _configure(folder: Path, legacy_port: int, more: dict[str, Any]) -> None:
     )
 
 
-def _start_legacy(lab: Lab, dicom_port: int) -> None:
+def start_legacy(lab: Lab, dicom_port: int) -> None:
     (lab.folder / "legacy").mkdir()
     (lab.folder / "profiles.cfg").write_text(association_profiles())
     (lab.folder / "legacy.cfg").write_text(

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.uid import (
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    UltrasoundMultiFrameImageStorage,
+    generate_uid,
+)
 from sqlalchemy import event, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import dicom_source, inventory, pace, transfer, worker
+from migration import dicom_source, inventory, ledger, pace, transfer, worker
 from migration.desk import Desk
 from migration.dicom_source import DicomSource
 from migration.office import open_office
@@ -24,10 +33,10 @@ from migration.pace import Pace
 from migration.service import Migrations
 from migration.source import Given, Request, Trouble
 from tests import postgres
-from tests.integration.migration_lab import Lab, a_lab, wait_for
-from zambezi import audit, clock
+from tests.integration.migration_lab import Lab, a_lab, sample, wait_for
+from zambezi import audit, clock, digest
 from zambezi.database import generations
-from zambezi.database.tables import AuditEntry, MigrationProject, MigrationStudy
+from zambezi.database.tables import AuditEntry, Breaker, MigrationProject, MigrationStudy
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
@@ -39,14 +48,13 @@ KILLED = 137
 @pytest.fixture(scope="module")
 def lab(postgres_cluster: postgres.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("deaths")
-    with (
-        postgres_cluster.a_database() as url,
-        pytest.MonkeyPatch.context() as patch,
-        a_lab(folder, patch, database_url=url, Ceiling=4) as running,
-    ):
-        (folder / "crash").mkdir()
-        patch.setattr(dicom_source, "_POLL_SECONDS", 0.02)  # one image each: a study would wait ten times its work
-        yield running
+    windows = [{"Days": [f"{datetime.now(UTC) + timedelta(days=n):%a}" for n in (-1, 0, 1)]}]
+    with postgres_cluster.a_database() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZAMBEZI_CLOCK", str(folder / "ahead"))
+        with a_lab(folder, patch, database_url=url, Ceiling=4, Windows=windows) as running:
+            (folder / "crash").mkdir()
+            patch.setattr(dicom_source, "_POLL_SECONDS", 0.02)  # one image each: a study would wait ten times its work
+            yield running
 
 
 def a_study(dataset: pydicom.Dataset) -> None:
@@ -57,8 +65,13 @@ def load(lab: Lab, many: int, project: str) -> MigrationProject:
     """So many more studies at the source, in a project of their own, which runs."""
     files = [lab.altered("CT_small.dcm", a_study) for _ in range(many)]
     lab.load_together(*files)
+    return take(lab, project, *files)
+
+
+def take(lab: Lab, project: str, *files: Path) -> MigrationProject:
+    """A project of these files' studies, which runs."""
     source, at = lab.office.source("LEGACY"), clock.text(clock.now())
-    counted = {uid: source.count(uid, times=1) for uid in (pydicom.dcmread(file).StudyInstanceUID for file in files)}
+    counted = {uid: source.count(uid, times=1) for uid in map(study_of, files)}
     with lab.office.sessions.begin() as session:
         made = MigrationProject(name=project, source="LEGACY", state="running", created_at=at, updated_at=at)
         session.add(made)
@@ -66,6 +79,10 @@ def load(lab: Lab, many: int, project: str) -> MigrationProject:
         for uid, instances in counted.items():
             inventory.record(session, made.id, uid, instances, clock.now())
         return made
+
+
+def study_of(file: Path) -> str:
+    return str(pydicom.dcmread(file, stop_before_pixels=True).StudyInstanceUID)
 
 
 def of(lab: Lab, project: MigrationProject) -> list[MigrationStudy]:
@@ -206,6 +223,129 @@ def passed(lab: Lab, project: MigrationProject, dead: int) -> bool:
     return found["verified"] == sum(found.values())
 
 
+def a_cine(lab: Lab) -> Path:
+    """Of 101 MB, uncompressed, in colour."""
+    image = pydicom.dcmread(sample("CT_small.dcm"))
+    a_study(image)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.Rows, image.Columns, image.SamplesPerPixel, image.NumberOfFrames = 480, 640, 3, 110
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    image.PhotometricInterpretation, image.PlanarConfiguration = "RGB", 0
+    image.PixelData = bytes(range(256)) * (480 * 640 * 3 * 110 // 256)
+    image["PixelData"].VR = "OB"
+    image.save_as(lab.folder / "cine.dcm")
+    return lab.folder / "cine.dcm"
+
+
+def in_fragments(dataset: pydicom.Dataset) -> None:
+    """Twelve frames of JPEG 2000, each in five fragments, with a table of offsets."""
+    (frame,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
+    a_study(dataset)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    dataset.NumberOfFrames = 12
+    dataset.PixelData = pydicom.encaps.encapsulate([frame] * 12, fragments_per_frame=5)
+
+
+def test_a_cine_of_100_megabytes_and_one_in_fragments_are_proven_by_a_second_retrieve(lab: Lab):
+    files = [a_cine(lab), lab.altered("examples_jpeg2k.dcm", in_fragments)]
+    lab.load(*files)
+    project = take(lab, "cines", *files)
+    while worker.work(lab.desk(), project):
+        pass
+    assert {(row.state, row.level) for row in of(lab, project)} == {("verified", 3)}
+    for file in files:
+        came = digest.fingerprint(file.read_bytes())
+        ((stored,),) = transfer.stored(lab.desk(), study_of(file)).values()
+        there = digest.fingerprint(lab.office.client().file(stored))
+        assert (there.digest, there.transfer_syntax) == (came.digest, came.transfer_syntax)
+
+
+def four_at_once(lab: Lab) -> None:
+    """As it was found out before."""
+    with lab.office.sessions.begin() as session:
+        pace.locked(session, "LEGACY")
+        pace.write(session, "LEGACY", Pace(slots=4), clock.now())
+
+
+@contextmanager
+def a_service(lab: Lab, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The migration process, which ends well; all clocks are right afterwards."""
+    process = lab.start_service(name)
+    try:
+        yield process
+        assert process.poll() is None, f"it ended with {process.returncode}"
+    finally:
+        process.terminate()
+        code = process.wait(30)
+        (lab.folder / "ahead").unlink(missing_ok=True)
+    assert code == 0
+
+
+def test_a_postmaster_that_is_killed_costs_nothing_but_time(lab: Lab, postgres_cluster: postgres.Cluster):
+    project = load(lab, 12, "postmaster")
+    with a_service(lab, "survivor"):
+        wait_for("some to be verified", lambda: states(lab, project)["verified"] >= 2)
+        moves = lab.moves()
+        postgres_cluster.kill()
+        postgres_cluster.start()
+        assert states(lab, project)["verified"] < 12, "it was killed too late"
+        lab.put_clock(minutes=1)  # the leases of workers that met it are over
+        wait_for("all to be verified", lambda: states(lab, project)["verified"] == 12, 60)
+    assert n_stored(lab, project) == 12
+    assert lab.moves() - moves <= 10 + 4, "but for those that were under way nothing was asked for twice"
+    with lab.office.sessions.begin() as session:
+        assert audit.verify(session) == []
+
+
+def let(lab: Lab, project: MigrationProject, state: str) -> None:
+    with lab.office.sessions.begin() as session:
+        session.get_one(MigrationProject, project.id).state = state
+
+
+def test_a_clock_that_jumps_ends_no_migration_and_moves_nothing_twice(lab: Lab):
+    """Ahead by a week, in the middle of moves; into days on which the window is closed; and back behind the start."""
+    project = load(lab, 14, "clock")
+    four_at_once(lab)  # the dead one's lease takes a slot
+    moves = lab.moves()
+
+    def verified(many: int) -> Callable[[], bool]:
+        return lambda: states(lab, project)["verified"] >= many
+
+    with a_service(lab, "clock"):
+        wait_for("some to be verified", verified(2))
+        lab.put_clock(days=7)
+        wait_for("some more", verified(5))
+        lab.put_clock(days=10)
+        wait_for("the window to be closed", lambda: not any(row.lease_owner for row in of(lab, project)))
+        let(lab, project, "paused")
+        with lab.office.sessions.begin() as session:  # as they are left by those who died in the days ahead
+            query = select(MigrationStudy).where(MigrationStudy.project_id == project.id)
+            late, dead, due, *_ = session.scalars(query.where(MigrationStudy.state == "ready"))
+            ahead = clock.now()
+            late.state, late.next_at = "retrying", clock.text(ahead + timedelta(minutes=5))
+            dead.state, dead.lease_owner, dead.lease_until = "moving", "dead:1:1", clock.text(ahead + ledger.LEASE)
+            due.next_at = clock.text(ahead)
+            session.merge(Breaker(name="source:LEGACY", state="open", failures=5, opened=1, probe=1, reason="away",
+                                  probe_at=clock.text(ahead + timedelta(minutes=1)), updated_at=""))  # fmt: skip
+        lab.put_clock(hours=-5)
+        let(lab, project, "running")
+        wait_for("all but the dead one's to be verified", verified(13), 30)
+        assert states(lab, project)["moving"] == 1, "a lease that may be a living one's is let run out"
+        lab.put_clock(hours=-5, minutes=1)
+        wait_for("the dead one's to be verified, and the end to be seen", lambda: finished(lab, project), 30)
+    assert re.search(r"the clock was put back by (7|10) days, 5:00:00", (lab.folder / "clock.log").read_text())
+    assert states(lab, project) == {"verified": 14}
+    assert lab.moves() - moves <= 14 + 4, "but for those that were under way nothing was asked for twice"
+    with lab.office.sessions.begin() as session:
+        assert audit.verify(session) == []
+
+
+def finished(lab: Lab, project: MigrationProject) -> bool:
+    with lab.office.sessions.begin() as session:
+        return session.get_one(MigrationProject, project.id).state == "finished"
+
+
 def test_a_source_that_bears_two_at_once_is_asked_for_no_more_than_it_bears(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """Two projects on one source, with four workers each, that rejects the third association."""
     first, second = load(lab, 12, "busy"), load(lab, 6, "beside")
@@ -233,10 +373,9 @@ def test_a_source_that_bears_two_at_once_is_asked_for_no_more_than_it_bears(lab:
         migrations.sweep()
         return all(passed(lab, one, 0) for one in (first, second))
 
-    with lab.office.sessions.begin() as session:  # as it was found out before, by more at once
+    four_at_once(lab)
+    with lab.office.sessions.begin() as session:
         told = generations.current(session, "announced")
-        pace.locked(session, "LEGACY")
-        pace.write(session, "LEGACY", Pace(slots=4), clock.now())
     wait_for("all to be verified", done, 90)
     migrations.stop.set()
     migrations.wait()

@@ -1,8 +1,9 @@
 import hashlib
 import io
 import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -11,12 +12,14 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration import certificate, certificate_pdf, verifier
+from migration import certificate, certificate_pdf, cutover, verifier
 from migration.commands import migrate
-from zambezi import clock, signing
-from zambezi.database.engine import connect, sessions
+from zambezi import audit, clock, signing
+from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import (
+    AuditEntry,
     Base,
+    Certificate,
     ExceptionItem,
     MigrationExtra,
     MigrationInstance,
@@ -53,6 +56,20 @@ def issued(
     engine = connect(f"sqlite:///{folder}/ledger.db", "test")
     Base.metadata.create_all(engine)
     opened = sessions(engine, "test")
+    project_id = write(opened, *studies, sample=sample, name=name, extras=extras)
+    signer = signing.current(folder / "signing", "certificate", "ana", NOW)
+    number = certificate.issue(opened, project_id, signer, {}, "ana", NOW)
+    return b"".join(certificate.lines(opened, number))
+
+
+def write(
+    opened: Sessions,
+    *studies,
+    sample: MigrationSample | None = None,
+    name: str = "p",
+    extras: Sequence[MigrationExtra] = (),
+) -> int:
+    """The ledger of a finished migration with these studies; the project's id."""
     with opened.begin() as session:
         project = MigrationProject(name=name, source="OLD", state="finished", created_at=AT, updated_at=AT, plan={})
         session.add(project)
@@ -72,10 +89,7 @@ def issued(
             session.add(sample)
         session.add(ExceptionItem(room="migration", reference="1.2.9", what="", since=AT, decided_at=AT,
                                   decided_by="rui", decision="it is not ours"))  # fmt: skip
-        project_id = project.id
-    signer = signing.current(folder / "signing", "certificate", "ana", NOW)
-    number = certificate.issue(opened, project_id, signer, {}, "ana", NOW)
-    return b"".join(certificate.lines(opened, number))
+        return project.id
 
 
 def examined(file: bytes) -> verifier.Examined:
@@ -265,6 +279,85 @@ def test_the_root_is_that_of_the_rfc_and_changes_with_any_leaf(leaves, data):
 def test_a_certificate_is_issued_for_a_finished_migration_alone(tmp_path):
     with pytest.raises(certificate.NotFinished, match="1 studies of p are still under way"):
         issued(tmp_path, study("1.2.1", instance(1), state="moving"))
+
+
+@pytest.fixture
+def opened(tables_url: str, monkeypatch) -> Iterator[Sessions]:
+    """Of the process migration; each study's lines are a part, which is committed by itself."""
+    monkeypatch.setattr(certificate, "_PART", 1)
+    engine = connect(tables_url, "migration")
+    yield sessions(engine, "migration")
+    engine.dispose()
+
+
+def whole(opened: Sessions, made: Certificate) -> list[str]:
+    """The faults of a certificate in the database."""
+    return examined(b"".join(certificate.lines(opened, made.id))).faults
+
+
+@pytest.mark.parametrize("tables_url", ["sqlite"], indirect=True)
+def test_a_death_at_any_commit_of_its_issue_leaves_none_that_is_shown_or_holds(opened, tables_url, tmp_path):
+    project_id = write(opened, *(study(f"1.2.{n}", instance(n)) for n in range(2)))
+    signer, crash = signing.current(tmp_path, "certificate", "ana", NOW), tmp_path / "migration"
+
+    def dies_at(n: int) -> bool:
+        crash.write_text(str(n))
+        child = os.fork()
+        if not child:
+            os.environ["ZAMBEZI_CRASH_DIR"] = str(tmp_path)
+            certificate.issue(sessions(connect(tables_url, "migration"), "migration"), project_id, signer, {}, "ana",
+                              NOW + timedelta(seconds=n))  # fmt: skip
+            os._exit(0)
+        crash.unlink(missing_ok=(status := os.waitpid(child, 0)[1]) != 0)
+        return os.waitstatus_to_exitcode(status) == 137
+
+    left: list[tuple[bool, str, int]] = []
+    while dies_at(len(left) + 1):
+        with opened.begin() as session:
+            shown, rows = certificate.latest(session, project_id), session.query(Certificate).all()
+            state = session.get_one(MigrationProject, project_id).state
+            told = session.query(AuditEntry).filter_by(event="migration-certified").count()
+            assert cutover.facts(session, session.get_one(MigrationProject, project_id), NOW).is_certificate_last == (
+                shown is not None
+            )
+        left.append((shown is not None, state, told))
+        assert all(bool(whole(opened, made)) == (made.signature == "") for made in rows), "half of one holds"
+    # Before and after each commit: the row, two parts, the head. Only the last makes it a certificate.
+    assert left == [(False, "finished", 0)] * 7 + [(True, "certified", 1)]
+    number = certificate.issue(opened, project_id, signer, {}, "ana", NOW + timedelta(days=2))
+    with opened.begin() as session:
+        last = certificate.latest(session, project_id)
+        assert (last.id, [one.signature == "" for one in session.query(Certificate)]) == (number, [False] * 3)
+        assert audit.verify(session) == []
+    assert whole(opened, last) == []
+    # And where the clock was put back since.
+    later = certificate.issue(opened, project_id, signer, {}, "ana", NOW - timedelta(hours=5))
+    with opened.begin() as session:
+        assert certificate.latest(session, project_id).id == later
+        assert cutover.facts(session, session.get_one(MigrationProject, project_id), NOW).is_certificate_last
+        session.query(MigrationStudy).first().state = "waived"
+        assert not cutover.facts(session, session.get_one(MigrationProject, project_id), NOW).is_certificate_last
+
+
+def test_one_that_was_taken_for_dead_after_a_jump_of_the_clock_is_not_signed(opened, tmp_path, monkeypatch):
+    project_id = write(opened, *(study(f"1.2.{n}", instance(n)) for n in range(3)))
+    signer, really, others = signing.current(tmp_path, "certificate", "ana", NOW), certificate._studies, []
+
+    def meanwhile(*which):
+        first, *rest = really(*which)
+        yield first
+        if not others:
+            monkeypatch.setattr(certificate, "_studies", really)
+            others.append(certificate.issue(opened, project_id, signer, {}, "rui", NOW + timedelta(days=3)))
+        yield from rest
+
+    monkeypatch.setattr(certificate, "_studies", meanwhile)
+    with pytest.raises(certificate.NotFinished, match="cleared it away"):
+        certificate.issue(opened, project_id, signer, {}, "ana", NOW)
+    with opened.begin() as session:
+        (made,) = session.query(Certificate).all()
+    assert [made.id] == others
+    assert whole(opened, made) == []
 
 
 def run(*arguments: str) -> Result:

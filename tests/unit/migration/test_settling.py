@@ -258,12 +258,12 @@ def test_a_pass_that_is_cut_off_proves_nothing_and_a_study_without_a_claim_is_co
 
 
 def test_the_old_archive_may_be_switched_off_only_when_every_line_holds():
-    fine = Facts(0, (True, True, True, False), NOW - timedelta(hours=1), 0, 0, 0, 5, NOW, NOW - timedelta(hours=2))
+    fine = Facts(0, (True, True, True, False), NOW - timedelta(hours=1), 0, 0, 0, 5, NOW, True)
     assert all(line.holds for line in cutover.checklist(fine, NOW))
     spoiled = {
         "coverage": {"doubts": 1}, "passes": {"quiet": (True, True, False, True)},
         "fresh": {"last_pass": NOW - timedelta(hours=25)}, "at-rest": {"under_way": 1}, "decided": {"waiting": 2},
-        "matched": {"held": 1}, "routes": {"arriving": 0}, "certificate": {"certified": NOW - timedelta(hours=3)},
+        "matched": {"held": 1}, "routes": {"arriving": 0}, "certificate": {"is_certificate_last": False},
     }  # fmt: skip
     for name, change in spoiled.items():
         lines = cutover.checklist(Facts(**{**vars(fine), **change}), NOW)
