@@ -7,7 +7,6 @@ import json
 
 import click
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from migration import (
     inventory,
@@ -25,6 +24,7 @@ from migration import (
 from migration.desk import Closed
 from migration.folders.commands import files_command, index_command
 from migration.records.commands import records
+from migration.shared_by_commands import the_migration, the_office
 from migration.source import Trouble
 from zambezi import breakers, clock, windows
 from zambezi.database.tables import MigrationProject
@@ -45,7 +45,7 @@ def inventory_command(source: str, name: str, as_json: bool) -> None:
 
     Interrupted, the same command goes on where it was.
     """
-    opened = _office()
+    opened = the_office()
     found = opened.configuration.zambezi.migration.sources.get(source)
     if found is None:
         known = ", ".join(sorted(opened.configuration.zambezi.migration.sources)) or "none"
@@ -79,9 +79,9 @@ def inventory_command(source: str, name: str, as_json: bool) -> None:
 @click.option("--retry", is_flag=True, help="Try again, too, what waits for a person.")
 def start(name: str, retry: bool) -> None:
     """Let the migration NAME run whenever a window of its source is open."""
-    opened = _office()
+    opened = the_office()
     with opened.sessions.begin() as session:
-        project = _project(session, name)
+        project = the_migration(session, name)
         if project.state == "inventory":
             raise click.ClickException(f"the inventory of {name} is not complete; run `zambezi migrate inventory`")
         if retry:
@@ -97,8 +97,8 @@ def start(name: str, retry: bool) -> None:
 @click.argument("name")
 def pause(name: str) -> None:
     """Claim no more studies of NAME; the one that is being moved is finished first."""
-    with _office().sessions.begin() as session:
-        ledger.set_project(session, _project(session, name), "paused", f"paused by {_who()}", clock.now())
+    with the_office().sessions.begin() as session:
+        ledger.set_project(session, the_migration(session, name), "paused", f"paused by {_who()}", clock.now())
     click.echo(f"{name} is paused. Go on: zambezi migrate start {name}")
 
 
@@ -107,10 +107,10 @@ def pause(name: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str | None, as_json: bool) -> None:
     """Say how far migrations are: done, failed, rate and what is left."""
-    opened = _office()
+    opened = the_office()
     with opened.sessions.begin() as session:
         query = select(MigrationProject).order_by(MigrationProject.name)
-        projects = [_project(session, name)] if name else list(session.scalars(query).all())
+        projects = [the_migration(session, name)] if name else list(session.scalars(query).all())
         configured = opened.configuration.zambezi
         facts = [
             progress.of(session, one, clock.now(), configured.migration.sources.get(one.source), configured.site)
@@ -131,22 +131,6 @@ def status(name: str | None, as_json: bool) -> None:
             click.echo(f"  {run_commands.healthy(fact['source_health'], zone)}")
         for words in filter(None, (fact["note"], waits[fact["project"]], paused.get(worker.QUEUE))):
             click.echo(f"  {words}")
-
-
-def _office() -> office.Office:
-    try:
-        return office.open_office()
-    except FileNotFoundError as error:
-        raise click.ClickException(
-            f"{error.filename} is not there; start the installation with `zambezi up`"
-        ) from error
-
-
-def _project(session: Session, name: str) -> MigrationProject:
-    project = session.scalars(select(MigrationProject).where(MigrationProject.name == name)).first()
-    if project is None:
-        raise click.ClickException(f"no migration {name}; `zambezi migrate status` lists them")
-    return project
 
 
 def _next_opening(opened: office.Office, source: str) -> str:

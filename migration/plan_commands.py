@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from migration import deciding, office, plan_document, plan_file, plan_pdf, plans
 from migration.plan_text import Language
 from migration.plans import Preview
+from migration.shared_by_commands import the_office
 from zambezi import clock
 from zambezi.config.load import ConfigurationFaults
 from zambezi.database.tables import MigrationMatch, MigrationProject, Patient, PlanVersion
@@ -31,7 +32,7 @@ def plan(name: str, file: Path | None, take: bool, because: str, rows: int, as_j
 
     Without FILE: the versions there are.
     """
-    opened = _office()
+    opened = the_office()
     if file is None:
         _versions(opened, name, as_json)
         return
@@ -74,7 +75,7 @@ def plan(name: str, file: Path | None, take: bool, because: str, rows: int, as_j
 @click.option("--language", type=click.Choice(["pt", "en"]), default=None, help="Default: the site's.")
 def document_command(name: str, out: Path, language: Language | None) -> None:
     """Write the plan document of the migration NAME as PDF: scope, mapping, proof, roll-back, schedule, duties."""
-    opened = _office()
+    opened = the_office()
     settings = opened.configuration.zambezi
     with opened.sessions.begin() as session:
         made = plan_document.of(session, project_of(session, name), settings, clock.now())
@@ -89,7 +90,7 @@ def document_command(name: str, out: Path, language: Language | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def held(name: str, after: int, decided: bool, as_json: bool) -> None:
     """List the patients of the migration NAME of whom a person must say who they are."""
-    with _office().sessions.begin() as session:
+    with the_office().sessions.begin() as session:
         project = project_of(session, name)
         total, faults = deciding.count_held(session, project.id), deciding.impossible(session, project.id)
         found = deciding.decided if decided else deciding.held
@@ -125,7 +126,7 @@ def decide(
     because: str, yes: bool,
 ) -> None:  # fmt: skip
     """Say who a held patient is (NUMBER of `migrate held`), or decide all of a score."""
-    opened = _office()
+    opened = the_office()
     with opened.sessions.begin() as session:
         project_id = project_of(session, name).id
         row = session.get(MigrationMatch, number) if number is not None else None
@@ -159,15 +160,6 @@ def project_of(session: Session, name: str) -> MigrationProject:
     if project is None:
         raise click.ClickException(f"no migration {name}; `zambezi migrate status` lists them")
     return project
-
-
-def _office() -> office.Office:
-    try:
-        return office.open_office()
-    except FileNotFoundError as error:
-        raise click.ClickException(
-            f"{error.filename} is not there; start the installation with `zambezi up`"
-        ) from error
 
 
 def _progress(done: int, total: int) -> None:

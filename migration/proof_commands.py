@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from migration import certificate as certificates
 from migration import certificate_pdf, ledger, office, rechecking, rollback, sampling, verifier
+from migration.shared_by_commands import the_migration, the_office
 from migration.source import Trouble
 from zambezi import clock, signing
-from zambezi.database.tables import Certificate, MigrationProject
+from zambezi.database.tables import Certificate
 from zambezi.deletions import Refused
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancError
@@ -38,7 +37,7 @@ _READ = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--last", is_flag=True, help="Issue none: the newest that there is.")
 def certificate(name: str, out: Path | None, pdf: Path | None, language: str, program: Path | None, last: bool) -> None:
     """Issue the signed certificate of the finished migration NAME."""
-    opened = _office()
+    opened = the_office()
     try:
         number = _latest(opened, name) if last else _issue(opened, name)
     except (certificates.NotFinished, OrthancError, Trouble, SigningFault) as error:
@@ -63,7 +62,7 @@ def _issue(opened: office.Office, name: str) -> int:
     system, folder, who = office.system(opened.client()), opened.environment.signing_dir, _who()
     with opened.sessions.begin() as session:
         rollback.settle(session, clock.now())
-        project_id = _project(session, name).id
+        project_id = the_migration(session, name).id
     signer = signing.current(folder, certificates.PURPOSE, who, clock.now())
     named = certificates.versions(system, opened.configuration.hash)
     number = certificates.issue(opened.sessions, project_id, signer, named, who, clock.now())
@@ -76,7 +75,7 @@ def _issue(opened: office.Office, name: str) -> int:
 
 def _latest(opened: office.Office, name: str) -> int:
     with opened.sessions.begin() as session:
-        found = certificates.latest(session, _project(session, name).id)
+        found = certificates.latest(session, the_migration(session, name).id)
         if found is None:
             raise click.ClickException(f"{name} has no certificate yet; leave out --last")
         return found.id
@@ -150,7 +149,7 @@ def _whose(found: verifier.Examined, known: Register | None, key_id: str | None)
 def _rechecked(file: Path, count: int, seed: int, found: verifier.Examined) -> rechecking.Rechecked:
     with file.open("rb") as content:
         try:
-            made = rechecking.recheck(_office().client(), verifier.instances(content), count, seed)
+            made = rechecking.recheck(the_office().client(), verifier.instances(content), count, seed)
         except OrthancError as error:
             raise click.ClickException(f"the archive can't be asked: {error}") from error
     for fault in made.faults:
@@ -163,8 +162,8 @@ def _rechecked(file: Path, count: int, seed: int, found: verifier.Examined) -> r
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def sample_command(name: str, as_json: bool) -> None:
     """Draw which studies of NAME are compared with the source, as its plan says; `migrate start` does it, too."""
-    with _office().sessions.begin() as session:
-        project = _project(session, name)
+    with the_office().sessions.begin() as session:
+        project = the_migration(session, name)
         drawn = sampling.draw(session, project, _who(), clock.now())
         told: dict[str, Any] = {
             "project": name,
@@ -192,7 +191,7 @@ def rollback_command(name: str, batch: int, because: str, confirm: bool, as_json
     """Take back what a batch of NAME stored, and nothing else: asked for by one person, confirmed by another."""
     if because and confirm:
         raise click.ClickException("--because asks, --confirm confirms: two persons, one after the other")
-    opened = _office()
+    opened = the_office()
     told = _confirmed(opened, name, batch) if confirm else _asked(opened, name, batch, because.strip())
     if as_json:
         click.echo(json.dumps(told, indent=1))
@@ -204,7 +203,7 @@ def rollback_command(name: str, batch: int, because: str, confirm: bool, as_json
 def _confirmed(opened: office.Office, name: str, batch: int) -> dict[str, Any]:
     hours = opened.configuration.zambezi.deletion.waiting_hours
     with opened.sessions.begin() as session:
-        project = _project(session, name)
+        project = the_migration(session, name)
         done, refused = rollback.confirm(session, project, batch, _who(), clock.now(), timedelta(hours=hours))
     words = [f"{len(done)} deletions are confirmed; they are carried out in {hours:g} hours. `zambezi delete list`"]
     return {"confirmed": done, "refused": refused, "words": [*words, *(f"not confirmed: {why}" for why in refused)]}
@@ -214,7 +213,7 @@ def _asked(opened: office.Office, name: str, batch: int, because: str) -> dict[s
     client, studies, asked, words = opened.client(), [], list[int](), []
     with opened.sessions.begin() as session:
         rollback.settle(session, clock.now())
-        project = _project(session, name)
+        project = the_migration(session, name)
         source = opened.configuration.zambezi.migration.sources.get(project.source)
         try:
             aet = rollback.source_aet(client, source.peer) if source else ""
@@ -244,21 +243,6 @@ def _words(taken: rollback.Taken) -> list[str]:
         return [f"study {taken.study_uid}: not taken back: {taken.refused}"]
     stays = [f"  stays: instance {uid}: {why}" for uid, why in taken.staying]
     return [f"study {taken.study_uid}: {told['going']} instances go, {len(taken.staying)} stay", *stays]
-
-
-def _office() -> office.Office:
-    try:
-        return office.open_office()
-    except FileNotFoundError as error:
-        words = f"{error.filename} is not there; start the installation with `zambezi up`"
-        raise click.ClickException(words) from error
-
-
-def _project(session: Session, name: str) -> MigrationProject:
-    project = session.scalars(select(MigrationProject).where(MigrationProject.name == name)).first()
-    if project is None:
-        raise click.ClickException(f"no migration {name}; `zambezi migrate status` lists them")
-    return project
 
 
 def _who() -> str:

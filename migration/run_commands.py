@@ -9,14 +9,12 @@ from datetime import tzinfo
 from typing import Any, cast, get_args
 
 import click
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from migration import cutover, delta, office, settling
 from migration.settling import Decision, Refused, Wanted
+from migration.shared_by_commands import the_migration, the_office
 from migration.source import CutOff, Trouble
 from zambezi import clock, windows
-from zambezi.database.tables import MigrationProject
 from zambezi.orthanc_client import OrthancError
 
 LISTED = 200
@@ -28,9 +26,9 @@ LISTED = 200
 @click.option("--because", required=True, help="Why, such as: patient is in the room.")
 def urgent(name: str, study_or_patient: str, because: str) -> None:
     """Bring a study, or all studies of a patient, before everything else of the migration NAME."""
-    opened = _office()
+    opened = the_office()
     with opened.sessions.begin() as session:
-        project = _project(session, name)
+        project = the_migration(session, name)
         try:
             found = settling.urgent(session, project.id, study_or_patient.strip(), because, _who(), clock.now())
         except Refused as refused:
@@ -57,12 +55,12 @@ def exceptions_command(
     name: str, state: str, text: str, studies: tuple[str, ...], decision: str | None, because: str, as_json: bool
 ) -> None:
     """List what waits for a person in NAME, each with what we would do; decide it with --decide."""
-    opened, wanted = _office(), Wanted(state, text, studies)
+    opened, wanted = the_office(), Wanted(state, text, studies)
     if decision:
         click.echo(f"{_decide(opened, name, wanted, cast('Decision', decision), because)} studies: {decision}")
         return
     with opened.sessions.begin() as session:
-        project = _project(session, name)
+        project = the_migration(session, name)
         rows = settling.waiting(session, project.id, wanted, LISTED + 1)
         facts = [_fact(row) for row in rows[:LISTED]]
     if as_json:
@@ -81,7 +79,7 @@ def _decide(opened: office.Office, name: str, wanted: Wanted, decision: Decision
     try:
         while True:  # a transaction each, so that workers get in between
             with opened.sessions.begin() as session:
-                project = _project(session, name)
+                project = the_migration(session, name)
                 some, behind = settling.decide_many(
                     session, project, wanted, decision, because, _who(), clock.now(), after
                 )  # fmt: skip
@@ -108,9 +106,9 @@ def _fact(row: Any) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def delta_command(name: str, everything: bool, as_json: bool) -> None:
     """Look for what is new at the source of NAME since its inventory."""
-    opened = _office()
+    opened = the_office()
     with opened.sessions.begin() as session:
-        project = _project(session, name)
+        project = the_migration(session, name)
         project_id, source = project.id, project.source
     settings, site = opened.configuration.zambezi.migration.sources.get(source), opened.configuration.zambezi.site
     if settings is None:
@@ -155,9 +153,9 @@ LINES = {
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def cutover_command(name: str, as_json: bool) -> None:
     """Say what has to hold before the old archive of NAME is switched off; ends with 1 unless all of it does."""
-    opened = _office()
+    opened = the_office()
     with opened.sessions.begin() as session:
-        lines = cutover.checklist(cutover.facts(session, _project(session, name), clock.now()), clock.now())
+        lines = cutover.checklist(cutover.facts(session, the_migration(session, name), clock.now()), clock.now())
     if as_json:
         click.echo(json.dumps([{"name": one.name, "holds": one.holds, **one.facts} for one in lines], indent=1))
     else:
@@ -191,20 +189,6 @@ def healthy(health: Mapping[str, Any], zone: tzinfo) -> str:
 
 def _day(moment: str | None, zone: tzinfo) -> str:
     return f"{clock.parse(moment).astimezone(zone):%Y-%m-%d %H:%M}" if moment else "in more than five years"
-
-
-def _office() -> office.Office:
-    try:
-        return office.open_office()
-    except FileNotFoundError as error:
-        raise click.ClickException(f"{error.filename} is not there; start the installation: `zambezi up`") from error
-
-
-def _project(session: Session, name: str) -> MigrationProject:
-    project = session.scalars(select(MigrationProject).where(MigrationProject.name == name)).first()
-    if project is None:
-        raise click.ClickException(f"no migration {name}; `zambezi migrate status` lists them")
-    return project
 
 
 def _who() -> str:

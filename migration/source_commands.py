@@ -10,7 +10,8 @@ import click
 from migration import directory
 from migration.desk import Closed
 from migration.notebook import Step
-from migration.office import Office, open_office
+from migration.office import Office
+from migration.shared_by_commands import the_office
 from migration.source import Trouble
 from zambezi import clock, windows
 from zambezi.orthanc_client import OrthancError
@@ -23,7 +24,7 @@ _SAY_S = 3.0
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def sources_command(as_json: bool) -> None:
     """List the sources: how each is reached, whether it may be asked now, what it could do when that was tried."""
-    opened = _office()
+    opened = the_office()
     zambezi = opened.configuration.zambezi
     with opened.sessions.begin() as session:
         found = directory.entries(session, zambezi.migration, zambezi.site, clock.now())
@@ -51,7 +52,7 @@ def sources_command(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def probe_command(source: str, as_json: bool) -> None:
     """Try what SOURCE can do, and show it. Nothing is stored by it, neither there nor here."""
-    opened = _office()
+    opened = the_office()
     sources = opened.configuration.zambezi.migration.sources
     if source not in sources:
         raise click.ClickException(f"no source {source} in Migration.Sources (known: {_list(sorted(sources))})")
@@ -91,12 +92,3 @@ def steps(opened: Office, source: str) -> Step:
 
 def _list(names: list[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def _office() -> Office:
-    try:
-        return open_office()
-    except FileNotFoundError as error:
-        raise click.ClickException(
-            f"{error.filename} is not there; start the installation with `zambezi up`"
-        ) from error

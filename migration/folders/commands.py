@@ -11,7 +11,8 @@ from sqlalchemy import select
 from migration.folders import listing, summary
 from migration.folders.index import Progress
 from migration.folders.source import FolderSource
-from migration.office import Office, open_office
+from migration.office import Office
+from migration.shared_by_commands import the_office
 from migration.source import Trouble
 from zambezi.database.tables import FolderFile
 
@@ -99,11 +100,7 @@ def _size(size: int) -> str:
 
 
 def _office(source: str) -> Office:
-    try:
-        opened = open_office()
-    except FileNotFoundError as error:
-        words = f"{error.filename} is not there; start the installation with `zambezi up`"
-        raise click.ClickException(words) from error
+    opened = the_office()
     sources = opened.configuration.zambezi.migration.sources
     folders = sorted(name for name, settings in sources.items() if settings.kind == "folder")
     if source not in folders:

@@ -15,11 +15,11 @@ from zoneinfo import ZoneInfo
 import click
 from sqlalchemy import select
 
-from migration import office
 from migration.records import deciding, importing, mapping, previewing, reconciling
 from migration.records.deciding import CannotDecide
 from migration.records.importing import Job, Stopped
 from migration.records.mapping import KINDS, Kind, MappingFault
+from migration.shared_by_commands import the_office
 from zambezi import clock
 from zambezi.database.tables import LegacyImport, LegacyRow
 
@@ -134,7 +134,7 @@ def import_command(file: Path, dry_run: bool, as_json: bool) -> None:
 @JSON
 def status(name: str | None, as_json: bool) -> None:
     """Say how imports stand: rows by state, links to studies, orphans on both sides."""
-    opened = _office()
+    opened = the_office()
     with opened.sessions.begin() as session:
         query = select(LegacyImport).order_by(LegacyImport.name)
         found = session.scalars(query.where(LegacyImport.name == name) if name else query).all()
@@ -169,7 +169,7 @@ def status(name: str | None, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The CSV file.")
 def export(name: str, state: str, kind: str | None, out: Path) -> None:
     """Write the rows in a state into a CSV file, whole, each with its reason: for who mends them in the old system."""
-    opened = _office()
+    opened = the_office()
     written = 0
     out.touch(mode=0o600)
     out.chmod(0o600)
@@ -192,7 +192,7 @@ def export(name: str, state: str, kind: str | None, out: Path) -> None:
 @JSON
 def orphans(name: str, limit: int, as_json: bool) -> None:
     """List reports without a study, studies without an exam, exams without images or report."""
-    with _office().sessions.begin() as session:
+    with the_office().sessions.begin() as session:
         _found(session, name)
         found = reconciling.orphans(session, name, limit)
     if as_json:
@@ -244,18 +244,9 @@ def _job(file: Path) -> Job:
         found, document, sha256 = mapping.load(file)
     except MappingFault as fault:
         raise click.ClickException(str(fault)) from fault
-    opened = _office()
+    opened = the_office()
     zone = ZoneInfo(found.time_zone) if found.time_zone else opened.configuration.zambezi.site.zone
     return Job(opened.sessions, found, document, sha256, file.parent.resolve(), zone, getpass.getuser(), clock.now)
-
-
-def _office() -> office.Office:
-    try:
-        return office.open_office()
-    except FileNotFoundError as error:
-        raise click.ClickException(
-            f"{error.filename} is not there; start the installation with `zambezi up`"
-        ) from error
 
 
 def _found(session: Any, name: str) -> LegacyImport:
