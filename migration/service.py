@@ -177,7 +177,7 @@ class Migrations:
 
     def _is_running(self, desk: Desk, project: MigrationProject) -> bool:
         desk.check_open()
-        with self._office.sessions.begin() as session:
+        with desk.looking.begin() as session:
             return session.get_one(MigrationProject, project.id).state == "running"
 
     def _say(self, error: str) -> None:

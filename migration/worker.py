@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from migration import extras, inventory, ledger, pace, proof, rejections, transfer
 from migration.desk import Closed, Desk
 from migration.ledger import Claim
-from migration.source import Checked, CutOff, Given, Named, Study, Trouble
+from migration.source import Checked, Counted, CutOff, Given, Named, Study, Trouble
 from zambezi import breakers, retries
 from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -113,10 +114,12 @@ def work(desk: Desk, project: MigrationProject) -> bool:
 
     try:
         with Keeper(desk.sessions, held.lease, desk.now, ledger.LEASE, hold) as keeper:
-            outcome, moved = _attempt(desk, held, keeper)
+            outcome, moved, unsaved = _attempt(desk, held, keeper)
         with desk.sessions.begin() as session:
             _quicker(session, desk, project.source, held, moved)
             source.answered(session, entry, desk.now())
+            if unsaved is not None:
+                proof.settle(session, held, unsaved)
             ledger.finish(
                 session, held, outcome.state, outcome.reason, desk.now(), wait=outcome.wait,
                 counts=outcome.state != "ready", suggestion=outcome.suggestion,
@@ -139,7 +142,7 @@ def work(desk: Desk, project: MigrationProject) -> bool:
 
 def is_full(desk: Desk, project: MigrationProject) -> bool:
     """Whether a study waits for nothing but a slot of its source: a worker that found none waits with it."""
-    with desk.sessions.begin() as session:
+    with desk.looking.begin() as session:
         now = desk.now()
         if not ledger.is_due(session, project.id, now):
             return False
@@ -167,7 +170,10 @@ def _slower(session: Session, desk: Desk, source: str, held: Claim, reason: str)
         log.warning("source %s: %s at once from now on: %s", source, after.slots, reason)
 
 
-def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer.Moved]:
+def _attempt(
+    desk: Desk, held: Claim, keeper: Keeper
+) -> tuple[Outcome, transfer.Moved, dict[str, dict[str, Any]] | None]:
+    """How it went, what was moved, and what is still to be written of its instances (None: nothing was compared)."""
     desk.check_open()
     transfer.announce(desk, held.study_uid, held.project)
     expected, equal, given = _ledger_set(desk, held)
@@ -177,18 +183,16 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer
             ledger.look(session, held, there, desk.now())
 
     moved = transfer.move(desk, held.study_uid, expected, keeper, look)
-    vanished = _count_again(desk, held)
-    grown, _, _ = _ledger_set(desk, held)
-    if set(grown) - set(expected):
-        more = len(set(grown) - set(expected))
-        return Outcome("ready", f"the source has {more} more instances than before"), moved
+    named, vanished = _count_again(desk, held)
+    if more := len(named - set(expected)):
+        return Outcome("ready", f"the source has {more} more instances than before"), moved, None
     with desk.sessions.begin() as session:
         ledger.verifying(session, held, desk.now(), len(set(moved.stored) & set(expected)))
         ledger.set_verdicts(session, held, _presence(moved, equal, expected))
         was_there = ledger.was_there(session, held)
     wanted = set(moved.stored) & set(expected) - equal
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
-    checked = proof.prove(desk, held, study, wanted, keeper)
+    checked, unsaved = proof.prove(desk, held, study, wanted, keeper)
     rejections.look(desk, held.project, study)
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
@@ -199,13 +203,18 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer
     )  # fmt: skip
     if outcome.state == "verified":
         extras.carry(desk, held, study, keeper)
-    return outcome, moved
+    return outcome, moved, unsaved
 
 
 def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], dict[str, Given]]:
     """All that the ledger expects, by SOP Instance UID; what is proven equal already; what passed through us before."""
-    with desk.sessions.begin() as session:
-        rows = session.scalars(select(MigrationInstance).where(MigrationInstance.study_id == held.study_id)).all()
+    row = MigrationInstance
+    columns = (
+        row.sop_uid, row.series_uid, row.sop_class, row.source_syntax, row.size, row.source_md5, row.given_md5,
+        row.source_digest, row.verdict,
+    )  # fmt: skip
+    with desk.looking.begin() as session:
+        rows = session.execute(select(*columns).where(row.study_id == held.study_id)).all()
     named = {
         row.sop_uid: Named(
             row.series_uid, row.sop_class or "", row.source_syntax or "", row.size or 0, row.source_md5 or ""
@@ -216,21 +225,28 @@ def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], di
     return named, {row.sop_uid for row in rows if row.verdict == "equal"}, given
 
 
-def _count_again(desk: Desk, held: Claim) -> set[str]:
-    """Count the study at the source once more, now that it was moved; what has vanished there."""
-    try:
-        counted = desk.source.count(held.study_uid, times=1)
-    except CutOff as error:
-        raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
-    with desk.sessions.begin() as session:
-        project_id = session.get_one(MigrationStudy, held.study_id).project_id
-        change = inventory.record(session, project_id, held.study_uid, counted, desk.now())
-        before = session.get_one(MigrationStudy, held.study_id).patient_id
+def _count_again(desk: Desk, held: Claim) -> tuple[set[str], set[str]]:
+    """Count the study at the source once more, now that it was moved: all that was ever named, and what vanished."""
+    change, counted, study = _recount(desk, held, times=1)
+    if change.appeared:  # more than the names of what is new is asked for, and twice
+        change, counted, study = _recount(desk, held, times=2)
+        with desk.sessions.begin() as session:
+            inventory.record(session, study.project_id, held.study_uid, counted, desk.now())
     if change.patients:
         now = ", ".join(sorted(change.patients))
-        words = f"the source has put this study under patient {now}; when it was found it was under {before}"
+        words = f"the source has put this study under patient {now}; when it was found it was under {study.patient_id}"
         raise Trouble(ErrorClass.CONFLICT, words)
-    return set(change.vanished)
+    return set(counted.instances) | change.vanished, set(change.vanished)
+
+
+def _recount(desk: Desk, held: Claim, times: int) -> tuple[inventory.Change, Counted, MigrationStudy]:
+    try:
+        counted = desk.source.count(held.study_uid, times)
+    except CutOff as error:
+        raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
+    with desk.looking.begin() as session:
+        study = session.get_one(MigrationStudy, held.study_id)
+        return inventory.recount(session, study, counted), counted, study
 
 
 def _presence(

@@ -188,8 +188,11 @@ class OrthancClient:
         ]
         return looked
 
-    def arrivals(self, sop_uids: list[str]) -> list[dict[str, Any]]:
-        """The same, and what each was when it came: SHA-256 of file and arrival (plugins/verifying.py)."""
+    def arrivals(self, sop_uids: list[str] | dict[str, list[str]]) -> list[dict[str, Any]]:
+        """The same, and what each was when it came: SHA-256 of file and arrival (plugins/verifying.py).
+
+        Who knows the Orthanc ids of each names them: the archive looks for nothing then.
+        """
         looked: list[dict[str, Any]] = self.request(
             "PUT", "/zambezi/verify", timeout_s=_READ_S, json={"arrivals": sop_uids}
         ).json()["looked"]
@@ -203,10 +206,14 @@ class OrthancClient:
         body = {"Level": level, "Query": query, "Normalize": False}
         made = self.post(f"/modalities/{modality}/query", body)
         answers: list[dict[str, str]] = self.get(f"/queries/{made['ID']}/answers", expand="", simplify="")
-        self.request("DELETE", f"/queries/{made['ID']}")
+        if len(answers) > _MANY_ANSWERS:
+            self.request("DELETE", f"/queries/{made['ID']}")
         return answers
 
 
+#: Orthanc keeps the last hundred queries (QueryRetrieveSize) and forgets older ones by itself. Only a long list of
+#: answers is worth a request that takes it out of its memory.
+_MANY_ANSWERS = 1000
 _STATUS = "/zambezi/status"
 #: A node that hangs must not keep the others' answer waiting.
 _ASK_S = 5.0
