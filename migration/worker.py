@@ -189,7 +189,6 @@ def _attempt(
     with desk.sessions.begin() as session:
         ledger.verifying(session, held, desk.now(), len(set(moved.stored) & set(expected)))
         ledger.set_verdicts(session, held, _presence(moved, equal, expected))
-        was_there = ledger.was_there(session, held)
     wanted = set(moved.stored) & set(expected) - equal
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
     checked, unsaved = proof.prove(desk, held, study, wanted, keeper)
@@ -197,6 +196,10 @@ def _attempt(
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
             log.warning("instance %s is not as it should be: %s", sop_uid, ", ".join(found.differs_in))
+    was_there: set[str] = set()
+    if any(found.verdict != "equal" for found in checked.compared.values()):
+        with desk.looking.begin() as session:
+            was_there = ledger.was_there(session, held)
     outcome = decide(
         held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw(), was_there,
         len(expected),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import requests
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 from zambezi.environment import Environment, Node
 from zambezi.keys import Keys
@@ -146,7 +146,14 @@ class OrthancClient:
 
     def file(self, orthanc_id: str) -> bytes:
         """The DICOM file of an instance, as it is stored."""
-        return self.request("GET", f"/instances/{orthanc_id}/file").content
+        path = f"/instances/{orthanc_id}/file"
+        answer = self.request("GET", path, stream=True)
+        try:
+            content: bytes = answer.raw.read()  # at once: `content` would put it together from pieces of 10 KB
+        except HTTPError as error:
+            answer.close()
+            raise OrthancUnreachable(f"GET {path}: {type(error).__name__}") from error
+        return content
 
     def md5(self, orthanc_id: str) -> str:
         """The MD5 that Orthanc keeps of the file it received (lower-case hex)."""
