@@ -51,8 +51,9 @@ _DETAILS = ("SOPClassUID", "AvailableTransferSyntaxUID")
 #: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
 _CUT_OFF = {0xFE00, 0xA700}
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.02, 0.25
-#: A move is not asked for before so much of the time has passed that it should take, as the one before did.
-_EXPECTED = 0.8
+#: A move is not asked for before so much of the time has passed that it should take, as the one before did; but no
+#: longer than this: the one before may have hung.
+_EXPECTED, _LONGEST_SECONDS = 0.8, 5.0
 
 
 class DicomSource:
@@ -226,7 +227,8 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper, about: float = 0.0) -> f
     """
     began = time.monotonic()
     until = began + desk.settings.study_deadline_seconds
-    wait = max(_FIRST_POLL_SECONDS, min(_EXPECTED * about, _POLL_SECONDS))
+    first = min(_EXPECTED * about, _LONGEST_SECONDS)
+    wait = max(_FIRST_POLL_SECONDS, min(first, _POLL_SECONDS))
     while True:
         try:
             keeper.check()
@@ -236,8 +238,8 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper, about: float = 0.0) -> f
             _cancel(desk, job_id)
             raise
         waited = time.monotonic() - began
-        if waited < _EXPECTED * about:
-            wait = min(_EXPECTED * about - waited, _POLL_SECONDS)
+        if waited < first:
+            wait = min(first - waited, _POLL_SECONDS)
             continue
         try:
             job = desk.client.job(job_id)

@@ -8,7 +8,8 @@ plan says; and for whatever its arrival can't prove: what nobody saw come, or wa
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -26,36 +27,60 @@ from zambezi.orthanc_client import OrthancRefused
 SET, ARRIVAL, SOURCE = 1, 2, 3
 
 
-#: What is to be written of instances, by SOP Instance UID.
-Columns = dict[str, dict[str, Any]]
+@dataclass
+class Results:
+    """What is to be written of a study's instances (columns by SOP Instance UID), as seldom as may be.
+
+    What costs much is `save`d at once; the rest goes with the study's end (`settle`). `stored`: so many are there.
+    """
+
+    held: Claim
+    stored: int
+    unsaved: dict[str, dict[str, Any]]
+    is_begun: bool = False  # the ledger says that it is being verified
+
+    def add(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
+        """More of these instances is known."""
+        for uid, found in columns.items():
+            self.unsaved[uid] = {**self.unsaved.get(uid, {}), **found}
+
+    def save(self, desk: Desk) -> None:
+        """Write now what isn't written."""
+        with desk.sessions.begin() as session:
+            self.write(session, desk.now())
+
+    def write(self, session: Session, now: datetime) -> None:
+        """The same within a transaction; leases.Fenced if the study isn't ours any more."""
+        if not self.is_begun:
+            ledger.verifying(session, self.held, now, self.stored)
+            self.is_begun = True
+        ledger.set_verdicts(session, self.held, self.unsaved)
+        self.unsaved = {}
 
 
 def prove(
-    desk: Desk, held: Claim, study: Study, wanted: Collection[str], keeper: Keeper
-) -> tuple[Checked, Columns]:  # fmt: skip
+    desk: Desk, held: Claim, study: Study, wanted: Collection[str], keeper: Keeper, results: Results
+) -> Checked:  # fmt: skip
     """Bring the wanted instances (stored, not proven equal yet) as far as the plan says.
 
-    What is in `compared` and not equal, or in `not_sent`, keeps the study from being verified. Results that cost
-    much are in the ledger; the last ones are handed back, for `settle` to write them with the study's end.
+    What is in `compared` and not equal, or in `not_sent`, keeps the study from being verified.
     """
     with desk.looking.begin() as session:
         row = session.get_one(MigrationStudy, held.study_id)
         project = session.get_one(MigrationProject, row.project_id)
         drawn = session.get(MigrationSample, project.id)
         changes, of_source = row.changes, sampling.is_compared(project.plan, drawn, study.uid)
-        known = _levels(held)
-        levels = {uid: level for uid, level in session.execute(known) if uid in set(wanted)}
+        asked_for = set(wanted)
+        levels = {uid: level for uid, level in session.execute(_levels(held)) if uid in asked_for}
     checked = Checked()
-    unsaved = _arrivals(desk, held, study, levels, changes, keeper, checked)
+    _arrivals(desk, study, levels, changes, keeper, checked, results)
     _declared(desk, study, levels, changes, keeper, checked)
-    for uid, found in checked.compared.items():
-        unsaved[uid] = {**unsaved.get(uid, {}), **found.columns}
+    results.add({uid: found.columns for uid, found in checked.compared.items()})
     left = {uid for uid, level in levels.items() if uid not in checked.compared and (of_source or level < ARRIVAL)}
     if left:
-        _keep(desk, held, unsaved)
-        unsaved = {}
+        results.save(desk)
         _source(desk, held, replace(study, arrived=_arrived(desk, held)), left, changes, keeper, checked)
-    return checked, unsaved
+    return checked
 
 
 def _levels(held: Claim) -> Any:
@@ -70,22 +95,21 @@ def _arrived(desk: Desk, held: Claim) -> dict[str, str]:
 
 
 def _arrivals(
-    desk: Desk, held: Claim, study: Study, levels: dict[str, int], changes: Mapping[str, str], keeper: Keeper,
-    checked: Checked,
-) -> Columns:  # fmt: skip
-    """Levels 1 and 2 into `levels` and the ledger, but for the last piece; what is not what arrived into `checked`."""
+    desk: Desk, study: Study, levels: dict[str, int], changes: Mapping[str, str], keeper: Keeper, checked: Checked,
+    results: Results,
+) -> None:  # fmt: skip
+    """Levels 1 and 2 into `levels` and `results`; what is not what arrived into `checked`."""
     asked = {uid: study.held[uid] for uid, level in levels.items() if level < ARRIVAL}
     levels |= dict.fromkeys(asked, SET)
-    unsaved: Columns = {}
-    for piece in arrival.look(desk, asked, tags(changes), keeper):
-        _keep(desk, held, unsaved)
-        unsaved = {uid: {"level": found.level, **found.columns} for uid, found in piece.items()}
+    for number, piece in enumerate(arrival.look(desk, asked, tags(changes), keeper)):
+        if number:  # a small study has but one
+            results.save(desk)
+        results.add({uid: {"level": found.level, **found.columns} for uid, found in piece.items()})
         for uid, found in piece.items():
             levels[uid] = found.level
             if found.fault:
                 md5 = found.columns.get("stored_md5")
                 checked.compared[uid] = Compared("different", None, None, md5, (found.fault,))
-    return unsaved
 
 
 def _declared(
@@ -135,11 +159,12 @@ def _keep(desk: Desk, held: Claim, columns: Mapping[str, Mapping[str, Any]]) -> 
             ledger.set_verdicts(session, held, columns)
 
 
-def settle(session: Session, held: Claim, unsaved: Columns) -> None:
+def settle(session: Session, results: Results, now: datetime) -> None:
     """With the study's end: the last results; its level is the lowest of its instances, what isn't there has none."""
+    held = results.held
     of_study = MigrationInstance.study_id == held.study_id
     is_there = MigrationInstance.verdict.not_in(("missing", "expected"))
-    ledger.set_verdicts(session, held, unsaved)  # if it is still ours
+    results.write(session, now)
     session.execute(update(MigrationInstance).where(of_study, ~is_there).values(level=0))
     level, stored, size = session.execute(
         select(

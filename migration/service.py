@@ -146,10 +146,13 @@ class Migrations:
             return
         living = [one for one in self._workers.get(project.id, []) if one.is_alive()]
         self._workers[project.id] = living
-        with self._office.sessions.begin() as session:
+        with (self._office.reading or self._office.sessions).begin() as session:
             is_due = ledger.is_due(session, project.id, clock.now())
-            if not living and worker.finish_project(session, project.id, self._office.desk(project.source)):
-                log.info("project %s: all studies are at rest", project.name)
+            is_over = not living and not ledger.is_under_way(session, project.id)
+        if is_over:
+            with self._office.sessions.begin() as session:
+                if worker.finish_project(session, project.id, self._office.desk(project.source)):
+                    log.info("project %s: all studies are at rest", project.name)
         most = pace.ceiling(source, site, clock.now())
         for _ in range(most - len(living) if is_due and not self.stop.is_set() else 0):
             thread = threading.Thread(target=self._work, args=(project,), name=project.name, daemon=True)

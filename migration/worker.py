@@ -114,12 +114,12 @@ def work(desk: Desk, project: MigrationProject) -> bool:
 
     try:
         with Keeper(desk.sessions, held.lease, desk.now, ledger.LEASE, hold) as keeper:
-            outcome, moved, unsaved = _attempt(desk, held, keeper)
+            outcome, moved, results = _attempt(desk, held, keeper)
         with desk.sessions.begin() as session:
             _quicker(session, desk, project.source, held, moved)
             source.answered(session, entry, desk.now())
-            if unsaved is not None:
-                proof.settle(session, held, unsaved)
+            if results is not None:
+                proof.settle(session, results, desk.now())
             ledger.finish(
                 session, held, outcome.state, outcome.reason, desk.now(), wait=outcome.wait,
                 counts=outcome.state != "ready", suggestion=outcome.suggestion,
@@ -172,7 +172,7 @@ def _slower(session: Session, desk: Desk, source: str, held: Claim, reason: str)
 
 def _attempt(
     desk: Desk, held: Claim, keeper: Keeper
-) -> tuple[Outcome, transfer.Moved, dict[str, dict[str, Any]] | None]:
+) -> tuple[Outcome, transfer.Moved, proof.Results | None]:  # fmt: skip
     """How it went, what was moved, and what is still to be written of its instances (None: nothing was compared)."""
     desk.check_open()
     transfer.announce(desk, held.study_uid, held.project)
@@ -186,12 +186,12 @@ def _attempt(
     named, vanished = _count_again(desk, held)
     if more := len(named - set(expected)):
         return Outcome("ready", f"the source has {more} more instances than before"), moved, None
-    with desk.sessions.begin() as session:
-        ledger.verifying(session, held, desk.now(), len(set(moved.stored) & set(expected)))
-        ledger.set_verdicts(session, held, _presence(moved, equal, expected))
+    results = proof.Results(held, len(set(moved.stored) & set(expected)), _presence(moved, equal, expected))
+    if moved.given:  # what passed through us must not pass once more
+        results.save(desk)
     wanted = set(moved.stored) & set(expected) - equal
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
-    checked, unsaved = proof.prove(desk, held, study, wanted, keeper)
+    checked = proof.prove(desk, held, study, wanted, keeper, results)
     rejections.look(desk, held.project, study)
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
@@ -206,7 +206,7 @@ def _attempt(
     )  # fmt: skip
     if outcome.state == "verified":
         extras.carry(desk, held, study, keeper)
-    return outcome, moved, unsaved
+    return outcome, moved, results
 
 
 def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], dict[str, Given]]:
@@ -254,16 +254,16 @@ def _recount(desk: Desk, held: Claim, times: int) -> tuple[inventory.Change, Cou
 
 def _presence(
     moved: transfer.Moved, equal: set[str], expected: Collection[str]
-) -> dict[str, dict[str, str | None]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Verdicts of the set alone: stored or missing, where nothing better is known."""
-    present: dict[str, dict[str, str | None]] = {
+    present: dict[str, dict[str, Any]] = {
         uid: {"verdict": "stored", "orthanc_id": ids[0], "reason": None}
         for uid, ids in moved.stored.items()
         if uid in expected and uid not in equal
     }
     for sop_uid, given in moved.given.items():
         present.setdefault(sop_uid, {}).update(given_md5=given.md5, source_digest=given.digest)
-    lacking: dict[str, dict[str, str | None]] = {
+    lacking: dict[str, dict[str, Any]] = {
         uid: {"verdict": "missing", "orthanc_id": None, "reason": moved.because.get(uid)} for uid in moved.missing
     }
     return present | lacking
