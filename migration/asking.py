@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPResponse
@@ -17,12 +18,23 @@ from zambezi.retries import ErrorClass
 MOST_JSON = 256 << 20
 _WELL_S = 10.0
 
+#: What a web server says with 400 (nginx, Apache) of how it is spoken with, and what that means for us.
+_OF_TLS = (
+    (re.compile("plain http request|speaking plain http", re.IGNORECASE),
+     "it speaks TLS at this port: write https:// in the Url"),
+    (re.compile("no required ssl certificate", re.IGNORECASE),
+     "it asks for a certificate of ours: write one into CertificateFile"),
+    (re.compile("ssl certificate error", re.IGNORECASE),
+     "it does not take our certificate: look at CertificateFile, until when it is good, and whom the source believes"),
+)  # fmt: skip
+
 
 class Refused(Trouble):
     """The source answered with an HTTP error."""
 
     def __init__(self, kind: ErrorClass, text: str, status: int) -> None:
-        super().__init__(kind, text)
+        # Busy, or a proxy waited in vain (RFC 9110 15.6): what is being fetched from tape there looks like that.
+        super().__init__(kind, text, took_long=status in (503, 504))
         self.status = status
 
 
@@ -44,11 +56,11 @@ class Asking:
         """
         self.queries += 1
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        with self._pool.wire() as wire:
-            try:
+        try:
+            with self._pool.wire() as wire:
                 found = wire.ask(method, path, sent, headers, most=most)
-            except NoAnswer as error:
-                raise self._trouble(error, of_object) from error
+        except NoAnswer as error:
+            raise self._trouble(error, of_object) from error
         if not 200 <= found.status < 300:
             raise refused(method, path, found.status, found.text, of_object)
         return found
@@ -68,15 +80,14 @@ class Asking:
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
         """A long answer to GET, read as it comes; Trouble of kind object where it ends too early."""
         self.queries += 1
-        with self._pool.wire() as wire:
-            try:
-                with wire.opened("GET", path, None, headers) as response:
-                    if response.status not in (200, 206):  # 206: not all of it; what is missing shows
-                        text = response.read(1000).decode("utf-8", "replace")
-                        raise refused("GET", path, response.status, text, of_object=True)
-                    yield response
-            except NoAnswer as error:
-                raise self._trouble(error, of_object=True) from error
+        try:
+            with self._pool.wire() as wire, wire.opened("GET", path, None, headers) as response:
+                if response.status not in (200, 206):  # 206: not all of it; what is missing shows
+                    text = response.read(1000).decode("utf-8", "replace")
+                    raise refused("GET", path, response.status, text, of_object=True)
+                yield response
+        except NoAnswer as error:
+            raise self._trouble(error, of_object=True) from error
 
     def _trouble(self, error: NoAnswer, of_object: bool) -> Trouble:
         if error.lasting:
@@ -98,7 +109,9 @@ def refused(method: str, path: str, status: int, text: str, of_object: bool = Fa
     words = f"{method} {path}: HTTP {status}: {' '.join(text.split())[:200]}"
     kind = retries.of_http(status) or ErrorClass.OBJECT
     if status in (401, 403):
-        words += "; the source doesn't let us in: look at its user and password"
+        words += "; the source doesn't let us in: look at its user and password, and at CertificateFile"
+    elif status == 400 and (of_tls := [said for found, said in _OF_TLS if found.search(text)]):
+        kind, words = ErrorClass.CONFIGURATION, of_tls[0]
     elif 300 <= status < 400:
         kind, words = ErrorClass.CONFIGURATION, f"{words}; it answers from another place: write that one's address"
     elif status == 500 and of_object:

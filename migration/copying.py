@@ -325,6 +325,6 @@ def _pay(desk: Desk, size: int, stop: threading.Event) -> None:
 def _look(desk: Desk, keeper: Keeper, quiet: float) -> None:
     keeper.check()
     desk.check_open()
-    if quiet > desk.settings.study_deadline_seconds:
-        words = f"nothing came within {desk.settings.study_deadline_seconds:g} s"
-        raise Trouble(ErrorClass.TRANSIENT, words)
+    if quiet > desk.settings.deadline_seconds:
+        words = f"nothing came within {desk.settings.deadline_seconds:g} s"
+        raise Trouble(ErrorClass.TRANSIENT, words, took_long=True)

@@ -6,11 +6,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from migration import pace
+from migration.lanes import Lane
 from migration.source import Source
 from zambezi import windows
 from zambezi.bandwidth import Line
@@ -91,9 +92,17 @@ class Desk:
         """Kilobits a second that may go over the source's line now; None: no cap."""
         return windows.cap_at(self.settings.windows, self.now(), self.site.zone, self.site.holidays)
 
+    def for_lane(self, lane: Lane) -> Desk:
+        """The same, with the limits of this lane."""
+        if not lane.is_near_line or self.settings.near_line:
+            return self
+        return replace(self, settings=self.settings.model_copy(update={"near_line": True}))
+
     @property
     def ceiling(self) -> int:
-        """Studies at once that may be asked of the source now."""
+        """Studies at once that may be asked of the source now, in this lane."""
+        if self.settings.near_line:
+            return self.settings.near_line_at_once
         return pace.ceiling(self.settings, self.site, self.now())
 
     def used(self, size: int) -> None:

@@ -66,6 +66,7 @@ class DicomSource:
         self._peer = peer.name
         self._reservations: set[str] = set()
         self._each = 0.0  # seconds that each image of the last move took
+        self._answers_get = False
         self.queries = 0
 
     def probe(self) -> Probe:
@@ -139,11 +140,13 @@ class DicomSource:
     def _by_sending(self, study_uid: str, why: Trouble) -> dict[str, Named]:
         """One that does not name images (0xA900) shows what it has by sending it, to nobody."""
         try:
+            self._be_sure_of_get()
             named = getting.names(self._modality, self._settings, study_uid)
         except Trouble as trouble:
-            if trouble.kind is ErrorClass.OBJECT:
-                raise Trouble(ErrorClass.OBJECT, f"{why}; {trouble}") from trouble
-            raise
+            if trouble.kind is ErrorClass.TRANSIENT:
+                raise
+            # Other studies may be named all the same: this one waits for a person, not all of them.
+            raise Trouble(ErrorClass.OBJECT, f"{why}; {trouble}") from trouble
         self._reservations.add("the source does not name the images of some studies; named is what it sends by C-GET")
         return named
 
@@ -180,6 +183,7 @@ class DicomSource:
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
         """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by. Or one C-GET, through us."""
         if desk.settings.retrieve == "get":
+            self._be_sure_of_get()
             try:
                 named = self._count_once(request.keys[0])[0]
             except CutOff as error:
@@ -198,6 +202,12 @@ class DicomSource:
         self._each = took / max(1, request.count)
         return {}
 
+    def _be_sure_of_get(self) -> None:
+        """Trouble where it lets nobody retrieve by C-GET; asked once."""
+        if not self._answers_get:
+            probing.sure_of_get(self._modality, self._settings.aet)
+            self._answers_get = True
+
     def check(
         self, desk: Desk, study: Study, wanted: Collection[str], keeper: Keeper,
         keep: Callable[[dict[str, Compared]], None],
@@ -206,6 +216,8 @@ class DicomSource:
         if passed:
             keep(passed)
         left = set(wanted) - set(passed)
+        if left:
+            self._be_sure_of_get()
         checked = verify.check(desk, study, left, keeper.check, keep) if left else Checked()
         checked.compared |= passed
         return checked
@@ -226,7 +238,7 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper, about: float = 0.0) -> f
     It should take `about` so many: it is asked for when it may be over, for each question costs the archive time.
     """
     began = time.monotonic()
-    until = began + desk.settings.study_deadline_seconds
+    until = began + desk.settings.deadline_seconds
     first = min(_EXPECTED * about, _LONGEST_SECONDS)
     wait = max(_FIRST_POLL_SECONDS, min(first, _POLL_SECONDS))
     while True:
@@ -255,7 +267,8 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper, about: float = 0.0) -> f
             raise trouble_of(str(said), job.get("ErrorCode"))
         if time.monotonic() > until:
             _cancel(desk, job_id)
-            raise Trouble(ErrorClass.TRANSIENT, f"not done in {desk.settings.study_deadline_seconds:g} s, cancelled")
+            words = f"not done in {desk.settings.deadline_seconds:g} s, cancelled"
+            raise Trouble(ErrorClass.TRANSIENT, words, took_long=True)
         wait = max(_FIRST_POLL_SECONDS, min(waited / 8, _POLL_SECONDS))
 
 
@@ -277,8 +290,9 @@ def _cancel(desk: Desk, job_id: str) -> None:
 
 
 def _silence(desk: Desk) -> int:
-    """Seconds without a word from the source after which Orthanc gives up; our own deadline is the upper bound."""
-    return max(1, int(min(desk.settings.study_deadline_seconds, 300)))
+    """Seconds without a word from the source after which Orthanc gives up; for tape long: its job can be ended."""
+    settings = desk.settings
+    return max(1, int(settings.deadline_seconds if settings.near_line else settings.silence_seconds))
 
 
 def _value(answer: Mapping[str, str], attribute: str) -> str:

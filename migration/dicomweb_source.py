@@ -33,7 +33,7 @@ from migration.source import (
     Study,
     Trouble,
 )
-from migration.wire import Server, chunks
+from migration.wire import SILENCE_S, Server, chunks
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
@@ -52,8 +52,8 @@ class DicomWebSource:
 
     kind = "dicomweb"
 
-    def __init__(self, server: Server, parallel: int) -> None:
-        self._asking = Asking(server, "/studies?limit=1")
+    def __init__(self, server: Server, parallel: int, silence_s: float = SILENCE_S) -> None:
+        self._asking = Asking(server, "/studies?limit=1", silence_s)
         self._copier = Copier(parallel)
         self._fills_pages: set[str] = set()  # levels at which it gave as many as were asked for: fewer are the last
         self._says_offset = True

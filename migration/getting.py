@@ -116,11 +116,12 @@ def _get(
 ) -> _Ended:  # fmt: skip
     contexts = [build_context(GET), *(build_context(one, syntax) for one in classes for syntax in SYNTAXES)]
     roles = [build_role(one, scp_role=True) for one in classes]
-    until = time.monotonic() + settings.study_deadline_seconds
+    began = time.monotonic()
+    until = began + settings.deadline_seconds
     with associated(peer, settings.aet, contexts, roles, [(evt.EVT_C_STORE, take)]) as (line, why):
         if line is None:
             raise Trouble(ErrorClass.TRANSIENT, why)
-        line.dimse_timeout = min(settings.study_deadline_seconds, 300)
+        line.dimse_timeout = settings.silence_seconds
         identifier = Dataset()
         identifier.QueryRetrieveLevel = _LEVELS[request.level]
         for keyword, value in request.query.items():
@@ -133,14 +134,15 @@ def _get(
                 between()
                 if time.monotonic() > until:
                     line.abort()
-                    words = f"not done in {settings.study_deadline_seconds:g} s, broken off"
-                    raise Trouble(ErrorClass.TRANSIENT, words)
+                    words = f"not done in {settings.deadline_seconds:g} s, broken off"
+                    raise Trouble(ErrorClass.TRANSIENT, words, took_long=True)
         except ValueError as error:  # no context for the retrieve itself
             raise Trouble(ErrorClass.OBJECT, f"the source offers no C-GET: {error}") from error
         except RuntimeError as error:  # the association was lost
             raise Trouble(ErrorClass.TRANSIENT, f"C-GET ended early: {error}") from error
     if ended.status == -1:
-        raise Trouble(ErrorClass.TRANSIENT, "C-GET ended without an answer")
+        took_long = time.monotonic() - began >= settings.silence_seconds
+        raise Trouble(ErrorClass.TRANSIENT, "C-GET ended without an answer", took_long=took_long)
     return ended
 
 

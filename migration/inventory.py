@@ -6,7 +6,7 @@ on: answers are kept (migration.notebook), and studies that were counted aren't 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from migration import lanes
 from migration.notebook import Notebook, Step, close_survey, open_survey
 from migration.source import Counted, CutOff, Named, Source, Trouble
 from migration.survey import Asked, Coverage, Found, find_studies
@@ -27,10 +28,10 @@ __all__ = ["Change", "Coverage", "Found", "change", "find_studies", "raise_excep
 #: So many studies that are gone from the source are named; all of them are counted.
 _NAMED_GONE = 200
 _LONGEST_UID = 64
+#: What a later inventory says anew of a study; the rest stays as it was said first.
+_FRESH = ("NumberOfStudyRelatedInstances", "InstanceAvailability")
 #: States at rest from which a study comes back when the source has more of it.
 _MAY_GROW = ("verified", "divergent", "parked", "conflict", "vanished", "incomplete", "waived")
-#: The priority of what comes from slow storage.
-_SLOW = -10
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ def record(
         study = MigrationStudy(
             project_id=project_id, study_uid=study_uid, study_date=said.dates.get(study_uid, "")[:16], state="ready",
             patient_id="\\".join(sorted(said.patients.get(study_uid, ())))[:64], facts=said.facts.get(study_uid, {}),
-            next_at=clock.text(now), found_at=clock.text(now), priority=_priority(said.facts.get(study_uid, {})),
+            next_at=clock.text(now), found_at=clock.text(now),
+            priority=lanes.priority(0, said.facts.get(study_uid, {})),
         )  # fmt: skip
         session.add(study)
         session.flush()
@@ -224,8 +226,9 @@ def record(
     study.modalities = "\\".join(counted.modalities)[:100]
     if seen_in is not None:
         study.seen_in = seen_in
-    if claim := said.facts.get(study_uid, {}).get("NumberOfStudyRelatedInstances"):
-        study.facts = {**study.facts, "NumberOfStudyRelatedInstances": claim}
+    if fresh := {key: value for key in _FRESH if (value := said.facts.get(study_uid, {}).get(key))}:
+        study.facts = {**study.facts, **fresh}
+        study.priority = lanes.priority(lanes.rank(study.priority), study.facts)
     if found.appeared and known and study.state in _MAY_GROW:
         study.state, study.reason = "ready", f"{len(found.appeared)} more instances at the source"
         study.next_at, study.verified_at = clock.text(now), None
@@ -244,11 +247,6 @@ def recount(session: Session, study: MigrationStudy, counted: Counted) -> Change
     known = session.scalars(select(MigrationInstance.sop_uid).where(MigrationInstance.study_id == study.id))
     found = change(frozenset(known), counted.instances)
     return Change(found.appeared, found.vanished, _new_patients(study, counted))
-
-
-def _priority(facts: Mapping[str, str]) -> int:
-    """What lies near-line or off-line (PS3.4 C.4.1.1.3.2) is moved last: it comes slowly, and holds up the rest."""
-    return 0 if facts.get("InstanceAvailability", "ONLINE") == "ONLINE" else _SLOW
 
 
 def _new_patients(study: MigrationStudy, counted: Counted) -> frozenset[str]:

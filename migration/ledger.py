@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from migration import pace, planned
 from migration.inventory import raise_exception
+from migration.lanes import AT_HAND, Lane
 from zambezi import audit, clock, exceptions, leases
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
 from zambezi.leases import Lease
@@ -54,22 +55,22 @@ class Claim:
 
 def claim(
     session: Session, project: MigrationProject, *, now: datetime, owner: str, lease: timedelta = LEASE,
-    ceiling: int | None = None,
+    ceiling: int | None = None, lane: Lane = AT_HAND,
 ) -> Claim | None:  # fmt: skip
-    """Claim the study whose turn it is; None if none is due, or all slots of the source are in use.
+    """Claim the study of this lane whose turn it is; None if none is due, or all slots of the source are in use.
 
     In this order: what is urgent; what a dead worker left (the audit says so); what is due again; then by priority,
     the newest first (or the oldest, where the plan says so). Each is a question that an index answers at once,
     whatever the ledger holds. A worker's death is no failed attempt of the study: what was moved is there, and the
-    next one goes on. Without a `ceiling` slots aren't counted.
+    next one goes on. Without a `ceiling` slots aren't counted; of what is near-line the pace is nobody's measure.
     """
     used, is_decided = 0, planned.is_decided(session, project.id)
     if ceiling is not None:
-        allowed = pace.locked(session, project.source).allowed(ceiling)
-        used = pace.in_use(session, project.source, now)
-        if used >= allowed:
+        found_pace = pace.locked(session, project.source)
+        used = pace.in_use(session, project.source, now, lane)
+        if used >= (ceiling if lane.is_near_line else found_pace.allowed(ceiling)):
             return None
-    for state, order_by, where in _turns(clock.text(now), project.plan.get("Order", "")):
+    for state, order_by, where in _turns(clock.text(now), project.plan.get("Order", ""), lane):
         found = leases.claim(
             session, MigrationStudy, ready=(state,) if state in ("ready", "retrying") else (), working="moving",
             also_working=("verifying",),
@@ -96,27 +97,29 @@ _BY_TURN = (MigrationStudy.priority.desc(), MigrationStudy.study_date.desc(), Mi
 _OLDEST_FIRST = (MigrationStudy.study_date, MigrationStudy.id)
 
 
-def _turns(at: str, order: str) -> tuple[tuple[str, tuple[Any, ...], tuple[ColumnElement[bool], ...]], ...]:
+def _turns(at: str, order: str, lane: Lane) -> tuple[tuple[str, tuple[Any, ...], tuple[ColumnElement[bool], ...]], ...]:
     """State, order, condition: one question each, in the order in which they are asked."""
     study = MigrationStudy
     first = (
-        ("ready", _BY_TURN, (study.priority >= URGENT,)),
-        ("moving", _BY_TURN, ()),
-        ("verifying", _BY_TURN, ()),
-        ("retrying", (study.next_at, study.id), (study.next_at <= at,)),
+        *(("ready", _BY_TURN, (lane.between(base, URGENT, URGENT),)) for base in lane.bases),
+        ("moving", _BY_TURN, (lane.where,)),
+        ("verifying", _BY_TURN, (lane.where,)),
+        ("retrying", (study.next_at, study.id), (study.next_at <= at, lane.where)),
     )
     if order != "oldest":
-        return (*first, ("ready", _BY_TURN, ()))
-    return (*first, ("ready", _BY_TURN, (study.priority > 0,)), ("ready", _OLDEST_FIRST, (study.priority == 0,)))
+        return (*first, *(("ready", _BY_TURN, (lane.between(base, 0, URGENT),)) for base in lane.bases))
+    ranked = (("ready", _BY_TURN, (lane.between(base, 1, URGENT),)) for base in lane.bases)
+    return (*first, *ranked, *(("ready", _OLDEST_FIRST, (study.priority == base,)) for base in lane.bases))
 
 
-def is_due(session: Session, project_id: int, now: datetime) -> bool:
-    """Whether somebody could claim a study now, slots and breakers left aside."""
+def is_due(session: Session, project_id: int, now: datetime, lane: Lane = AT_HAND) -> bool:
+    """Whether somebody could claim a study of this lane now, slots and breakers left aside."""
     at = clock.text(now)
     study, mine = MigrationStudy, MigrationStudy.project_id == project_id
-    late = (study.state.in_(("moving", "verifying")), study.lease_until <= at)
+    late = (study.state.in_(("moving", "verifying")), study.lease_until <= at, lane.where)
     questions: tuple[tuple[ColumnElement[bool], ...], ...] = (
-        (study.state == "ready",), (study.state == "retrying", study.next_at <= at), late,
+        *((study.state == "ready", lane.between(base, 0, URGENT)) for base in lane.bases),
+        (study.state == "retrying", study.next_at <= at, lane.where), late,
     )  # fmt: skip
     return any(session.scalars(select(study.id).where(mine, *one).limit(1)).first() for one in questions)
 

@@ -19,7 +19,7 @@ from migration.desk import Desk
 from migration.extras import Extra, Kind
 from migration.inventory import Coverage, Found
 from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study, Trouble
-from migration.wire import Server
+from migration.wire import SILENCE_S, Server
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
 
@@ -54,8 +54,8 @@ class OrthancSource:
 
     kind = "orthanc"
 
-    def __init__(self, server: Server, parallel: int) -> None:
-        self._asking = Asking(server, "/system")
+    def __init__(self, server: Server, parallel: int, silence_s: float = SILENCE_S) -> None:
+        self._asking = Asking(server, "/system", silence_s)
         self._copier = Copier(parallel)
         self._under_way: _Listing | None = None
 

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from migration.lanes import AT_HAND, Lane
 from zambezi import clock, windows
 from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.tables import MigrationPace, MigrationProject, MigrationStudy
@@ -135,7 +136,7 @@ def write(session: Session, source: str, pace: Pace, now: datetime) -> None:
     row.cut_at = clock.text(pace.cut_at) if pace.cut_at else None
 
 
-def in_use(session: Session, source: str, now: datetime) -> int:
+def in_use(session: Session, source: str, now: datetime, lane: Lane = AT_HAND) -> int:
     """Studies of this source that are being worked on under a lease that holds, in whatever project and process."""
     mine = session.scalars(select(MigrationProject.id).where(MigrationProject.source == source)).all()
     study = MigrationStudy
@@ -143,6 +144,7 @@ def in_use(session: Session, source: str, now: datetime) -> int:
         study.project_id.in_(mine),
         study.state.in_(("moving", "verifying")),
         study.lease_until > clock.text(now),
+        lane.where,
     )
     return session.scalar(select(func.count()).select_from(study).where(*at_work)) or 0
 

@@ -10,7 +10,7 @@ from flask_login import current_user
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from migration import certificate, ledger, progress
+from migration import certificate, lanes, ledger, progress
 from zambezi import signing
 from zambezi.access import requires
 from zambezi.database.tables import MigrationProject, MigrationStudy
@@ -103,6 +103,7 @@ def show(project_id: int) -> Any:
         "migration.html", project=project, facts=facts, picture=picture, studies=studies, certified=certified,
         key_name=signing.key_id(certified.public_key) if certified else "", states=PROJECT_STATES,
         study_states=STUDY_STATES, kinds=KINDS, colours=COLOURS, listed=LISTED, bar=progress.bar, find=find, step=step,
+        rank=lanes.rank,
         rate=rate if any(count for _hour, count in rate) else None, may_run=current_user.may("migration.run"),
     )  # fmt: skip
 

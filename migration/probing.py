@@ -6,6 +6,7 @@ we retrieve by ourselves (C-GET). A legacy archive must let in both.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +19,11 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from migration.source import Probe, trouble_of
+from migration.source import Probe, Trouble, trouble_of
 from zambezi import retries
 from zambezi.config.safety import Modality
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.retries import ErrorClass
 
 #: PS3.4 C.6.1.3, C.6.2.3: information models, patient root and study root.
 FIND, MOVE, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.2.3"
@@ -41,7 +43,13 @@ LARGE_PDU = 131_072
 #: So many answers to one question are read; then it is cancelled, and a source that goes on all the same is left.
 _MOST_ANSWERS = 1000
 _PATIENCE_S = 30
+_PATIENT_ALONE = (
+    "it answers by the patient root alone, by which Orthanc neither asks nor moves: have the study root switched on "
+    "there, or migrate its files (Kind folder) or its DICOMweb server"
+)
 _MOST_ASSOCIATIONS = 9
+#: PS3.7 annex C: SOP class not supported, not authorised, unrecognised operation.
+_NOT_ALLOWED = (0x0122, 0x0124, 0x0211)
 
 
 @dataclass
@@ -60,8 +68,12 @@ def probe(client: OrthancClient, peer: Modality, aet: str) -> Probe:
         if association is None:
             return Probe(abilities)
         offered = {str(context.abstract_syntax) for context in association.accepted_contexts}
-        for name, uid in (("C-FIND, study root", FIND), ("C-FIND, patient root", _PATIENT_FIND)):
-            abilities[name] = (uid in offered, "")
+        by_patient = _PATIENT_FIND in offered
+        abilities["C-FIND, study root"] = (
+            FIND in offered,
+            _PATIENT_ALONE if by_patient and FIND not in offered else "",
+        )
+        abilities["C-FIND, patient root"] = (by_patient, "")
         relational = association.acceptor.sop_class_extended.get(UID(FIND), b"")[:1] == b"\1"
         abilities["relational queries"] = (relational, "")
         sop_class = _CT
@@ -69,10 +81,10 @@ def probe(client: OrthancClient, peer: Modality, aet: str) -> Probe:
             found, sop_class = _look(association)
             abilities |= found
         abilities["C-MOVE, study root"] = (MOVE in offered, "")
-        abilities["C-GET, study root"] = (GET in offered, "")
+    abilities["C-GET, study root"] = _get(peer, aet)
     if MOVE in offered:
         abilities["C-MOVE to the archive"] = _move(client, peer)
-    if GET in offered:
+    if abilities["C-GET, study root"][0]:
         abilities["transfer syntaxes by C-GET"] = _syntaxes(peer, aet, sop_class)
     abilities["associations at once"] = _at_once(peer, aet)
     return Probe(abilities)
@@ -207,6 +219,47 @@ def _move(client: OrthancClient, peer: Modality) -> tuple[bool, str]:
             return False, str(trouble_of(refused.detail))
         return True, f"status 0x{status:04X} for a study that isn't there"
     return True, "status 0x0000 for a study that isn't there"
+
+
+def sure_of_get(peer: Modality, aet: str, patience_s: float = _PATIENCE_S) -> str:
+    """What it says to a C-GET of a study that can't be there; Trouble, with what to do, where nobody may retrieve so.
+
+    Some refuse by ending the association, some by saying nothing. Found out here, no study has to wait for that.
+    """
+    refusal = f"let {aet} retrieve by C-GET there (an Orthanc: AllowGet), or take a plan of Level arrival"
+    # Verification beside it: a source that takes no context at all says the same as one that is away.
+    with associated(peer, aet, [build_context(_VERIFICATION), build_context(GET)]) as (association, why):
+        if association is None:
+            raise Trouble(ErrorClass.TRANSIENT, why)
+        if GET not in {str(context.abstract_syntax) for context in association.accepted_contexts}:
+            raise Trouble(ErrorClass.CONFIGURATION, f"it offers no C-GET: {refusal}")
+        association.dimse_timeout = patience_s
+        began, said = time.monotonic(), -1
+        try:
+            for status, _ in association.send_c_get(_unknown_study(), GET):
+                said = int(status.Status) if status and "Status" in status else -1
+        except RuntimeError:  # it ended the association before it was asked
+            said = -1
+    if said == -1 and time.monotonic() - began >= patience_s:
+        raise Trouble(ErrorClass.TRANSIENT, f"it says nothing to a C-GET within {patience_s:g} s: {refusal}")
+    if said == -1:
+        raise Trouble(ErrorClass.CONFIGURATION, f"it ends the association when asked by C-GET: {refusal}")
+    if said in _NOT_ALLOWED:
+        raise Trouble(ErrorClass.CONFIGURATION, f"it refuses C-GET with status 0x{said:04X}: {refusal}")
+    return f"status 0x{said:04X} for a study that isn't there"
+
+
+def _unknown_study() -> Dataset:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "STUDY", generate_uid()
+    return identifier
+
+
+def _get(peer: Modality, aet: str) -> tuple[bool, str]:
+    try:
+        return True, sure_of_get(peer, aet)
+    except Trouble as trouble:
+        return False, str(trouble)
 
 
 def _syntaxes(peer: Modality, aet: str, sop_class: str) -> tuple[bool, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from migration import ledger, outlook, pace
+from migration import lanes, ledger, outlook, pace
 from zambezi import breakers, clock, windows
 from zambezi.config.settings import MigrationSource, Site
 from zambezi.database.tables import MigrationProject, MigrationStudy
@@ -79,14 +79,17 @@ def health(
     paused = next((one for one in breakers.paused(session) if one.name == f"source:{source}"), None)
     is_open = windows.is_open(settings.windows, now, site.zone, site.holidays)
     always = any(map(outlook.is_always_open, settings.windows))
-    most = pace.ceiling(settings, site, now)
+    most = settings.near_line_at_once if settings.near_line else pace.ceiling(settings, site, now)
+    first, *slow = lanes.of_source(settings)
     ask = windows.closes_at if is_open else windows.next_opening
     change = None if always else ask(settings.windows, now, site.zone, site.holidays)
     return {
         "paused_until": paused.until if paused else "", "paused_because": paused.reason if paused else "",
-        "in_use": pace.in_use(session, source, now), "slots": found.allowed(most),
+        "in_use": pace.in_use(session, source, now, first), "slots": found.allowed(most) if slow else most,
         "ceiling": most, "because": found.because, "window_open": is_open,
         "window_changes": clock.text(change) if change else "",
+        "near_line": sum(pace.in_use(session, source, now, lane) for lane in slow),
+        "near_line_slots": settings.near_line_at_once,
     }  # fmt: skip
 
 

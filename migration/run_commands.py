@@ -184,7 +184,9 @@ def healthy(health: Mapping[str, Any], zone: tzinfo) -> str:
     because = f": {health['because']}" if health["because"] else ""
     change = health["window_changes"]
     window = "" if not change else f"; its window {'closes' if health['window_open'] else 'opens'} {_day(change, zone)}"
-    return f"source: {said}{because}{window}"
+    slow = health["near_line"]
+    beside = f"; near-line beside them: {slow} of {health['near_line_slots']}" if slow else ""
+    return f"source: {said}{because}{beside}{window}"
 
 
 def _day(moment: str | None, zone: tzinfo) -> str:

@@ -10,7 +10,7 @@ from flask_login import current_user
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from migration import cutover, delta, extras, ledger, settling
+from migration import cutover, delta, extras, lanes, ledger, settling
 from migration.pages import STUDY_STATES, VERDICTS
 from migration.settling import Decision, Refused, Wanted
 from zambezi import breakers
@@ -182,7 +182,8 @@ def _study(project_id: int, study_uid: str, refused: str) -> str:
         beside=beside, extra_kinds=EXTRA_KINDS, extra_states=EXTRA_STATES,
         study_states=STUDY_STATES, verdict_words=VERDICTS, decisions=DECISIONS, listed=INSTANCES, refused=refused,
         allowed=settling.ALLOWED.get(row.state, ()), may_run=current_user.may("migration.run"),
-        may_hurry=row.state in ledger.UNDER_WAY and row.priority < ledger.URGENT,
+        may_hurry=row.state in ledger.UNDER_WAY and lanes.rank(row.priority) < ledger.URGENT,
+        rank=lanes.rank, is_near_line=lanes.is_near_line(row.priority) and row.state in ledger.UNDER_WAY,
     )  # fmt: skip
 
 

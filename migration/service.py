@@ -14,8 +14,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import ledger, pace, plans, rollback, sampling, turns, worker
+from migration import lanes, ledger, pace, plans, rollback, sampling, turns, worker
 from migration.desk import Closed, Desk, no_room
+from migration.lanes import Lane
 from migration.office import PROCESS, Office, open_office
 from migration.records import archiving
 from zambezi import clock, processes, windows
@@ -46,7 +47,8 @@ class Migrations:
         self.stop = threading.Event()
         self._last_error = ""
         self._waits = ""
-        self._workers: dict[int, list[threading.Thread]] = {}  # by project; touched by the sweep alone
+        # By project and lane; touched by the sweep alone.
+        self._workers: dict[tuple[int, str], list[threading.Thread]] = {}
 
     def sweep(self) -> None:
         """Give every running project whose source may be asked now its workers, and end what is done."""
@@ -144,28 +146,32 @@ class Migrations:
         site = self._office.configuration.zambezi.site
         if not windows.is_open(source.windows, clock.now(), site.zone, site.holidays):
             return
-        living = [one for one in self._workers.get(project.id, []) if one.is_alive()]
-        self._workers[project.id] = living
+        ways = lanes.of_source(source)
+        living = {
+            lane: [one for one in self._workers.get((project.id, lane.name), []) if one.is_alive()] for lane in ways
+        }
+        self._workers |= {(project.id, lane.name): threads for lane, threads in living.items()}
         with (self._office.reading or self._office.sessions).begin() as session:
-            is_due = ledger.is_due(session, project.id, clock.now())
-            is_over = not living and not ledger.is_under_way(session, project.id)
+            due = {lane for lane in ways if ledger.is_due(session, project.id, clock.now(), lane)}
+            is_over = not any(living.values()) and not ledger.is_under_way(session, project.id)
         if is_over:
             with self._office.sessions.begin() as session:
                 if worker.finish_project(session, project.id, self._office.desk(project.source)):
                     log.info("project %s: all studies are at rest", project.name)
-        most = pace.ceiling(source, site, clock.now())
-        for _ in range(most - len(living) if is_due and not self.stop.is_set() else 0):
-            thread = threading.Thread(target=self._work, args=(project,), name=project.name, daemon=True)
-            living.append(thread)
-            thread.start()
+        for lane in due if not self.stop.is_set() else ():
+            most = source.near_line_at_once if lane.is_near_line else pace.ceiling(source, site, clock.now())
+            for _ in range(most - len(living[lane])):
+                thread = threading.Thread(target=self._work, args=(project, lane), name=project.name, daemon=True)
+                living[lane].append(thread)
+                thread.start()
 
-    def _work(self, project: MigrationProject) -> None:
+    def _work(self, project: MigrationProject, lane: Lane) -> None:
         try:
             desk = self._office.desk(project.source, self.stop)
             while self._is_running(desk, project):
-                if worker.work(desk, project):
+                if worker.work(desk, project, lane):
                     continue
-                if not worker.is_full(desk, project):
+                if not worker.is_full(desk, project, lane):
                     return
                 desk.pause(SLOT_SECONDS)
         except Closed as closed:

@@ -16,7 +16,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from migration import ledger
+from migration import lanes, ledger
 from zambezi import audit, clock, deletions, exceptions
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy, Study
 
@@ -150,7 +150,8 @@ def urgent(
     found = list(session.scalars(query.order_by(study.study_date.desc()).with_for_update()))
     project = session.get_one(MigrationProject, project_id)
     for row in found:
-        row.priority, row.urgent_because = ledger.URGENT, f"{who}: {because}"[:LONGEST_REASON]
+        row.priority = lanes.ranked(ledger.URGENT, row.priority)
+        row.urgent_because = f"{who}: {because}"[:LONGEST_REASON]
         if row.state == "retrying":
             row.state, row.next_at = "ready", clock.text(now)
         audit.append(

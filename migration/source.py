@@ -7,6 +7,7 @@ migration.sources.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -30,19 +31,25 @@ class Trouble(Exception):
 
     transient: try the same again later; object: ask for smaller parts, then leave to a person;
     configuration: nothing will work until an administrator has changed something; disk: all of migration waits.
-    `is_ours`: it was the archive that failed, so nothing is said of the source.
+    `is_ours`: it was the archive that failed, so nothing is said of the source. `took_long`: the source was heard,
+    and then said nothing for too long, which is no failure of one that fetches from tape.
     """
 
-    def __init__(self, kind: ErrorClass, text: str, is_ours: bool = False) -> None:
+    def __init__(self, kind: ErrorClass, text: str, is_ours: bool = False, took_long: bool = False) -> None:
         super().__init__(text)
         self.kind = kind
         self.is_ours = is_ours
+        self.took_long = took_long
+
+
+#: DCMTK's words (dimse.h) for an association on which nothing came in time.
+_SILENT = re.compile("timeout in non-blocking mode")
 
 
 def trouble_of(details: str, code: int | None = None) -> Trouble:
     """What Orthanc's error details (and a job's ErrorCode) mean."""
     first_line = details.strip().splitlines()[0][:300] if details.strip() else "no details"
-    return Trouble(retries.of_orthanc(details, "query", code), first_line)
+    return Trouble(retries.of_orthanc(details, "query", code), first_line, took_long=bool(_SILENT.search(details)))
 
 
 Rung = Literal["Study", "Series", "Instance"]

@@ -49,7 +49,10 @@ ODDITIES = {
     "accession-shared": (_("an accession number that several studies have"), _("not linked to an order by itself")),
     "no-modality": (_("no modality named for the study"), ""),
     "claims-nothing": (_("claims to have no image"), _("counted all the same")),
-    "not-online": (_("near-line or off-line: fetched from slow storage"), _("moved last")),
+    "not-online": (
+        _("near-line or off-line: fetched from slow storage"),
+        _("in a lane of their own, with long limits"),
+    ),
     "uid-form": (_("a Study Instance UID that is none"), _("longer ones can't be brought over by it")),
 }
 PASS_STATES = {"asking": _("being asked"), "counting": _("being counted"), "done": _("done")}

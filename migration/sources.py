@@ -7,8 +7,9 @@ from migration.dicomweb_source import DicomWebSource
 from migration.folders.source import FolderSource
 from migration.orthanc_source import OrthancSource
 from migration.source import Source
-from migration.wire import Server
+from migration.wire import SILENCE_S, Server
 from zambezi.config import Configuration
+from zambezi.config.safety import OrthancPeer
 from zambezi.database.engine import Sessions
 from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient
@@ -19,17 +20,22 @@ def opened(
 ) -> Source:
     """What asks this source; `client` is the connection to our own archive. KeyError where no source has this name."""
     settings = configuration.zambezi.migration.sources[name]
-    authorities = str(configuration.orthanc.get("HttpsCACertificates", ""))
+    # What lies on tape is not there at once, whatever is asked for.
+    silence_s = settings.silence_seconds if settings.near_line else SILENCE_S
     match settings.kind:
         case "orthanc":
-            peer = configuration.orthanc_peers[settings.peer]
-            server = Server(peer.url, peer.user, peer.password, authorities=authorities)
-            return OrthancSource(server, settings.parallel)
+            server = _server(configuration.orthanc_peers[settings.peer], configuration)
+            return OrthancSource(server, settings.parallel, silence_s)
         case "dicomweb":
-            web = configuration.dicomweb_servers[settings.peer]
-            server = Server(web.url, web.user, web.password, dict(web.headers), authorities)
-            return DicomWebSource(server, settings.parallel)
+            server = _server(configuration.dicomweb_servers[settings.peer], configuration)
+            return DicomWebSource(server, settings.parallel, silence_s)
         case "dicom":
             return DicomSource(client, configuration.modalities[settings.peer], settings)
         case "folder":
             return FolderSource(name, settings, sessions, environment)
+
+
+def _server(peer: OrthancPeer, configuration: Configuration) -> Server:
+    return Server(
+        peer.url, peer.user, peer.password, dict(peer.headers), configuration.authorities, peer.certificate
+    )  # fmt: skip

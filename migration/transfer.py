@@ -7,7 +7,7 @@ sent holds up nothing but itself: after the study its series are asked for, then
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -101,11 +101,11 @@ def announce(desk: Desk, study_uid: str, project: str) -> None:
 
 def move(
     desk: Desk, study_uid: str, expected: Mapping[str, Named], keeper: Keeper,
-    look: Callable[[Collection[str]], None] = lambda there: None,
+    look: Callable[[Collection[str]], None] = lambda there: None, rungs: Sequence[Rung] = RUNGS,
 ) -> Moved:  # fmt: skip
     """Bring what is missing, rung by rung; Trouble where going on is vain, Closed when the window closes.
 
-    `look` is told what of it the archive has before anything is asked for.
+    `look` is told what of it the archive has before anything is asked for. `rungs`: in which parts it is asked for.
     """
     desk.source.prepare(desk, study_uid, keeper)
     held = stored(desk, study_uid)
@@ -117,7 +117,7 @@ def move(
     comes_by_itself = desk.source.kind == "dicom"
     in_parts = desk.cap is not None and comes_by_itself
     paid = set(_sizes(desk, study_uid)) if in_parts else set()
-    for rung in RUNGS[1:] if in_parts else RUNGS:
+    for rung in (rungs[1:] or RUNGS[1:2]) if in_parts else rungs:
         if not moved.missing:
             break
         for request in plan(study_uid, expected, moved.missing, rung):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from migration import ledger
+from migration import lanes, ledger
 from zambezi import announcing, causes, clock
 from zambezi.database.tables import (
     AnnouncedStudy,
@@ -79,19 +79,21 @@ def prioritise(session: Session, project: MigrationProject, expected: Mapping[st
     """Give waiting studies of expected patients their priority, and take it from those of others; how many changed."""
     study = MigrationStudy
     mine = (study.project_id == project.id, study.state.in_(("ready", "retrying")))
-    ranked = select(study.id, study.patient_id, study.priority).where(*mine, study.priority.between(1, 99))
+    both = lanes.ALL_NEAR_LINE
+    some_rank = or_(*(both.between(base, 1, 99) for base in both.bases))
     changes: dict[int, list[int]] = {}
-    for row_id, patient_id, rank in session.execute(ranked):
-        if (wanted := expected.get(patient_id, 0)) != rank:
+    ranked = select(study.id, study.patient_id, study.priority).where(*mine, some_rank)
+    for row_id, patient_id, now in session.execute(ranked):
+        if (wanted := lanes.ranked(expected.get(patient_id, 0), now)) != now:
             changes.setdefault(wanted, []).append(row_id)
     ids = sorted(expected)
     for n in range(0, len(ids), _IN_ONE):
-        unranked = select(study.id, study.patient_id).where(
+        unranked = select(study.id, study.patient_id, study.priority).where(
             study.project_id == project.id, study.patient_id.in_(ids[n : n + _IN_ONE]),
-            study.state.in_(("ready", "retrying")), study.priority == 0,
+            study.state.in_(("ready", "retrying")), study.priority.in_(both.bases),
         )  # fmt: skip
-        for row_id, patient_id in session.execute(unranked):
-            changes.setdefault(expected[patient_id], []).append(row_id)
+        for row_id, patient_id, now in session.execute(unranked):
+            changes.setdefault(lanes.ranked(expected[patient_id], now), []).append(row_id)
     for rank, rows in changes.items():
         for n in range(0, len(rows), _IN_ONE):
             session.execute(update(study).where(study.id.in_(rows[n : n + _IN_ONE])).values(priority=rank))

@@ -88,7 +88,7 @@ def _get(
     entity = AE(ae_title=desk.settings.aet)
     entity.maximum_pdu_size = probing.LARGE_PDU
     entity.acse_timeout = entity.network_timeout = 30
-    entity.dimse_timeout = min(desk.settings.study_deadline_seconds, 300)
+    entity.dimse_timeout = desk.settings.silence_seconds
     proposed = [build_context(sop_class, syntax) for sop_class, syntax in sorted(kinds)][: _MOST_CONTEXTS - 1]
     roles = [build_role(sop_class, scp_role=True) for sop_class in sorted({sop_class for sop_class, _ in kinds})]
     association = entity.associate(

@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
+from migration import handshakes
+from zambezi import tls
+from zambezi.config.safety import ClientCertificate
+
 #: No word from the server for so long: it is given up.
 SILENCE_S = 60.0
 #: Nothing longer is taken for one answer.
@@ -40,13 +44,17 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is and how one signs in there; `authorities`: a PEM file of certificates to trust."""
+    """Where a server is and how one signs in there; `authorities`: a PEM file of certificates to trust.
+
+    `certificate`: what is shown of us where the server asks for it.
+    """
 
     url: str
     user: str = ""
     password: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     authorities: str = ""
+    certificate: ClientCertificate | None = None
 
     def sent(self) -> dict[str, str]:
         """The headers of every request."""
@@ -54,6 +62,16 @@ class Server:
             return dict(self.headers)
         words = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         return {"Authorization": f"Basic {words}", **self.headers}
+
+    def trust(self) -> ssl.SSLContext:
+        """Who is believed to be this server, and who we say we are; NoAnswer (lasting) where a file is no use.
+
+        The files are read for each connection: what was renewed counts without a restart.
+        """
+        try:
+            return tls.to_server(self.authorities, self.certificate)
+        except tls.FileFault as fault:
+            raise NoAnswer(str(fault), lasting=True) from fault
 
 
 @dataclass(frozen=True)
@@ -79,8 +97,7 @@ class Wire:
         host, port = where.hostname or "", where.port
         self._connection: http.client.HTTPConnection
         if where.scheme == "https":
-            trust = ssl.create_default_context(cafile=server.authorities or None)
-            self._connection = http.client.HTTPSConnection(host, port, timeout=silence_s, context=trust)
+            self._connection = http.client.HTTPSConnection(host, port, timeout=silence_s, context=server.trust())
         else:
             self._connection = http.client.HTTPConnection(host, port, timeout=silence_s)
         self._used = False
@@ -120,8 +137,9 @@ class Wire:
                     self.close()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            lasting = isinstance(error, ssl.SSLCertVerificationError)
-            raise NoAnswer(f"{method} {path}: {_words(error)}", lasting, began) from error
+            if why := handshakes.why(error):  # whatever is asked for
+                raise NoAnswer(why, lasting=True, began=began) from error
+            raise NoAnswer(f"{method} {path}: {_words(error)}", began=began) from error
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from migration import extras, inventory, ledger, pace, proof, rejections, transfer
 from migration.desk import Closed, Desk
+from migration.lanes import AT_HAND, NEAR_LINE, Lane
 from migration.ledger import Claim
-from migration.source import Checked, Counted, CutOff, Given, Named, Study, Trouble
+from migration.source import RUNGS, Checked, Counted, CutOff, Given, Named, Study, Trouble
 from zambezi import breakers, retries
 from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Its breaker pauses all of migration while a disk of ours is full.
 QUEUE = "queue:migration"
+#: So often a near-line study is asked for as a whole, before smaller parts are tried.
+_WHOLE_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -93,18 +96,21 @@ def neighbour(source: str, settings: MigrationSource) -> breakers.Neighbour:
     return breakers.Neighbour(f"source:{source}", QUEUE, rule, ledger.WRITER)
 
 
-def work(desk: Desk, project: MigrationProject) -> bool:
+def work(desk: Desk, project: MigrationProject, lane: Lane = AT_HAND) -> bool:
     """Claim one study of the project and bring it on; False if there was none to claim, or the source is paused."""
     source = neighbour(project.source, desk.settings)
+    desk = desk.for_lane(lane)
     with desk.sessions.begin() as session:
         # Rows are locked in one order by everybody: the source's pace, breakers, studies, chains.
         pace.locked(session, project.source)
         entry = source.enter(session, desk.now(), ledger.LEASE)
         if entry is None:
             return False
-        held = ledger.claim(
-            session, project, now=desk.now(), owner=desk.owner, ceiling=desk.ceiling
-        )  # fmt: skip
+        held = None
+        if not (entry.probes and _is_left_to_others(session, desk, project, lane)):
+            held = ledger.claim(
+                session, project, now=desk.now(), owner=desk.owner, ceiling=desk.ceiling, lane=lane
+            )  # fmt: skip
         if held is None:
             session.rollback()  # nothing to do: a probe isn't taken for it
             return False
@@ -140,19 +146,25 @@ def work(desk: Desk, project: MigrationProject) -> bool:
     return True
 
 
-def is_full(desk: Desk, project: MigrationProject) -> bool:
+def _is_left_to_others(session: Session, desk: Desk, project: MigrationProject, lane: Lane) -> bool:
+    """Whether a source is well is asked with what it has at hand, as long as there is any: tape would take hours."""
+    return lane is NEAR_LINE and ledger.is_due(session, project.id, desk.now(), AT_HAND)
+
+
+def is_full(desk: Desk, project: MigrationProject, lane: Lane = AT_HAND) -> bool:
     """Whether a study waits for nothing but a slot of its source: a worker that found none waits with it."""
+    desk = desk.for_lane(lane)
     with desk.looking.begin() as session:
         now = desk.now()
-        if not ledger.is_due(session, project.id, now):
+        if not ledger.is_due(session, project.id, now, lane):
             return False
-        allowed = pace.read(session, project.source).allowed(desk.ceiling)
-        return pace.in_use(session, project.source, now) >= allowed
+        allowed = desk.ceiling if lane.is_near_line else pace.read(session, project.source).allowed(desk.ceiling)
+        return pace.in_use(session, project.source, now, lane) >= allowed
 
 
 def _quicker(session: Session, desk: Desk, source: str, held: Claim, moved: transfer.Moved) -> None:
-    """A study came: perhaps the source bears one more at once."""
-    if not moved.brought:
+    """A study came: perhaps the source bears one more at once. What came from tape says nothing of that."""
+    if not moved.brought or desk.settings.near_line:
         return
     before = pace.locked(session, source)
     ceiling, now = desk.ceiling, desk.now()
@@ -182,7 +194,9 @@ def _attempt(
         with desk.sessions.begin() as session:
             ledger.look(session, held, there, desk.now())
 
-    moved = transfer.move(desk, held.study_uid, expected, keeper, look)
+    # In smaller parts tape would be asked for again and again while it is fetched.
+    as_a_whole = desk.settings.near_line and held.attempts <= _WHOLE_ATTEMPTS
+    moved = transfer.move(desk, held.study_uid, expected, keeper, look, RUNGS[:1] if as_a_whole else RUNGS)
     named, vanished = _count_again(desk, held)
     if more := len(named - set(expected)):
         return Outcome("ready", f"the source has {more} more instances than before"), moved, None
@@ -274,10 +288,11 @@ def _settle_trouble(
 ) -> None:  # fmt: skip
     log.warning("study %s: %s: %s", held.study_uid, trouble.kind, trouble)
     now, draw, reason = desk.now(), desk.draw(), str(trouble)
+    is_fetching = trouble.took_long and desk.settings.near_line
     with desk.sessions.begin() as session:
-        if trouble.kind is ErrorClass.TRANSIENT and not trouble.is_ours:
+        if trouble.kind is ErrorClass.TRANSIENT and not trouble.is_ours and not is_fetching:
             _slower(session, desk, source.name.partition(":")[2], held, reason)
-        if trouble.is_ours and trouble.kind is not ErrorClass.DISK:
+        if is_fetching or (trouble.is_ours and trouble.kind is not ErrorClass.DISK):
             breakers.give_back(session, entry, now=now)
         else:
             source.failed(session, entry, trouble.kind, reason, now, draw)

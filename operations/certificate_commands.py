@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from operations import certificate_keeping, certificates, front_door
+from operations import certificate_keeping, certificates, front_door, source_certificates
 from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault
 from operations.status import database_trouble
-from zambezi import clock
+from zambezi import clock, config
 from zambezi.account import at_the_console
 from zambezi.database.engine import connect, sessions
 from zambezi.environment import Environment, EnvironmentFault
@@ -73,8 +73,12 @@ def show(as_json: bool) -> None:
     environment, now = Environment.read(), clock.now()
     try:
         found = certificate_keeping.known(environment, os.environ)
+        loaded = config.load(environment.config_dir, {**os.environ, **environment.variables()})
+        found += source_certificates.known(loaded)
     except CertificateFault as fault:
         raise click.ClickException(str(fault)) from fault
+    except config.ConfigurationFaults:
+        click.echo("What legacy archives are shown isn't listed: see `zambezi config check`.", err=True)
     if as_json:
         told = [{**vars(one), "until": clock.text(one.until), "days_left": one.days_left(now)} for one in found]
         click.echo(json.dumps(told, indent=1))

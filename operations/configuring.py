@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from operations import postgresql, preparing, supervision
+from operations import postgresql, preparing, source_certificates, supervision
+from zambezi import clock, keys
 from zambezi import config as configuration
-from zambezi import keys
 from zambezi.config import schema as schema_of
 from zambezi.environment import Environment, EnvironmentFault
 from zambezi.keys import Keys
@@ -30,6 +30,8 @@ def check() -> None:
     environment = Environment.read()
     found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
     faults = preparing.machine_faults(found) + [fault.words for fault in postgresql.faults(environment, found)]
+    # No reason not to start: without a source the archive does all else.
+    faults += source_certificates.faults(found, clock.now())
     if faults:
         raise EnvironmentFault("\n".join(faults))
     click.echo(f"{environment.config_dir}: good, configuration {found.hash}")

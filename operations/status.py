@@ -24,6 +24,7 @@ from operations import (
     condition_messages,
     conditions,
     encryption,
+    source_certificates,
     supervision,
     volumes,
 )
@@ -255,6 +256,7 @@ def look(environment: Environment, now: datetime) -> Status:
     trouble += [f"alerts by {one.name} fail since {one.error_since[:19]}: {one.error}" for one in told if one.error]
     none: list[certificates.Held] = []
     held = _tried(lambda: certificate_keeping.known(environment, os.environ), none, trouble)
+    held = [*held, *_tried(lambda: source_certificates.known(loaded) if loaded else none, none, trouble)]
     trouble += [one.sentence for one in certificates.expiring(held, now)]
     nothing: dict[str, Any] = {}
     archive = _tried(lambda: _archive(environment), nothing, trouble) if running else nothing

@@ -84,6 +84,13 @@ def hangs_in_the_middle(source: LegacyArchive, event: Any, wanted: list[Dataset]
     yield 0
 
 
+def never(source: LegacyArchive, event: Any, wanted: list[Dataset]) -> Iterator[Any]:
+    """Not a word: it waits for a tape that nobody loads."""
+    source.over.wait(60)
+    yield source.target
+    yield 0
+
+
 def to_nobody(source: LegacyArchive, event: Any, wanted: list[Dataset]) -> Iterator[Any]:
     """Status 0xA801: it was never told who we are."""
     yield None, None
@@ -115,6 +122,8 @@ class LegacyArchive:
     cut_status: int | None = 0xFE00
     roots: tuple[str, ...] = ("1", "2")
     gets: bool = True
+    ends_gets: bool = False  # by ending the association, as an Orthanc does without AllowGet
+    silent_gets: bool = False
     moves_at_all: bool = True
     has_image_level: bool = True
     syntaxes: tuple[str, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
@@ -194,6 +203,11 @@ class LegacyArchive:
         yield from self.moves(self, event, self._matching(event.identifier))
 
     def _got(self, event: Any) -> Iterator[Any]:
+        if self.silent_gets:
+            self.over.wait(60)
+        if self.ends_gets:
+            event.assoc.abort()
+            return
         wanted = self._matching(event.identifier)
         yield len(wanted)
         for dataset in wanted:

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
-from migration import ledger, pace
+from migration import lanes, ledger, pace
 from migration.pace import Pace
 from ris_service.app import create_app
 from tests.integration.test_ris_browser import page, shot, sign_in
@@ -49,6 +49,7 @@ def fill(session: Session, hospital: Hospital) -> None:
                 study_date="" if n % 500 == 499 else f"{2025 - n // 75}{1 + n % 12:02}{1 + n % 28:02}",
                 modalities=KINDS[n % len(KINDS)], expected=20 + n % 40, stored=20 + n % 40, facts={},
                 verified_at=clock.text(now - ago) if state == "verified" else None,
+                priority=lanes.priority(0, {"InstanceAvailability": "NEARLINE" if n == 1450 else "ONLINE"}),
             )
         )  # fmt: skip
     for n in range(6):
@@ -134,6 +135,7 @@ def test_a_migration_is_watched_decided_and_hurried_by_keyboard(running: tuple[H
     expect(main).to_contain_text("Deixado como está, por decisão de uma pessoa")
     page.goto(f"{address}/migrations/1?find=2.25.1450")
     page.get_by_role("link", name="2.25.1450").click()
+    expect(main).to_contain_text("vem da memória lenta da origem, ao lado dos outros")
     page.get_by_role("button", name="Antes de tudo o resto").click()
     expect(main).to_contain_text("administrator: O paciente está na sala")
     page.get_by_role("link", name="Passagem definitiva").click()
@@ -148,4 +150,4 @@ def test_a_migration_is_watched_decided_and_hurried_by_keyboard(running: tuple[H
         counts = ledger.states(session, 1)
         hurried = session.query(MigrationStudy).filter_by(study_uid="2.25.1450").one()
     assert (counts["waived"], counts.get("incomplete", 0), counts.get("conflict", 0)) == (7, 0, 0)
-    assert hurried.priority == ledger.URGENT
+    assert (lanes.rank(hurried.priority), lanes.is_near_line(hurried.priority)) == (ledger.URGENT, True)

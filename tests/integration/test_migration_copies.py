@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from typing import Any
 import pydicom
 import pytest
 import requests
+from click.testing import CliRunner, Result
 from pydicom.uid import generate_uid
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -30,12 +33,17 @@ from migration.orthanc_source import OrthancSource
 from migration.service import Migrations
 from migration.source import Checked, Given, Named, Request, Study, Trouble
 from migration.wire import Server
+from operations import certificates
+from operations.certificate_commands import cert
+from operations.configuring import config
 from tests.integration.migration_lab import Lab, a_lab, free_port, listens, sample, wait_for
 from tests.misbehaving_web import Asked, Said, serving
 from tests.samples import FILES, OBJECTS, WITHOUT_UID
 from zambezi import clock, digest, digests, hold, legacy, legacy_documents
+from zambezi.config.safety import ClientCertificate
 from zambezi.config.settings import Window
 from zambezi.database.tables import (
+    Breaker,
     ExceptionItem,
     Held,
     LegacyReport,
@@ -48,6 +56,41 @@ from zambezi.database.tables import Study as TheStudy
 #: Keeps no lease.
 NOBODY: Any = SimpleNamespace(check=lambda: None)
 _PLUGINS = "/usr/share/orthanc/plugins/"
+
+
+class Certificates:
+    """A hospital's own authority, as `zambezi cert authority` makes it, and what it vouches for: files (PEM)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, now = folder, clock.now()
+        long_ago = now - timedelta(days=500)
+        made = certificates.make_authority("Hospital Central", long_ago)
+        good = certificates.issue(made, ["127.0.0.1"], now)
+        expired = certificates.issue(made, ["127.0.0.1"], long_ago, good.key)
+        self.authority = self._write("authority", made)
+        self.servers = {"good": folder / "good", "expired": folder / "expired", "old": folder / "good"}
+        for name, pair in (("good", good), ("expired", expired)):
+            self._write(name, pair)
+        self.client, self.client_key = self._client("client", "authority")
+        self.stranger, self.stranger_key = self._client("stranger", "")
+
+    def _write(self, name: str, pair: certificates.Pair) -> Path:
+        (self._folder / f"{name}.key").write_bytes(pair.key)
+        file = self._folder / f"{name}.crt"
+        file.write_bytes(pair.certificate)
+        return file
+
+    def _client(self, name: str, authority: str) -> tuple[Path, Path]:
+        """One for us, its key locked by a password; from this authority, or from nobody."""
+        asked, certificate, key = (self._folder / f"{name}.{ending}" for ending in ("csr", "crt", "key"))
+        new = f"req -newkey rsa:2048 -subj /CN=zambezi -passout pass:opened -keyout {key}"
+        commands = [f"{new} -x509 -out {certificate}"]
+        if authority:
+            signed = f"-CA {self._folder}/{authority}.crt -CAkey {self._folder}/{authority}.key -out {certificate}"
+            commands = [f"{new} -out {asked}", f"x509 -req -in {asked} {signed}"]
+        for command in commands:
+            subprocess.run(["openssl", *command.split()], check=True, capture_output=True)
+        return certificate, key
 
 
 class Legacy:
@@ -66,6 +109,8 @@ class Legacy:
                 }
             )
         )  # fmt: skip
+        self.certificates = Certificates(lab.folder)
+        self.tls = {name: free_port() for name in ("good", "expired", "old")}
         (lab.folder / "nginx.conf").write_text(
             f"daemon off; pid {lab.folder}/nginx.pid; error_log {lab.folder}/nginx-error.log;\n"
             "events {} http { access_log off; gzip on; gzip_types *; proxy_max_temp_file_size 0;\n"
@@ -73,17 +118,27 @@ class Legacy:
                       ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
             + f"server {{ listen 127.0.0.1:{self.web_port};\n"
             f"location /pacs/ {{ proxy_pass {self.url}/dicom-web/; proxy_set_header Host $host; }}\n"
-            f"location /rest/ {{ proxy_pass {self.url}/; access_log {lab.folder}/asked.log; }} }} }}\n"
+            f"location /rest/ {{ proxy_pass {self.url}/; access_log {lab.folder}/asked.log; }} }}\n"
+            + "".join(self._over_tls(name, port) for name, port in self.tls.items()) + "}\n"
         )  # fmt: skip
         lab.start("legacy-orthanc", ["/usr/sbin/Orthanc", str(lab.folder / "legacy-orthanc.json")])
         lab.start("legacy-nginx", ["/usr/sbin/nginx", "-c", str(lab.folder / "nginx.conf")])
         (lab.folder / "config" / "45-sources.json").write_text(
-            json.dumps({"OrthancPeers": {"old": [f"http://127.0.0.1:{self.web_port}/rest/", "reader", "secret"]}})
+            json.dumps(
+                {
+                    "HttpsCACertificates": str(self.certificates.authority),
+                    "OrthancPeers": {
+                        "old": [f"http://127.0.0.1:{self.web_port}/rest/", "reader", "secret"],
+                        "old-tls": self._secure("rest"),
+                    },
+                }
+            )
         )
         self._write_plugins()
         sources = {
             "ORTHANC": {"Kind": "orthanc", "Peer": "old"}, "WEB": {"Kind": "dicomweb", "Peer": "old-web"},
-            "LEGACY": {"Peer": "legacy"},
+            "LEGACY": {"Peer": "legacy"}, "SECURE": {"Kind": "orthanc", "Peer": "old-tls"},
+            "SECURE-WEB": {"Kind": "dicomweb", "Peer": "web-tls"},
         }  # fmt: skip
         (lab.folder / "config" / "30-zambezi.json").write_text(
             json.dumps({"Zambezi": {"Migration": {"Sources": sources}}})
@@ -98,9 +153,37 @@ class Legacy:
         assert '"WadoRoot": "/wado",' in text
         file.write_text(
             text.replace(
-                '"WadoRoot": "/wado",', '"WadoRoot": "/wado", "Servers": ' + json.dumps({"old-web": server}) + ","
+                '"WadoRoot": "/wado",',
+                '"WadoRoot": "/wado", "Servers": '
+                + json.dumps({"old-web": server, "web-tls": self._secure("pacs")})
+                + ",",
             )
         )
+
+    def _secure(self, path: str) -> dict[str, str]:
+        """An entry of OrthancPeers or DicomWeb.Servers, as Orthanc itself has it."""
+        return {
+            "Url": f"https://127.0.0.1:{self.tls['good']}/{path}/", "Username": "reader", "Password": "secret",
+            "CertificateFile": str(self.certificates.client), "CertificateKeyFile": str(self.certificates.client_key),
+            "CertificateKeyPassword": "opened",
+        }  # fmt: skip
+
+    def _over_tls(self, name: str, port: int) -> str:
+        shown, trusted = self.certificates.servers[name], self.certificates.authority
+        safe = "ssl_protocols TLSv1.1; ssl_ciphers ALL:@SECLEVEL=0;" if name == "old" else ""
+        return (
+            f"server {{ listen 127.0.0.1:{port} ssl; listen 127.0.0.2:{port} ssl; {safe}\n"
+            f"ssl_certificate {shown}.crt; ssl_certificate_key {shown}.key;\n"
+            f"ssl_client_certificate {trusted}; ssl_verify_client on;\n"
+            f"location /pacs/ {{ proxy_pass {self.url}/dicom-web/; proxy_set_header Host $host; }}\n"
+            f"location /rest/ {{ proxy_pass {self.url}/; }} }}\n"
+        )
+
+    def secure(self, name: str = "good", scheme: str = "https", host: str = "127.0.0.1", **how: Any) -> Server:
+        """The legacy Orthanc by one of its addresses over TLS, with what is believed and shown as it should be."""
+        own = ClientCertificate(str(self.certificates.client), str(self.certificates.client_key), "opened")
+        as_it_should_be = {"authorities": str(self.certificates.authority), "certificate": own}
+        return Server(f"{scheme}://{host}:{self.tls[name]}/rest", "reader", "secret", **{**as_it_should_be, **how})
 
     def ask(self, method: str, path: str, **how: Any) -> requests.Response:
         return requests.request(method, self.url + path, auth=("reader", "secret"), timeout=30, **how)
@@ -278,6 +361,70 @@ def test_what_is_there_is_not_fetched_again_and_a_stopped_study_goes_on(copies: 
         assert [study.state for study in studies(session, made)] == ["verified"]
     assert len(fetched) == len(set(fetched)) == 30  # the source's own MD5s told of those that were there
     assert len(client.get("/instances")) == 30
+
+
+@pytest.mark.parametrize("source", ["SECURE", "SECURE-WEB"])
+def test_over_tls_a_hospitals_own_authority_is_believed_and_our_certificate_shown(
+    copies: tuple[Lab, Legacy], source: str
+) -> None:
+    lab, legacy = copies
+    legacy.load(*(altered("CT_small.dcm", another) for _ in range(3)))
+    project = migrated(lab, source, f"tls-{source}")
+    with lab.office.sessions.begin() as session:
+        assert [(study.state, study.level) for study in studies(session, project)] == [("verified", 3)]
+    client = lab.office.client()
+    assert {one: client.md5(one) for one in client.get("/instances")} == legacy.md5s()
+
+
+def test_what_is_wrong_with_tls_is_said_in_words_and_pauses_a_migration(
+    copies: tuple[Lab, Legacy],
+) -> None:
+    lab, legacy = copies
+    stranger = ClientCertificate(str(legacy.certificates.stranger), str(legacy.certificates.stranger_key), "opened")
+    wrong_key = ClientCertificate(str(legacy.certificates.client), str(legacy.certificates.stranger_key), "opened")
+    asked = [
+        (legacy.secure("expired"), "its certificate has expired: have it renewed there"),
+        (legacy.secure(authorities=""), "its certificate comes from an authority that is not known here"),
+        (legacy.secure(host="127.0.0.2"), "its certificate is for another name or address"),
+        (legacy.secure("old"), "it speaks no TLS that is safe (1.2 or 1.3)"),
+        (legacy.secure(scheme="http"), "it speaks TLS at this port: write https:// in the Url"),
+        (replace(legacy.secure(), url=f"https://127.0.0.1:{legacy.web_port}"), "it does not speak TLS at this port"),
+        (legacy.secure(certificate=None), "it asks for a certificate of ours: write one into CertificateFile"),
+        (legacy.secure(certificate=stranger), "it does not take our certificate: look at CertificateFile"),
+        (legacy.secure(certificate=wrong_key), "don't belong together; put the key of this very certificate there"),
+        (legacy.secure(certificate=ClientCertificate("/no/such.crt")), "CertificateFile: not there: /no/such.crt"),
+        (legacy.secure(authorities="/no/ca.crt"), "HttpsCACertificates: not there: /no/ca.crt"),
+    ]
+    for server, words in asked:
+        can, said = OrthancSource(server, 1).probe().abilities["REST API"]
+        assert (can, words in said) == (False, True), said
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(config if words[0] == "check" else cert, words)
+
+    assert run("check").exit_code == 0
+    shown = [one["what"] for one in json.loads(run("show", "--json").output)]
+    assert shown == [f"the certificate that the legacy archive {name} is shown" for name in ("SECURE", "SECURE-WEB")]
+    away = legacy.certificates.client_key.rename(lab.folder / "away.key")
+    try:
+        assert f"Migration.Sources.SECURE: CertificateFile: not there: {legacy.certificates.client_key}" in str(
+            run("check").exception
+        )
+    finally:
+        away.rename(legacy.certificates.client_key)
+
+    web = DicomWebSource(legacy.secure("expired"), 1).probe().abilities["QIDO-RS"]
+    assert "its certificate has expired" in web[1]
+
+    legacy.load(altered("CT_small.dcm", another))
+    made = inventory.take(lab.office.sessions, lab.office.source("SECURE"), "expires", "SECURE", clock.now())
+    desk = replace(lab.office.desk("SECURE"), source=OrthancSource(legacy.secure("expired"), 1))
+    assert worker.work(desk, made)
+    with lab.office.sessions.begin() as session:
+        project = session.get_one(MigrationProject, made.id)
+        assert (project.state, "its certificate has expired" in project.note) == ("paused", True)
+        assert [(study.state, study.attempts) for study in studies(session, project)] == [("ready", 0)]
+        session.query(Breaker).delete()
 
 
 def test_what_the_archive_cannot_store_waits_whole_in_the_hold_and_holds_nothing_up(copies: tuple[Lab, Legacy]) -> None:

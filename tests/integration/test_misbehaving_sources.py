@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,11 +18,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import select
 
-from migration import inventory, rejections, worker
+from migration import inventory, lanes, pace, probing, rejections, worker
 from migration.commands import migrate
+from migration.source import Trouble
 from migration.survey import Asked
 from tests import misbehaving_sources as behaves
-from tests.integration.migration_lab import Lab, a_lab, sample
+from tests.integration.migration_lab import Lab, a_lab, sample, wait_for
 from tests.misbehaving_sources import LegacyArchive
 from zambezi import clock
 from zambezi.config.settings import MigrationSource
@@ -70,12 +73,14 @@ class Case:
                 inventory.record(session, project.id, study_uid, source.count(study_uid), now, found)
         return project
 
-    def run(self, project: MigrationProject, workers: int = 1, **settings: Any) -> None:
-        patience: dict[str, Any] = {"study_deadline_seconds": PATIENCE_S, "retry_seconds": 0.1, "break_after": 100}
-        how = MigrationSource(peer="legacy", **{**patience, **settings})
+    def run(
+        self, project: MigrationProject, workers: int = 1, lane: lanes.Lane = lanes.AT_HAND, **settings: Any
+    ) -> None:
+        patience: dict[str, Any] = {"study_deadline_seconds": PATIENCE_S, "retry_seconds": 60.0, "break_after": 100}
+        how = MigrationSource(peer="legacy").model_copy(update={**patience, **settings})
 
         def all_there_is(_: int) -> None:
-            while worker.work(self.lab.desk(settings=how, settle_seconds=0.25), project):
+            while worker.work(self.lab.desk(settings=how, settle_seconds=0.25), project, lane):
                 pass
 
         with ThreadPoolExecutor(workers) as threads:
@@ -259,6 +264,15 @@ def test_a_probe_of_a_source_that_does_not_know_us_says_what_to_do(case: Case) -
     )  # fmt: skip
 
 
+def test_a_probe_of_a_source_that_knows_the_patient_root_alone_says_what_to_do(case: Case) -> None:
+    with case.source(*images(1), roots=("1",)):
+        found = probed(case)
+    assert found["C-FIND, patient root"] == (True, "")
+    has, said = found["C-FIND, study root"]
+    assert (has, said.startswith("it answers by the patient root alone")) == (False, True)
+    assert "(Kind folder)" in said
+
+
 def test_a_probe_of_a_source_that_is_not_there_says_so(case: Case) -> None:
     found = probed(case)
     assert [has for has, _ in found.values()] == [False, False]
@@ -280,6 +294,28 @@ def test_a_source_that_cannot_move_is_retrieved_from_by_get_and_what_would_chang
         assert (row.verdict, row.given_md5) == ("equal", row.stored_md5)
 
 
+@pytest.mark.parametrize("how", [{"ends_gets": True}, {"gets": False}])
+def test_a_source_that_refuses_get_stops_the_project_at_once_and_says_what_to_do(
+    case: Case, how: dict[str, bool]
+) -> None:
+    with case.source(*images(1), *images(1), **how):
+        case.run(project := case.inventory())
+    assert [(study.state, study.attempts) for study in case.studies()] == [("ready", 0), ("ready", 0)]
+    with case.lab.office.sessions.begin() as session:
+        stopped = session.get_one(MigrationProject, project.id)
+        assert stopped.state == "paused"
+        assert "let ZAMBEZI_MIG retrieve by C-GET there" in stopped.note
+
+
+def test_a_source_that_says_nothing_to_a_get_is_not_waited_for(case: Case) -> None:
+    peer = case.lab.office.configuration.modalities["legacy"]
+    with (
+        case.source(*images(1), silent_gets=True),
+        pytest.raises(Trouble, match=r"it says nothing to a C-GET within 0.5 s"),
+    ):
+        probing.sure_of_get(peer, "ZAMBEZI_MIG", 0.5)
+
+
 def test_a_series_that_is_cut_off_is_named_image_by_image(case: Case) -> None:
     holds = images(5)
     for number, image in enumerate(holds, 2):
@@ -289,7 +325,7 @@ def test_a_series_that_is_cut_off_is_named_image_by_image(case: Case) -> None:
     assert (case.study().state, case.study().expected, case.held(case.study())) == ("verified", 5, 5)
 
 
-def test_what_lies_near_line_is_moved_last_and_what_can_not_be_named_waits_for_a_person(case: Case) -> None:
+def test_what_lies_near_line_goes_in_its_own_lane_and_what_can_not_be_named_waits_for_a_person(case: Case) -> None:
     nameless = images(5)
     (slow,), (fast,) = images(1, InstanceAvailability="NEARLINE"), images(1)
     lab, source = case.lab, case.lab.office.source("LEGACY")
@@ -300,6 +336,66 @@ def test_what_lies_near_line_is_moved_last_and_what_can_not_be_named_waits_for_a
     waits = found[nameless[0].StudyInstanceUID]
     assert waits.state == "parked"
     assert "does not name its instances: the source cuts off the images of series" in waits.reason
+
+
+def test_what_is_fetched_from_tape_holds_nothing_up_and_may_take_its_time(case: Case) -> None:
+    (slow,), (fast,) = images(1, InstanceAvailability="NEARLINE"), images(1)
+    fetched = threading.Event()
+
+    def from_tape(source: LegacyArchive, event: Any, wanted: list[Dataset]) -> Iterator[Any]:
+        if slow in wanted:
+            fetched.wait(30)
+        yield from behaves.honestly(source, event, wanted)
+
+    def states() -> list[str]:
+        found = {study.study_uid: study.state for study in case.studies()}
+        return [found[image.StudyInstanceUID] for image in (slow, fast)]
+
+    with case.source(slow, fast, moves=from_tape), ThreadPoolExecutor(1) as threads:
+        project = case.inventory()
+        # Whether a source that was away is well again is asked with what is at hand, not with a tape.
+        with case.lab.office.sessions.begin() as session:
+            session.add(Breaker(name="source:LEGACY", state="open", probe_at=None, updated_at="", reason="was away"))
+        assert not worker.work(case.lab.desk(), project, lanes.NEAR_LINE)
+        with case.lab.office.sessions.begin() as session:
+            session.query(Breaker).delete()
+        fetching = threads.submit(case.run, project, lane=lanes.NEAR_LINE, study_deadline_seconds=1.0)
+        wait_for("the tape to be asked for", lambda: states() == ["moving", "ready"])
+        case.run(project, study_deadline_seconds=5.0)
+        assert states() == ["moving", "verified"]
+        time.sleep(1.5)  # longer than any other study may be silent
+        assert states() == ["moving", "verified"]
+        fetched.set()
+        fetching.result()
+        assert states() == ["verified", "verified"]
+
+
+def test_tape_that_takes_too_long_is_no_failure_of_the_source_and_is_asked_for_as_a_whole(case: Case) -> None:
+    slow = images(3, InstanceAvailability="NEARLINE")
+    levels: list[str] = []
+
+    def recorded(moves: behaves.Moves) -> behaves.Moves:
+        def moved(source: LegacyArchive, event: Any, wanted: list[Dataset]) -> Iterator[Any]:
+            levels.append(event.identifier.QueryRetrieveLevel)
+            yield from moves(source, event, wanted)
+
+        return moved
+
+    with case.lab.office.sessions.begin() as session:
+        before = pace.read(session, "LEGACY")
+    with case.source(*slow, moves=recorded(behaves.never)) as source:
+        project = case.inventory()
+        how: dict[str, Any] = {"lane": lanes.NEAR_LINE, "near_line_deadline_seconds": 1.0, "break_after": 1}
+        case.run(project, **how)
+        assert (case.study().state, case.study().attempts) == ("retrying", 1)
+        source.moves = recorded(behaves.success_with_nothing)
+        case.lab.let_time_pass()
+        case.run(project, **how)
+    assert (case.study().state, case.study().attempts) == ("retrying", 2)
+    assert levels == ["STUDY", "STUDY"]
+    with case.lab.office.sessions.begin() as session:
+        assert [(row.state, row.failures) for row in session.query(Breaker)] in ([], [("closed", 0)])
+        assert pace.read(session, "LEGACY") == before
 
 
 def rejection_of(image: Dataset) -> Dataset:

@@ -62,6 +62,11 @@ class Configuration:
     hash: str
 
     @property
+    def authorities(self) -> str:
+        """The file of certificates that neighbours' servers are checked against (PEM); "": the system's authorities."""
+        return str(self.orthanc.get("HttpsCACertificates", ""))
+
+    @property
     def index_is_postgresql(self) -> bool:
         """Whether Orthanc's index lies in PostgreSQL (else it is SQLite, in ZAMBEZI_HOME)."""
         return safety.index_is_postgresql(self.orthanc)
@@ -77,10 +82,10 @@ class Configuration:
         return {name: safety.orthanc_peer(entry) for name, entry in self.orthanc.get("OrthancPeers", {}).items()}
 
     @property
-    def dicomweb_servers(self) -> dict[str, safety.DicomWebServer]:
+    def dicomweb_servers(self) -> dict[str, safety.OrthancPeer]:
         """DicomWeb.Servers, read: where each is and how one signs in there."""
         servers = self.orthanc.get("DicomWeb", {}).get("Servers", {})
-        return {name: safety.dicomweb_server(entry) for name, entry in servers.items()}
+        return {name: safety.orthanc_peer(entry) for name, entry in servers.items()}
 
 
 def load(folder: Path, environ: Mapping[str, str], instead: Mapping[str, Any] | None = None) -> Configuration:
@@ -178,6 +183,9 @@ def _unknown_sources(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> lis
             words = f'no {what} "{source.peer}" in {".".join(sections)} (known: {_listed(known)})'
             path = f"Zambezi.Migration.Sources.{name}.Peer"
             faults.append(Fault(file, path, words + nearest(source.peer, known)))
+        elif isinstance(known[source.peer], dict) and known[source.peer].get("Pkcs11"):
+            path, words = f"{'.'.join(sections)}.{source.peer}.Pkcs11", "found true; a source is shown a certificate "
+            faults.append(Fault(file, path, words + "from files: CertificateFile and CertificateKeyFile"))
     return faults
 
 

@@ -21,22 +21,26 @@ class Modality:
 
 
 @dataclass(frozen=True)
-class OrthancPeer:
-    """Another Orthanc as OrthancPeers names it; without a user nobody signs in there."""
+class ClientCertificate:
+    """What we show of ourselves where a server asks for it: PEM files, the key's in the certificate's if not named."""
 
-    url: str  # without a slash at its end
-    user: str = ""
-    password: str = ""
+    file: str
+    key_file: str = ""
+    key_password: str = ""
 
 
 @dataclass(frozen=True)
-class DicomWebServer:
-    """A DICOMweb server as DicomWeb.Servers names it; `headers` go with every request."""
+class OrthancPeer:
+    """A server as OrthancPeers or DicomWeb.Servers names it; without a user nobody signs in there.
+
+    `headers` go with every request.
+    """
 
     url: str  # without a slash at its end
     user: str = ""
     password: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    certificate: ClientCertificate | None = None
 
 
 #: Path (a dot leads into an object), the one value that is allowed, and why.
@@ -102,7 +106,7 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("PythonScript", "must name plugins/zambezi_plugin.py: it guards and records what Orthanc does"))
     if "RegisteredUsers" in orthanc:
         found.append(("RegisteredUsers", "is made by `zambezi up` (random passwords in ZAMBEZI_HOME); take it out"))
-    found += _index_faults(orthanc)
+    found += _index_faults(orthanc) + _authority_faults(orthanc)
     peers = orthanc.get("DicomModalities", {})
     if not isinstance(peers, dict):
         return [*found, ("DicomModalities", "found something else than an object { name: peer }")]
@@ -121,7 +125,7 @@ def faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
     servers = web.get("Servers", {}) if isinstance(web, dict) else {}
     for name, entry in servers.items() if isinstance(servers, dict) else ():
         try:
-            dicomweb_server(entry)
+            orthanc_peer(entry)
         except ValueError as error:
             found.append((f"DicomWeb.Servers.{name}", str(error)))
     aets: dict[str, str] = {}
@@ -160,6 +164,18 @@ def _index_faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
+def _authority_faults(orthanc: dict[str, Any]) -> list[tuple[str, str]]:
+    """Whoever answers in the place of a neighbour is found out: neither Orthanc nor we speak with them unchecked."""
+    found = []
+    if orthanc.get("HttpsVerifyPeers", True) is not True:
+        what = f"found {orthanc['HttpsVerifyPeers']!r}, allowed is true only: write the authority of the neighbours' "
+        found.append(("HttpsVerifyPeers", what + "certificates into a file (PEM) that HttpsCACertificates names"))
+    authorities = orthanc.get("HttpsCACertificates", "")
+    if not isinstance(authorities, str) or (authorities and not authorities.startswith("/")):
+        found.append(("HttpsCACertificates", f"found {authorities!r}, allowed is the name of a file, beginning with /"))
+    return found
+
+
 def _at(orthanc: dict[str, Any], path: str) -> Any:
     found: Any = orthanc
     for key in path.split("."):
@@ -191,7 +207,8 @@ def modalities(orthanc: dict[str, Any]) -> dict[str, Modality]:
 
 
 def orthanc_peer(entry: Any) -> OrthancPeer:
-    """Read one OrthancPeers entry, in Orthanc's short form [url, user, password] or its long one."""
+    """Read one entry of OrthancPeers or DicomWeb.Servers, in the short form [url, user, password] or the long one."""
+    long = entry if isinstance(entry, dict) else {}
     if isinstance(entry, dict):
         words = [entry.get("Url"), entry.get("Username", ""), entry.get("Password", "")]
     elif isinstance(entry, list) and len(entry) in (1, 3):
@@ -200,14 +217,22 @@ def orthanc_peer(entry: Any) -> OrthancPeer:
         raise ValueError('found neither ["URL", "user", "password"] nor {"Url": ..., "Username": ..., "Password": ...}')
     if not all(isinstance(word, str) for word in words) or not words[0].startswith(("http://", "https://")):
         raise ValueError("Url: allowed is http://HOST:PORT/ or https://HOST/")
-    return OrthancPeer(words[0].rstrip("/"), words[1], words[2])
-
-
-def dicomweb_server(entry: Any) -> DicomWebServer:
-    """Read one entry of DicomWeb.Servers, in the plugin's short form [url, user, password] or its long one."""
-    where = orthanc_peer(entry)
-    headers = entry.get("HttpHeaders", {}) if isinstance(entry, dict) else {}
-    words = [*headers, *headers.values()] if isinstance(headers, dict) else [None]
-    if not all(isinstance(word, str) and word.isascii() and word.isprintable() for word in words):
+    headers = long.get("HttpHeaders", {})
+    said = [*headers, *headers.values()] if isinstance(headers, dict) else [None]
+    if not all(isinstance(word, str) and word.isascii() and word.isprintable() for word in said):
         raise ValueError('HttpHeaders: allowed is {"NAME": "value"}')
-    return DicomWebServer(where.url, where.user, where.password, tuple(sorted(headers.items())))
+    certificate = _client_certificate(long)
+    if certificate and not words[0].startswith("https://"):
+        raise ValueError(f"Url: found {words[0]!r}, but CertificateFile is shown over https:// only")
+    return OrthancPeer(words[0].rstrip("/"), words[1], words[2], tuple(sorted(headers.items())), certificate)
+
+
+def _client_certificate(entry: dict[str, Any]) -> ClientCertificate | None:
+    named = {key: entry.get(key, "") for key in ("CertificateFile", "CertificateKeyFile", "CertificateKeyPassword")}
+    for key, value in named.items():
+        if not isinstance(value, str) or (key.endswith("File") and value and not value.startswith("/")):
+            raise ValueError(f"{key}: found {value!r}, allowed is a text; a file begins with /")
+    file, key_file, password = named.values()
+    if not file and (key_file or password):
+        raise ValueError("CertificateKeyFile and CertificateKeyPassword go with CertificateFile")
+    return ClientCertificate(file, key_file, password) if file else None

@@ -283,6 +283,33 @@ def test_a_legacy_archive_is_named_in_the_section_of_its_kind(folder: Path, sour
     assert load(folder, {}).dicomweb_servers["VNA"].url == "https://vna.example/rs"
 
 
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (
+            {"CertificateFile": "us.crt"},
+            "OLD: CertificateFile: found 'us.crt', allowed is a text; a file begins with /",
+        ),
+        ({"CertificateKeyFile": "/us.key"}, "CertificateKeyFile and CertificateKeyPassword go with CertificateFile"),
+        ({"Url": "http://old.example", "CertificateFile": "/us.crt"}, "CertificateFile is shown over https:// only"),
+        ({"Pkcs11": True}, "OrthancPeers.OLD.Pkcs11: found true; a source is shown a certificate from files"),
+    ],
+)
+def test_a_certificate_that_cant_be_shown_to_a_legacy_archive_is_a_fault(folder: Path, added: object, said: str):
+    entry = {"Url": "https://old.example", **added}  # type: ignore[dict-item]  # an object of JSON
+    (folder / "40-peers.json").write_text(json.dumps({**CT, "OrthancPeers": {"OLD": entry}}))
+    zambezi(folder, {"Migration": {"Sources": {"S": {"Kind": "orthanc", "Peer": "OLD"}}}})
+    (fault,) = faults(folder)
+    assert said in fault
+
+
+def test_nobody_is_spoken_with_unchecked(folder: Path):
+    (folder / "45-tls.json").write_text(json.dumps({"HttpsVerifyPeers": False, "HttpsCACertificates": "ca.crt"}))
+    assert [fault.split(",")[0] for fault in faults(folder)] == [
+        "45-tls.json: HttpsVerifyPeers: found False", "45-tls.json: HttpsCACertificates: found 'ca.crt'",
+    ]  # fmt: skip
+
+
 def test_headers_of_a_dicomweb_server_are_text(folder: Path):
     server = {"Url": "https://vna.example/rs", "HttpHeaders": {"X-Key": 7}}
     edit(folder, "20-plugins.json", '"WadoRoot"', f'"Servers": {json.dumps({"VNA": server})}, "WadoRoot"')

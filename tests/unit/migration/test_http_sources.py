@@ -45,6 +45,7 @@ def test_what_helps_against_an_answer_is_told_apart(said: Said, kind: ErrorClass
         Asking(Server(web.url), "/well").answer("GET", "/object", of_object=True)
     assert trouble.value.kind is kind
     assert "/object" in str(trouble.value)
+    assert trouble.value.took_long is (said.status == 503), "busy with a tape"
 
 
 @pytest.mark.parametrize(("is_well", "kind"), [(True, ErrorClass.OBJECT), (False, ErrorClass.TRANSIENT)])

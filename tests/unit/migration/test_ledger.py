@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import event, func, insert, select
 
-from migration import ledger, pace
+from migration import lanes, ledger, pace, settling, turns
 from migration.pace import Pace
 from zambezi import audit, clock, leases
 from zambezi.database.engine import Sessions, connect, sessions
@@ -112,6 +112,34 @@ def test_a_plan_may_want_the_oldest_first_but_priors_of_expected_patients_still_
     with made.begin() as session:
         session.get_one(MigrationProject, 1).plan = {"Order": "oldest"}
     assert [claim(made).study_uid for _ in range(4)] == ["prior", "1.2", "1.0", "1.1"]
+
+
+def test_what_is_near_line_has_a_lane_and_slots_of_its_own(made):
+    near = {"InstanceAvailability": "NEARLINE"}
+    for uid, rank in (("tape", 0), ("tape of an expected patient", 50), ("tape that is urgent", ledger.URGENT)):
+        add(made, study_uid=uid, priority=lanes.priority(rank, near), patient_id=uid)
+
+    def take(lane, ceiling):
+        with made.begin() as session:
+            project = session.get_one(MigrationProject, 1)
+            held = ledger.claim(session, project, now=NOW, owner="a", ceiling=ceiling, lane=lane)
+            return held and held.study_uid
+
+    slow = [take(lanes.NEAR_LINE, 2) for _ in range(3)]
+    assert slow == ["tape that is urgent", "tape of an expected patient", None], "two at once, whatever the pace"
+    assert take(lanes.AT_HAND, 8) == "1.1", "the slots of what is at hand are free all the same"
+    assert take(lanes.ALL_NEAR_LINE, 9) == "1.0", "of a source that is all near-line all that is left is due"
+    with made.begin() as session:
+        rows = {row.study_uid: row for row in session.query(MigrationStudy)}
+        assert turns.prioritise(session, session.get_one(MigrationProject, 1), {"tape": 70}) == 1
+        session.refresh(rows["tape"])
+        assert (lanes.rank(rows["tape"].priority), lanes.is_near_line(rows["tape"].priority)) == (70, True)
+        settling.urgent(session, 1, "tape", "patient is in the room", "me", NOW)
+        assert lanes.rank(rows["tape"].priority) == ledger.URGENT
+        assert ledger.is_due(session, 1, NOW, lanes.NEAR_LINE)
+    assert take(lanes.NEAR_LINE, 8) == "tape"
+    with made.begin() as session:
+        assert [ledger.is_due(session, 1, NOW, lane) for lane in (lanes.AT_HAND, lanes.NEAR_LINE)] == [True, False]
 
 
 def test_no_more_studies_at_once_than_the_source_bears_whoever_asks(made):

@@ -10,13 +10,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import select
 
-from operations import certificate_keeping, certificates, front_door
+from operations import certificate_keeping, certificates, front_door, source_certificates
 from operations.certificate_keeping import Keeper
 from operations.certificates import CertificateFault, Pair
 from operations.service import Caretaker
 from tests.schema import upgraded
 from zambezi import clock
-from zambezi.config.settings import Disk
+from zambezi.config import Configuration
+from zambezi.config.settings import Disk, Migration, MigrationSource, Zambezi
 from zambezi.database.engine import sessions
 from zambezi.database.tables import AuditEntry
 from zambezi.disk import Gauge
@@ -172,3 +173,35 @@ def test_a_key_that_belongs_to_another_certificate_is_said_before_anything_start
     assert "look at this machine's clock" in certificates.pair_faults(chain, key, NOW - timedelta(days=30))[0]
     key.write_text("no key")
     assert "PEM is allowed" in certificates.pair_faults(chain, key, NOW)[0]
+
+
+def test_config_check_says_which_certificate_of_a_legacy_archive_is_no_use(authority: Pair, tmp_path: Path):
+    shown = certificates.issue(authority, ["pacs.lan"], NOW)
+    for name, content in (("ca", authority.certificate), ("us", shown.certificate), ("key", shown.key), ("no", b"-")):
+        (tmp_path / name).write_bytes(content)
+
+    def configuration(authorities: str = "ca", **own: str) -> Configuration:
+        entry = {"Url": "https://old.lan/", **{key: str(tmp_path / file) for key, file in own.items()}}
+        orthanc = {"HttpsCACertificates": str(tmp_path / authorities), "OrthancPeers": {"old": entry}}
+        source = MigrationSource(kind="orthanc", peer="old")
+        return Configuration(orthanc, Zambezi(migration=Migration(sources={"OLD": source})), "")
+
+    def faults(authorities: str = "ca", now: datetime = NOW, **own: str) -> list[str]:
+        return source_certificates.faults(configuration(authorities, **own), now)
+
+    ours = {"CertificateFile": "us", "CertificateKeyFile": "key"}
+    assert faults() == faults(**ours) == []
+    about = "Migration.Sources.OLD: "
+    assert faults("none") == [f"{about}HttpsCACertificates: not there: {tmp_path}/none"]
+    assert faults("no") == [f"{about}HttpsCACertificates: {tmp_path}/no can't be used; allowed is PEM, a key with a "
+                            "password only if CertificateKeyPassword gives it"]  # fmt: skip
+    assert faults(CertificateFile="us", CertificateKeyFile="gone")[0].endswith(
+        f"CertificateFile: not there: {tmp_path}/gone"
+    )
+    assert "can't be used" in faults(CertificateFile="us", CertificateKeyFile="no")[0]
+    (shown_there,) = source_certificates.known(configuration(**ours))
+    (soon,) = certificates.expiring([shown_there], NOW + timedelta(days=certificates.SERVER_DAYS - 9))
+    assert soon.sentence.startswith("the certificate that the legacy archive OLD is shown ends on 2027-04-02, in 9")
+    later = NOW + timedelta(days=certificates.SERVER_DAYS + 2)
+    (ended,) = faults(now=later, **ours)
+    assert ended.startswith(f"{about}CertificateFile: {tmp_path}/us ended on 2027-04-02; put one there that is good")

@@ -12,6 +12,9 @@ from zambezi.config.settings.migration_hours import CeilingHours
 from zambezi.config.settings.section import Name, Section, Window
 from zambezi.retries import Policy
 
+#: So often a near-line study is asked for before a person looks; a share of its deadline lies between.
+_NEAR_LINE_ATTEMPTS = 12
+
 
 class MigrationSource(Section):
     kind: Literal["dicom", "orthanc", "dicomweb", "folder"] = Field(
@@ -53,6 +56,17 @@ class MigrationSource(Section):
         description="A study that takes longer is tried again later; where bytes pass through us: if no object of it "
         "came for so long.",
     )
+    near_line: bool = Field(
+        False,
+        description="All of it lies on tape or in a jukebox. Studies that the source itself calls near-line or "
+        "off-line are treated so in any case: long limits, slots of their own, and no failure of the source.",
+    )
+    near_line_at_once: int = Field(
+        1, ge=1, le=8, description="Near-line studies asked for at once, beside the `Ceiling` of the others."
+    )
+    near_line_deadline_seconds: float = Field(
+        14400, ge=5, le=604800, description="In place of `StudyDeadlineSeconds`, for a near-line study."
+    )
     retry_seconds: float = Field(5, ge=0.1, le=86400, description="Wait before a study is tried again.")
     retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
     retry_cap_seconds: float = Field(1800, ge=0.1, le=86400, description="No wait is longer.")
@@ -71,8 +85,28 @@ class MigrationSource(Section):
         return self
 
     @property
+    def deadline_seconds(self) -> float:
+        """A study that takes longer is let go of."""
+        return self.near_line_deadline_seconds if self.near_line else self.study_deadline_seconds
+
+    @property
+    def silence_seconds(self) -> float:
+        """A source that we ask ourselves is given up when it says nothing for so long, whatever it fetches: nobody can
+        tell whoever waits for it that its window has closed."""
+        return min(self.deadline_seconds, 300)
+
+    @property
     def policy(self) -> Policy:
-        """A dead line is tried for ever; single objects that don't come wait for a person after three attempts."""
+        """A dead line is tried for ever; single objects that don't come wait for a person after three attempts.
+
+        What is near-line is fetched meanwhile: it is asked for again now and then within its deadline.
+        """
+        if self.near_line:
+            share = self.near_line_deadline_seconds / _NEAR_LINE_ATTEMPTS
+            wait = timedelta(seconds=max(share, self.retry_seconds))
+            return Policy(
+                wait, 1, wait, sys.maxsize, object_attempts=_NEAR_LINE_ATTEMPTS, jitter=self.retry_jitter
+            )  # fmt: skip
         return Policy(
             timedelta(seconds=self.retry_seconds), self.retry_multiplier, timedelta(seconds=self.retry_cap_seconds),
             sys.maxsize, jitter=self.retry_jitter,
