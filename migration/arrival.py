@@ -6,7 +6,7 @@ reads the disk when it is asked (plugins.verifying): Orthanc would answer from i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,11 @@ def judge(copies: Sequence[Mapping[str, Any]], allowed: frozenset[str]) -> Arriv
 
 def _one(copy: Mapping[str, Any], allowed: frozenset[str]) -> Arrived:
     columns: dict[str, Any] = {
-        "size": copy["size"], "stored_md5": copy["md5"], "stored_syntax": copy["transfer_syntax"] or None,
-        "sop_class": copy["sop_class"] or None, "orthanc_id": copy["orthanc_id"],
-        "arrived_sha256": copy["arrived_sha256"],
+        "size": copy["size"], "stored_syntax": copy["transfer_syntax"] or None, "sop_class": copy["sop_class"] or None,
+        "orthanc_id": copy["orthanc_id"], "arrived_sha256": copy["arrived_sha256"],
     }  # fmt: skip
+    if copy["md5"] is not None:  # by SHA-256 the file is what arrived: Orthanc isn't asked for its MD5 besides
+        columns["stored_md5"] = copy["md5"]
     if copy["file_size"] < 0:
         return Arrived(1, "its file is not on the disk", columns)
     if copy["arrived_sha256"] is None:
@@ -61,14 +62,19 @@ def _one(copy: Mapping[str, Any], allowed: frozenset[str]) -> Arrived:
     return Arrived(2, "", columns)
 
 
-def look(desk: Desk, uids: Collection[str], allowed: frozenset[str], keeper: Keeper) -> Iterator[dict[str, Arrived]]:
-    """Ask of these instances, some at a time. An archive without our plugin knows nothing: level 1, nothing wrong."""
-    left = sorted(uids)
+def look(
+    desk: Desk, held: Mapping[str, list[str]], allowed: frozenset[str], keeper: Keeper
+) -> Iterator[dict[str, Arrived]]:
+    """Ask of these instances (their Orthanc ids by SOP Instance UID), some at a time.
+
+    An archive without our plugin knows nothing: level 1, nothing wrong.
+    """
+    left = sorted(held)
     while left:
         keeper.check()
         desk.check_open()
         try:
-            told = desk.client.arrivals(left[:_PIECE])
+            told = desk.client.arrivals({uid: held[uid] for uid in left[:_PIECE]})
         except OrthancRefused as refused:
             if refused.status != 404:
                 raise

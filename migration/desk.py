@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,6 +21,9 @@ from zambezi.database.engine import Sessions
 from zambezi.disk import Room
 from zambezi.orthanc_client import OrthancClient
 
+#: So long the archive isn't asked again what it was told; a node that comes new has a gateway that tells it.
+_HEARD_S = 5.0
+
 
 class Closed(Exception):
     """The source may not be asked any more: its window has closed, a disk gets full, or we are stopping."""
@@ -28,6 +32,14 @@ class Closed(Exception):
 def no_room(room: Room) -> str:
     """Why nothing may be brought over now ("": it may): modalities come first."""
     return f"migration waits until there is more room on the disk: {room.reason}" if room.is_at_least("scarce") else ""
+
+
+@dataclass
+class Heard:
+    """What the archive said last of the announced studies that it knows: the generation, and when (monotonic)."""
+
+    generation: int = -1
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,20 @@ class Desk:
     room: Callable[[], Room] = Room
     settle_seconds: float = 2.0
     announce_seconds: float = 60.0
+    reading: Sessions | None = None  # looks at the ledger, and holds up no writer
+    heard: Heard = field(default_factory=Heard)
+
+    @property
+    def looking(self) -> Sessions:
+        """For what only reads: on SQLite it waits for nobody's commit, and nobody waits for it."""
+        return self.reading or self.sessions
+
+    def is_announced(self, generation: int) -> bool:
+        """Whether the archive knows this generation of announced studies; what it knew a moment ago it still knows."""
+        now = time.monotonic()
+        if generation > self.heard.generation or now - self.heard.at > _HEARD_S:
+            self.heard.generation, self.heard.at = self.announced(), now
+        return self.heard.generation >= generation
 
     def check_open(self) -> None:
         """Closed unless the source may be asked at this moment."""

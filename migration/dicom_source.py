@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -44,11 +45,15 @@ STUDY_KEYS = (
     "InstanceAvailability",
 )  # fmt: skip
 
-_IMAGE_KEYS = ("SOPInstanceUID", "SOPClassUID", "AvailableTransferSyntaxUID")
+#: Beside the name of each image; for these some archives open every one of its files.
+_DETAILS = ("SOPClassUID", "AvailableTransferSyntaxUID")
 
 #: DIMSE statuses (PS3.4 C.4.1) by which a source says that it has cut its answers off.
 _CUT_OFF = {0xFE00, 0xA700}
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.02, 0.25
+#: A move is not asked for before so much of the time has passed that it should take, as the one before did; but no
+#: longer than this: the one before may have hung.
+_EXPECTED, _LONGEST_SECONDS = 0.8, 5.0
 
 
 class DicomSource:
@@ -60,6 +65,7 @@ class DicomSource:
         self._client, self._modality, self._settings = client, peer, settings
         self._peer = peer.name
         self._reservations: set[str] = set()
+        self._each = 0.0  # seconds that each image of the last move took
         self._answers_get = False
         self.queries = 0
 
@@ -77,30 +83,39 @@ class DicomSource:
         return self._ask("Study", {**dict.fromkeys(STUDY_KEYS, ""), **matching})
 
     def count(self, study_uid: str, times: int = 2) -> Counted:
-        """Name every instance of a study, until two counts in a row agree (at most four)."""
-        counts = [self._count_once(study_uid)]
-        while times > 1 and len(counts) < 4 and (len(counts) < 2 or counts[-1] != counts[-2]):
-            counts.append(self._count_once(study_uid))
+        """Name every instance of a study, until two counts in a row agree (at most four).
+
+        Every second one asks for names alone, and so does one that is the only one: for more than names many an
+        archive opens every file.
+        """
+        counts = [self._count_once(study_uid, has_details=times > 1)]
+        while times > 1 and len(counts) < 4 and (len(counts) < 2 or not _agree(*counts[-2:])):
+            counts.append(self._count_once(study_uid, has_details=len(counts) == 2))
         instances, modalities = counts[-1]
+        details = {sop_uid: one for named, _ in counts[::2] for sop_uid, one in named.items()}
+        instances = {
+            sop_uid: replace(details.get(sop_uid, one), series_uid=one.series_uid) for sop_uid, one in instances.items()
+        }
         owners = self._ask("Study", {"StudyInstanceUID": study_uid, "PatientID": ""})
         patients = frozenset(_value(owner, "PatientID") for owner in owners)
-        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2], patients)
+        return Counted(instances, modalities, times == 1 or _agree(*counts[-2:]), patients)
 
-    def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
+    def _count_once(self, study_uid: str, has_details: bool = True) -> tuple[dict[str, Named], tuple[str, ...]]:
         keys = ("SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances")
         found = self._ask("Series", {"StudyInstanceUID": study_uid, **dict.fromkeys(keys, "")})
         claims = {_value(one, keys[0]): _value(one, keys[2]) for one in found}
         instances: dict[str, Named] = {}
         try:
             for uid in _named(found, "SeriesInstanceUID"):
-                instances |= self._series(study_uid, uid, int(claims[uid]) if claims[uid].isdecimal() else 0)
+                claimed = int(claims[uid]) if claims[uid].isdecimal() else 0
+                instances |= self._series(study_uid, uid, claimed, has_details)
         except Trouble as trouble:
             if trouble.kind not in (ErrorClass.OBJECT, ErrorClass.CONFIGURATION):
                 raise
             instances = self._by_sending(study_uid, trouble)
         return instances, tuple(sorted(_named(found, "Modality")))
 
-    def _series(self, study_uid: str, series_uid: str, claimed: int) -> dict[str, Named]:
+    def _series(self, study_uid: str, series_uid: str, claimed: int, has_details: bool) -> dict[str, Named]:
         """The images of a series: by one question, or number by number where its answers are cut off, said or unsaid.
 
         Trouble (of kind object) where they can't be named.
@@ -108,7 +123,7 @@ class DicomSource:
         cut = ""
         found: dict[str, Named] = {}
         try:
-            found = self._images(study_uid, series_uid)
+            found = self._images(study_uid, series_uid, has_details)
         except CutOff as error:
             cut = str(error)
         if not cut and (claimed <= len(found) or len(found) < LEAST_LIMIT):
@@ -116,7 +131,7 @@ class DicomSource:
         for number in range(1, 2 * claimed + 1):  # numbers have gaps; where nothing more comes a claim is stale
             if len(found) >= claimed:
                 return found
-            found |= self._images(study_uid, series_uid, InstanceNumber=str(number))
+            found |= self._images(study_uid, series_uid, has_details, InstanceNumber=str(number))
         if cut:
             words = f"the source cuts off the images of series {series_uid} ({cut}), and names them by number in vain"
             raise Trouble(ErrorClass.OBJECT, words)
@@ -135,8 +150,9 @@ class DicomSource:
         self._reservations.add("the source does not name the images of some studies; named is what it sends by C-GET")
         return named
 
-    def _images(self, study_uid: str, series_uid: str, **matching: str) -> dict[str, Named]:
-        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, **dict.fromkeys(_IMAGE_KEYS, "")}
+    def _images(self, study_uid: str, series_uid: str, has_details: bool, **matching: str) -> dict[str, Named]:
+        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
+        keys |= dict.fromkeys(_DETAILS if has_details else (), "")
         named = {}
         for image in self._ask("Instance", keys | matching):
             if sop_uid := _value(image, "SOPInstanceUID"):
@@ -176,16 +192,14 @@ class DicomSource:
         client, peer = desk.client, self._peer
         try:
             made = client.post(f"/modalities/{peer}/query", {"Level": request.level, "Query": request.query})
-            try:
-                body = {
-                    "TargetAet": desk.target_aet, "Asynchronous": True, "Timeout": _silence(desk), "Priority": 0,
-                }  # fmt: skip
-                job = client.post(f"/queries/{made['ID']}/retrieve", body)["ID"]
-            finally:
-                client.request("DELETE", f"/queries/{made['ID']}")
+            body = {
+                "TargetAet": desk.target_aet, "Asynchronous": True, "Timeout": _silence(desk), "Priority": 0,
+            }  # fmt: skip
+            job = client.post(f"/queries/{made['ID']}/retrieve", body)["ID"]
         except OrthancRefused as error:
             raise trouble_of(str(error)) from error
-        _await_job(desk, job, keeper)
+        took = _await_job(desk, job, keeper, self._each * request.count)
+        self._each = took / max(1, request.count)
         return {}
 
     def _be_sure_of_get(self) -> None:
@@ -218,10 +232,27 @@ def _passed_through(desk: Desk, study: Study, sop_uid: str) -> Compared | None:
     return Compared("equal", None, None, stored, source_md5=given.md5) if stored == given.md5 else None
 
 
-def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
-    until = time.monotonic() + desk.settings.deadline_seconds
-    wait = _FIRST_POLL_SECONDS
+def _await_job(desk: Desk, job_id: str, keeper: Keeper, about: float = 0.0) -> float:
+    """Until it has ended well; the seconds that it took.
+
+    It should take `about` so many: it is asked for when it may be over, for each question costs the archive time.
+    """
+    began = time.monotonic()
+    until = began + desk.settings.deadline_seconds
+    first = min(_EXPECTED * about, _LONGEST_SECONDS)
+    wait = max(_FIRST_POLL_SECONDS, min(first, _POLL_SECONDS))
     while True:
+        try:
+            keeper.check()
+            desk.check_open()
+            desk.pause(wait)
+        except Closed:
+            _cancel(desk, job_id)
+            raise
+        waited = time.monotonic() - began
+        if waited < first:
+            wait = min(first - waited, _POLL_SECONDS)
+            continue
         try:
             job = desk.client.job(job_id)
         except OrthancRefused as error:
@@ -230,7 +261,7 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
                 raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True) from error
             raise
         if job["State"] == "Success":
-            return
+            return waited
         if job["State"] not in ("Pending", "Running", "Retry", "Paused"):
             said = job.get("ErrorDetails") or job.get("ErrorDescription") or job["State"]
             raise trouble_of(str(said), job.get("ErrorCode"))
@@ -238,14 +269,16 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper) -> None:
             _cancel(desk, job_id)
             words = f"not done in {desk.settings.deadline_seconds:g} s, cancelled"
             raise Trouble(ErrorClass.TRANSIENT, words, took_long=True)
-        try:
-            keeper.check()
-            desk.check_open()
-            desk.pause(wait)
-            wait = min(2 * wait, _POLL_SECONDS)  # a small study is over long before a large one is asked for twice
-        except Closed:
-            _cancel(desk, job_id)
-            raise
+        wait = max(_FIRST_POLL_SECONDS, min(waited / 8, _POLL_SECONDS))
+
+
+_Count = tuple[dict[str, Named], tuple[str, ...]]
+
+
+def _agree(one: _Count, other: _Count) -> bool:
+    """Whether two counts name the same images, in the same series, of the same modalities."""
+    places = [{sop_uid: named.series_uid for sop_uid, named in count[0].items()} for count in (one, other)]
+    return places[0] == places[1] and one[1] == other[1]
 
 
 def _concerns(job: Mapping[str, Any], study_uid: str) -> bool:

@@ -85,7 +85,7 @@ def carry(desk: Desk, held: Claim, study: Study, keeper: Keeper) -> None:
     """
     if not isinstance(desk.source, Bearing):
         return
-    with desk.sessions.begin() as session:
+    with desk.looking.begin() as session:
         row = session.get_one(MigrationStudy, held.study_id)
         kinds = [KINDS[name] for name in session.get_one(MigrationProject, row.project_id).plan.get("Carry", ())]
         if not kinds:

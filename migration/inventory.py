@@ -23,7 +23,7 @@ from zambezi.database.engine import Sessions
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy, MigrationSurvey
 from zambezi.retries import ErrorClass
 
-__all__ = ["Change", "Coverage", "Found", "change", "find_studies", "raise_exception", "record", "take"]
+__all__ = ["Change", "Coverage", "Found", "change", "find_studies", "raise_exception", "record", "recount", "take"]
 
 #: So many studies that are gone from the source are named; all of them are counted.
 _NAMED_GONE = 200
@@ -239,6 +239,13 @@ def record(
             "Look at the study in the source.", now, study.study_uid,
         )  # fmt: skip
     session.flush()
+    return Change(found.appeared, found.vanished, _new_patients(study, counted))
+
+
+def recount(session: Session, study: MigrationStudy, counted: Counted) -> Change:
+    """How a count differs from what the ledger has of a study; writes nothing."""
+    known = session.scalars(select(MigrationInstance.sop_uid).where(MigrationInstance.study_id == study.id))
+    found = change(frozenset(known), counted.instances)
     return Change(found.appeared, found.vanished, _new_patients(study, counted))
 
 

@@ -84,7 +84,8 @@ def claim(
     row, held = found
     made = Claim(held, row.study_uid, project.name, row.attempts, now, used + 1)
     # Whatever stage it was left in, the way begins with counting what is missing.
-    leases.write(session, held, {"state": "moving"})
+    if row.state != "moving":
+        leases.change(session, held, {"state": "moving"})
     if held.taken_from:
         _audit(session, made, "moving", f"the lease of {held.taken_from} ran out; {owner} goes on", now)
     return made
@@ -142,7 +143,7 @@ def look(session: Session, held: Claim, there: Collection[str], now: datetime) -
     row = session.get_one(MigrationStudy, held.study_id)
     if row.looked_at is not None:
         return
-    leases.write(session, held.lease, {"looked_at": clock.text(now)})
+    leases.change(session, held.lease, {"looked_at": clock.text(now)})
     for some in _pieces(sorted(there)):
         session.execute(
             update(MigrationInstance)
@@ -165,7 +166,7 @@ def _pieces(uids: list[str]) -> Iterator[list[str]]:
 
 def verifying(session: Session, held: Claim, now: datetime, stored: int = 0) -> None:
     """What could be had is there, so many instances of it; now each is compared."""
-    leases.write(session, held.lease, {"state": "verifying", "stored": stored})
+    leases.change(session, held.lease, {"state": "verifying", "stored": stored})
     _audit(session, held, "verifying", "", now)
 
 
@@ -177,11 +178,12 @@ def finish(
 
     Unless it `counts`, this was no attempt of the study (the window closed, the configuration is wrong).
     """
-    leases.finish(
-        session, held.lease, state, reason=reason, next_at=clock.text(now + (wait or timedelta())),
-        verified_at=clock.text(now) if state == "verified" else None,
-        attempts=held.attempts if counts else held.attempts - 1,
-    )  # fmt: skip
+    leases.change(session, held.lease, {
+        "state": state, "lease_owner": None, "lease_until": None, "reason": reason,
+        "next_at": clock.text(now + (wait or timedelta())),
+        "verified_at": clock.text(now) if state == "verified" else None,
+        "attempts": held.attempts if counts else held.attempts - 1,
+    })  # fmt: skip
     if state in FOR_A_PERSON:
         project = session.scalars(select(MigrationProject).where(MigrationProject.name == held.project)).one()
         raise_exception(session, project, f"study-{state}", reason, suggestion, now, held.study_uid)
@@ -193,7 +195,7 @@ def finish(
 
 def set_verdicts(session: Session, held: Claim, verdicts: Mapping[str, Mapping[str, Any]]) -> None:
     """Write columns of instances (by SOP Instance UID), if the study is still ours."""
-    leases.write(session, held.lease, {"fence": held.lease.fence})
+    leases.change(session, held.lease, {"fence": held.lease.fence})
     by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for sop_uid, values in verdicts.items():
         row = {"of_study": held.study_id, "of_instance": sop_uid, **{f"new_{name}": v for name, v in values.items()}}

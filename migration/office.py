@@ -59,7 +59,7 @@ class Office:
             announced=lambda: _announced(client.get("/zambezi/status")),
             owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", hold_dir=self.environment.hold_dir,
             stop=stop or threading.Event(),
-            line=self.lines.setdefault(source_name, Line()), room=self.room,
+            line=self.lines.setdefault(source_name, Line()), room=self.room, reading=self.reading,
         )  # fmt: skip
 
 

@@ -112,14 +112,17 @@ def read(session: Session, source: str) -> Pace:
 
 def locked(session: Session, source: str) -> Pace:
     """The same, until this transaction ends nobody else's to change: who claims counts the slots under it."""
+    locked = select(MigrationPace).where(MigrationPace.source == source).with_for_update()
+    locked = locked.execution_options(populate_existing=True)
+    if (found := session.scalars(locked).first()) is not None:
+        return _pace(found)
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     made = insert(MigrationPace).values(
         source=source, slots=1, doubles_until=0, studies=0, images=0, seconds=0.0, quickest=0.0, quickest_slots=0,
         because="", changed_at="",
     )  # fmt: skip
     session.execute(made.on_conflict_do_nothing())
-    query = select(MigrationPace).where(MigrationPace.source == source).with_for_update()
-    return _pace(session.scalars(query.execution_options(populate_existing=True)).one())
+    return _pace(session.scalars(locked).one())
 
 
 def write(session: Session, source: str, pace: Pace, now: datetime) -> None:

@@ -37,6 +37,9 @@ SYNTAXES = (
     "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91",
     "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102",
 )  # fmt: skip
+#: The longest PDU that we take (PS3.8 D.1), as long as DCMTK ever sends one: of small ones an image has hundreds, each
+#: of which costs as much as a large one.
+LARGE_PDU = 131_072
 #: So many answers to one question are read; then it is cancelled, and a source that goes on all the same is left.
 _MOST_ANSWERS = 1000
 _PATIENCE_S = 30
@@ -93,6 +96,7 @@ def associated(
 ) -> Iterator[tuple[Association | None, str]]:  # fmt: skip
     """An association that is released at the end; None and why, where there is none."""
     entity = AE(ae_title=aet)
+    entity.maximum_pdu_size = LARGE_PDU
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = _PATIENCE_S
     association = entity.associate(
         peer.host, peer.port, contexts=list(contexts), ae_title=peer.aet, ext_neg=list(ext_neg),

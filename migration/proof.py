@@ -8,9 +8,12 @@ plan says; and for whatever its arrival can't prove: what nobody saw come, or wa
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from migration import arrival, declared, ledger, sampling
 from migration.desk import Desk
@@ -24,26 +27,59 @@ from zambezi.orthanc_client import OrthancRefused
 SET, ARRIVAL, SOURCE = 1, 2, 3
 
 
-def prove(desk: Desk, held: Claim, study: Study, wanted: Collection[str], keeper: Keeper) -> Checked:
-    """Bring the wanted instances (stored, not proven equal yet) as far as the plan says; results are in the ledger.
+@dataclass
+class Results:
+    """What is to be written of a study's instances (columns by SOP Instance UID), as seldom as may be.
+
+    What costs much is `save`d at once; the rest goes with the study's end (`settle`). `stored`: so many are there.
+    """
+
+    held: Claim
+    stored: int
+    unsaved: dict[str, dict[str, Any]]
+    is_begun: bool = False  # the ledger says that it is being verified
+
+    def add(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
+        """More of these instances is known."""
+        for uid, found in columns.items():
+            self.unsaved[uid] = {**self.unsaved.get(uid, {}), **found}
+
+    def save(self, desk: Desk) -> None:
+        """Write now what isn't written."""
+        with desk.sessions.begin() as session:
+            self.write(session, desk.now())
+
+    def write(self, session: Session, now: datetime) -> None:
+        """The same within a transaction; leases.Fenced if the study isn't ours any more."""
+        if not self.is_begun:
+            ledger.verifying(session, self.held, now, self.stored)
+            self.is_begun = True
+        ledger.set_verdicts(session, self.held, self.unsaved)
+        self.unsaved = {}
+
+
+def prove(
+    desk: Desk, held: Claim, study: Study, wanted: Collection[str], keeper: Keeper, results: Results
+) -> Checked:  # fmt: skip
+    """Bring the wanted instances (stored, not proven equal yet) as far as the plan says.
 
     What is in `compared` and not equal, or in `not_sent`, keeps the study from being verified.
     """
-    with desk.sessions.begin() as session:
+    with desk.looking.begin() as session:
         row = session.get_one(MigrationStudy, held.study_id)
         project = session.get_one(MigrationProject, row.project_id)
         drawn = session.get(MigrationSample, project.id)
         changes, of_source = row.changes, sampling.is_compared(project.plan, drawn, study.uid)
-        known = _levels(held)
-        levels = {uid: level for uid, level in session.execute(known) if uid in set(wanted)}
+        asked_for = set(wanted)
+        levels = {uid: level for uid, level in session.execute(_levels(held)) if uid in asked_for}
     checked = Checked()
-    _arrivals(desk, held, levels, changes, keeper, checked)
+    _arrivals(desk, study, levels, changes, keeper, checked, results)
     _declared(desk, study, levels, changes, keeper, checked)
-    _keep(desk, held, {uid: found.columns for uid, found in checked.compared.items()})
+    results.add({uid: found.columns for uid, found in checked.compared.items()})
     left = {uid for uid, level in levels.items() if uid not in checked.compared and (of_source or level < ARRIVAL)}
     if left:
-        _source(desk, held, study, left, changes, keeper, checked)
-    _settle(desk, held)
+        results.save(desk)
+        _source(desk, held, replace(study, arrived=_arrived(desk, held)), left, changes, keeper, checked)
     return checked
 
 
@@ -51,19 +87,28 @@ def _levels(held: Claim) -> Any:
     return select(MigrationInstance.sop_uid, MigrationInstance.level).where(MigrationInstance.study_id == held.study_id)
 
 
+def _arrived(desk: Desk, held: Claim) -> dict[str, str]:
+    row = MigrationInstance
+    query = select(row.orthanc_id, row.arrived_sha256).where(row.study_id == held.study_id, row.level >= ARRIVAL)
+    with desk.looking.begin() as session:
+        return {orthanc_id: sha256 for orthanc_id, sha256 in session.execute(query) if orthanc_id and sha256}
+
+
 def _arrivals(
-    desk: Desk, held: Claim, levels: dict[str, int], changes: Mapping[str, str], keeper: Keeper, checked: Checked
-) -> None:
-    """Levels 1 and 2 into `levels` and the ledger; what is not what arrived into `checked`."""
-    asked = [uid for uid, level in levels.items() if level < ARRIVAL]
+    desk: Desk, study: Study, levels: dict[str, int], changes: Mapping[str, str], keeper: Keeper, checked: Checked,
+    results: Results,
+) -> None:  # fmt: skip
+    """Levels 1 and 2 into `levels` and `results`; what is not what arrived into `checked`."""
+    asked = {uid: study.held[uid] for uid, level in levels.items() if level < ARRIVAL}
     levels |= dict.fromkeys(asked, SET)
-    for piece in arrival.look(desk, asked, tags(changes), keeper):
-        columns = {uid: {"level": found.level, **found.columns} for uid, found in piece.items()}
-        _keep(desk, held, columns)
+    for number, piece in enumerate(arrival.look(desk, asked, tags(changes), keeper)):
+        if number:  # a small study has but one
+            results.save(desk)
+        results.add({uid: {"level": found.level, **found.columns} for uid, found in piece.items()})
         for uid, found in piece.items():
             levels[uid] = found.level
             if found.fault:
-                md5 = found.columns["stored_md5"]
+                md5 = found.columns.get("stored_md5")
                 checked.compared[uid] = Compared("different", None, None, md5, (found.fault,))
 
 
@@ -114,18 +159,18 @@ def _keep(desk: Desk, held: Claim, columns: Mapping[str, Mapping[str, Any]]) -> 
             ledger.set_verdicts(session, held, columns)
 
 
-def _settle(desk: Desk, held: Claim) -> None:
-    """The study's level is the lowest of its instances; what isn't there is proven by nothing."""
+def settle(session: Session, results: Results, now: datetime) -> None:
+    """With the study's end: the last results; its level is the lowest of its instances, what isn't there has none."""
+    held = results.held
     of_study = MigrationInstance.study_id == held.study_id
     is_there = MigrationInstance.verdict.not_in(("missing", "expected"))
-    with desk.sessions.begin() as session:
-        ledger.set_verdicts(session, held, {})  # if it is still ours
-        session.execute(update(MigrationInstance).where(of_study, ~is_there).values(level=0))
-        level, stored, size = session.execute(
-            select(
-                func.min(MigrationInstance.level), func.count().filter(is_there),
-                func.sum(MigrationInstance.size).filter(is_there),
-            ).where(of_study)
-        ).one()  # fmt: skip
-        values = {"level": level or 0, "stored": stored, "size": int(size or 0)}
-        session.execute(update(MigrationStudy).where(MigrationStudy.id == held.study_id).values(**values))
+    results.write(session, now)
+    session.execute(update(MigrationInstance).where(of_study, ~is_there).values(level=0))
+    level, stored, size = session.execute(
+        select(
+            func.min(MigrationInstance.level), func.count().filter(is_there),
+            func.sum(MigrationInstance.size).filter(is_there),
+        ).where(of_study)
+    ).one()  # fmt: skip
+    values = {"level": level or 0, "stored": stored, "size": int(size or 0)}
+    session.execute(update(MigrationStudy).where(MigrationStudy.id == held.study_id).values(**values))

@@ -177,11 +177,13 @@ class Migrations:
             lane: [one for one in self._workers.get((project.id, lane.name), []) if one.is_alive()] for lane in ways
         }
         self._workers |= {(project.id, lane.name): threads for lane, threads in living.items()}
-        with self._office.sessions.begin() as session:
+        with (self._office.reading or self._office.sessions).begin() as session:
             due = {lane for lane in ways if ledger.is_due(session, project.id, clock.now(), lane)}
-            is_quiet = not any(living.values())
-            if is_quiet and worker.finish_project(session, project.id, self._office.desk(project.source)):
-                log.info("project %s: all studies are at rest", project.name)
+            is_over = not any(living.values()) and not ledger.is_under_way(session, project.id)
+        if is_over:
+            with self._office.sessions.begin() as session:
+                if worker.finish_project(session, project.id, self._office.desk(project.source)):
+                    log.info("project %s: all studies are at rest", project.name)
         for lane in due if not self.stop.is_set() else ():
             most = source.near_line_at_once if lane.is_near_line else pace.ceiling(source, site, clock.now())
             for _ in range(most - len(living[lane])):
@@ -210,7 +212,7 @@ class Migrations:
 
     def _is_running(self, desk: Desk, project: MigrationProject) -> bool:
         desk.check_open()
-        with self._office.sessions.begin() as session:
+        with desk.looking.begin() as session:
             return session.get_one(MigrationProject, project.id).state == "running"
 
     def _say(self, error: str) -> None:

@@ -60,10 +60,11 @@ _LEVEL_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 @dataclass(frozen=True)
 class Request:
-    """One retrieve: the level and the unique keys that name what is wanted."""
+    """One retrieve: the level and the unique keys that name what is wanted; `count`: about so many instances."""
 
     level: Rung
     keys: tuple[str, ...]
+    count: int = field(default=1, compare=False)
 
     @property
     def query(self) -> dict[str, str]:
@@ -133,12 +134,16 @@ class Checked:
 
 @dataclass(frozen=True)
 class Study:
-    """One study under way: what the source names of it, what the archive holds of it (Orthanc ids), what was given."""
+    """One study under way: what the source names of it, what the archive holds of it (Orthanc ids), what was given.
+
+    `arrived`: by Orthanc id the SHA-256 of the file on the disk, where that is proven to be what arrived (level 2).
+    """
 
     uid: str
     expected: Mapping[str, Named]
     held: Mapping[str, list[str]]
     given: Mapping[str, Given]
+    arrived: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,10 @@ class Source(Protocol):
         """Every study it has, and how far that is shown to be all (migration.inventory)."""
 
     def count(self, study_uid: str, times: int = 2) -> Counted:
-        """Name every instance of a study, until two counts in a row agree."""
+        """Name every instance of a study, until two counts in a row agree.
+
+        Counted but once, it may be names alone: of class, syntax and size nothing need be said.
+        """
 
     def prepare(self, desk: Desk, study_uid: str, keeper: Keeper) -> None:
         """Before what is missing is counted: let end what a worker that died left running."""

@@ -32,13 +32,13 @@ def plan(study_uid: str, expected: Mapping[str, Named], missing: Collection[str]
     than half of it is missing; else its parts are.
     """
     if rung == "Study" and 2 * len(missing) > len(expected):
-        return [Request("Study", (study_uid,))]
+        return [Request("Study", (study_uid,), len(expected))]
     requests = []
     for series_uid in sorted({expected[sop_uid].series_uid for sop_uid in missing}):
         lacking = sorted(sop_uid for sop_uid in missing if expected[sop_uid].series_uid == series_uid)
         size = sum(1 for other in expected.values() if other.series_uid == series_uid)
         if rung != "Instance" and 2 * len(lacking) > size:
-            requests.append(Request("Series", (study_uid, series_uid)))
+            requests.append(Request("Series", (study_uid, series_uid), size))
         else:
             requests += [Request("Instance", (study_uid, series_uid, sop_uid)) for sop_uid in lacking]
     return requests
@@ -79,17 +79,20 @@ def announce(desk: Desk, study_uid: str, project: str) -> None:
     worker announced by itself would be waited for study by study. Trouble (transient) if the plugin has not taken it
     over in time.
     """
-    with desk.sessions.begin() as session:
-        whole = session.scalars(select(MigrationProject).where(MigrationProject.name == project)).one()
-        if not announcing.is_announced(session, study_uid, causes.MIGRATION, project):
+    with desk.looking.begin() as session:
+        said = announcing.said_of_study(session, study_uid, causes.MIGRATION, project)
+    if said is None:
+        with desk.sessions.begin() as session:
+            whole = session.scalars(select(MigrationProject).where(MigrationProject.name == project)).one()
             ahead = ledger.coming(session, whole, ANNOUNCED_AHEAD)
             announcing.announce_studies(session, ahead, causes.MIGRATION, project, desk.now())
-    # Apart from the others: two workers that announce in one transaction what the other has announced would wait for
-    # one another in a circle.
-    with desk.sessions.begin() as session:
-        generation = announcing.announce_studies(session, [study_uid], causes.MIGRATION, project, desk.now())
+        # Apart from the others: two workers that announce in one transaction what the other has announced would wait
+        # for one another in a circle.
+        with desk.sessions.begin() as session:
+            said = announcing.announce_studies(session, [study_uid], causes.MIGRATION, project, desk.now())
+    generation = said
     until = time.monotonic() + desk.announce_seconds
-    while desk.announced() < generation:
+    while not desk.is_announced(generation):
         if time.monotonic() > until:
             words = "the archive was not told of the announced studies; is the gateway running?"
             raise Trouble(ErrorClass.TRANSIENT, words, is_ours=True)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,7 +15,7 @@ from migration import extras, inventory, ledger, pace, proof, rejections, transf
 from migration.desk import Closed, Desk
 from migration.lanes import AT_HAND, NEAR_LINE, Lane
 from migration.ledger import Claim
-from migration.source import RUNGS, Checked, CutOff, Given, Named, Request, Study, Trouble
+from migration.source import RUNGS, Checked, Counted, CutOff, Given, Named, Request, Study, Trouble
 from zambezi import breakers, retries
 from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import MigrationInstance, MigrationProject, MigrationStudy
@@ -119,10 +120,12 @@ def work(desk: Desk, project: MigrationProject, lane: Lane = AT_HAND) -> bool:
 
     try:
         with Keeper(desk.sessions, held.lease, desk.now, ledger.LEASE, hold) as keeper:
-            outcome, moved = _attempt(desk, held, keeper)
+            outcome, moved, results = _attempt(desk, held, keeper)
         with desk.sessions.begin() as session:
             _quicker(session, desk, project.source, held, moved)
             source.answered(session, entry, desk.now())
+            if results is not None:
+                proof.settle(session, results, desk.now())
             ledger.finish(
                 session, held, outcome.state, outcome.reason, desk.now(), wait=outcome.wait,
                 counts=outcome.state != "ready", suggestion=outcome.suggestion,
@@ -151,7 +154,7 @@ def _is_left_to_others(session: Session, desk: Desk, project: MigrationProject, 
 def is_full(desk: Desk, project: MigrationProject, lane: Lane = AT_HAND) -> bool:
     """Whether a study waits for nothing but a slot of its source: a worker that found none waits with it."""
     desk = desk.for_lane(lane)
-    with desk.sessions.begin() as session:
+    with desk.looking.begin() as session:
         now = desk.now()
         if not ledger.is_due(session, project.id, now, lane):
             return False
@@ -179,7 +182,10 @@ def _slower(session: Session, desk: Desk, source: str, held: Claim, reason: str)
         log.warning("source %s: %s at once from now on: %s", source, after.slots, reason)
 
 
-def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer.Moved]:
+def _attempt(
+    desk: Desk, held: Claim, keeper: Keeper
+) -> tuple[Outcome, transfer.Moved, proof.Results | None]:  # fmt: skip
+    """How it went, what was moved, and what is still to be written of its instances (None: nothing was compared)."""
     desk.check_open()
     transfer.announce(desk, held.study_uid, held.project)
     expected, equal, given = _ledger_set(desk, held)
@@ -191,22 +197,23 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer
     # In smaller parts tape would be asked for again and again while it is fetched.
     as_a_whole = desk.settings.near_line and held.attempts <= _WHOLE_ATTEMPTS
     moved = transfer.move(desk, held.study_uid, expected, keeper, look, RUNGS[:1] if as_a_whole else RUNGS)
-    vanished = _count_again(desk, held)
-    grown, _, _ = _ledger_set(desk, held)
-    if set(grown) - set(expected):
-        more = len(set(grown) - set(expected))
-        return Outcome("ready", f"the source has {more} more instances than before"), moved
-    with desk.sessions.begin() as session:
-        ledger.verifying(session, held, desk.now(), len(set(moved.stored) & set(expected)))
-        ledger.set_verdicts(session, held, _presence(moved, equal, expected))
-        was_there = ledger.was_there(session, held)
+    named, vanished = _count_again(desk, held)
+    if more := len(named - set(expected)):
+        return Outcome("ready", f"the source has {more} more instances than before"), moved, None
+    results = proof.Results(held, len(set(moved.stored) & set(expected)), _presence(moved, equal, expected))
+    if moved.given:  # what passed through us must not pass once more
+        results.save(desk)
     wanted = set(moved.stored) & set(expected) - equal
     study = Study(held.study_uid, expected, moved.stored, given | moved.given)
-    checked = proof.prove(desk, held, study, wanted, keeper)
+    checked = proof.prove(desk, held, study, wanted, keeper, results)
     rejections.look(desk, held.project, study)
     for sop_uid, found in checked.compared.items():
         if found.verdict != "equal":
             log.warning("instance %s is not as it should be: %s", sop_uid, ", ".join(found.differs_in))
+    was_there: set[str] = set()
+    if any(found.verdict != "equal" for found in checked.compared.values()):
+        with desk.looking.begin() as session:
+            was_there = ledger.was_there(session, held)
     outcome = decide(
         held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw(), was_there,
         len(expected),
@@ -215,7 +222,7 @@ def _attempt(desk: Desk, held: Claim, keeper: Keeper) -> tuple[Outcome, transfer
         extras.carry(desk, held, study, keeper)
     if outcome.state == "conflict":
         _bring_others(desk, study, was_there & checked.compared.keys(), checked, keeper)
-    return outcome, moved
+    return outcome, moved, results
 
 
 def _bring_others(desk: Desk, study: Study, uids: Iterable[str], checked: Checked, keeper: Keeper) -> None:
@@ -236,8 +243,13 @@ def _bring_others(desk: Desk, study: Study, uids: Iterable[str], checked: Checke
 
 def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], dict[str, Given]]:
     """All that the ledger expects, by SOP Instance UID; what is proven equal already; what passed through us before."""
-    with desk.sessions.begin() as session:
-        rows = session.scalars(select(MigrationInstance).where(MigrationInstance.study_id == held.study_id)).all()
+    row = MigrationInstance
+    columns = (
+        row.sop_uid, row.series_uid, row.sop_class, row.source_syntax, row.size, row.source_md5, row.given_md5,
+        row.source_digest, row.verdict,
+    )  # fmt: skip
+    with desk.looking.begin() as session:
+        rows = session.execute(select(*columns).where(row.study_id == held.study_id)).all()
     named = {
         row.sop_uid: Named(
             row.series_uid, row.sop_class or "", row.source_syntax or "", row.size or 0, row.source_md5 or ""
@@ -248,35 +260,42 @@ def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], di
     return named, {row.sop_uid for row in rows if row.verdict == "equal"}, given
 
 
-def _count_again(desk: Desk, held: Claim) -> set[str]:
-    """Count the study at the source once more, now that it was moved; what has vanished there."""
-    try:
-        counted = desk.source.count(held.study_uid, times=1)
-    except CutOff as error:
-        raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
-    with desk.sessions.begin() as session:
-        project_id = session.get_one(MigrationStudy, held.study_id).project_id
-        change = inventory.record(session, project_id, held.study_uid, counted, desk.now())
-        before = session.get_one(MigrationStudy, held.study_id).patient_id
+def _count_again(desk: Desk, held: Claim) -> tuple[set[str], set[str]]:
+    """Count the study at the source once more, now that it was moved: all that was ever named, and what vanished."""
+    change, counted, study = _recount(desk, held, times=1)
+    if change.appeared:  # more than the names of what is new is asked for, and twice
+        change, counted, study = _recount(desk, held, times=2)
+        with desk.sessions.begin() as session:
+            inventory.record(session, study.project_id, held.study_uid, counted, desk.now())
     if change.patients:
         now = ", ".join(sorted(change.patients))
-        words = f"the source has put this study under patient {now}; when it was found it was under {before}"
+        words = f"the source has put this study under patient {now}; when it was found it was under {study.patient_id}"
         raise Trouble(ErrorClass.CONFLICT, words)
-    return set(change.vanished)
+    return set(counted.instances) | change.vanished, set(change.vanished)
+
+
+def _recount(desk: Desk, held: Claim, times: int) -> tuple[inventory.Change, Counted, MigrationStudy]:
+    try:
+        counted = desk.source.count(held.study_uid, times)
+    except CutOff as error:
+        raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
+    with desk.looking.begin() as session:
+        study = session.get_one(MigrationStudy, held.study_id)
+        return inventory.recount(session, study, counted), counted, study
 
 
 def _presence(
     moved: transfer.Moved, equal: set[str], expected: Collection[str]
-) -> dict[str, dict[str, str | None]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Verdicts of the set alone: stored or missing, where nothing better is known."""
-    present: dict[str, dict[str, str | None]] = {
+    present: dict[str, dict[str, Any]] = {
         uid: {"verdict": "stored", "orthanc_id": ids[0], "reason": None}
         for uid, ids in moved.stored.items()
         if uid in expected and uid not in equal
     }
     for sop_uid, given in moved.given.items():
         present.setdefault(sop_uid, {}).update(given_md5=given.md5, source_digest=given.digest)
-    lacking: dict[str, dict[str, str | None]] = {
+    lacking: dict[str, dict[str, Any]] = {
         uid: {"verdict": "missing", "orthanc_id": None, "reason": moved.because.get(uid)} for uid in moved.missing
     }
     return present | lacking

@@ -43,7 +43,7 @@ _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", r"/modalities/[^/]+/(query|move|echo)"),
         ("POST", r"/queries/[^/]+/retrieve"),
         ("DELETE", r"/queries/[^/]+"),
-        ("POST", r"/tools/find"),
+        ("POST", r"/tools/(find|bulk-content)"),
         ("POST", r"/jobs/[^/]+/cancel"),
         ("POST", r"/instances"),
         ("PUT", r"/zambezi/verify"),

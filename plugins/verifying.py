@@ -10,7 +10,7 @@ import hashlib
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ MOST = 100
 ENOUGH_S = 5.0
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+_MOST_COPIES = 10 * MOST
 _PIECE = 1 << 20
 
 
@@ -52,20 +54,26 @@ class Verifier:
         has another size, `file_md5` is "" (`file_size` -1 where there is none). Asked as {"arrivals": UIDs}, it has
         besides {"orthanc_id", "transfer_syntax", "file_sha256", "arrived_sha256", "came_sha256", "changed"}: what the
         file is now, what Orthanc was given to store, what came where that was coerced, and the tags in which that
-        differs; None where it isn't known. Where it is known what arrived, `file_md5` is None. AskedWrongly for
-        anything but UIDs.
+        differs; None where it isn't known. Where it is known what arrived, `file_md5` is None. Whoever knows the
+        copies asks for {"arrivals": {UID: Orthanc ids}}: that saves Orthanc most of the questions, and tells neither
+        the study nor, where the file is what arrived, `md5`. AskedWrongly for anything but UIDs and ids.
         """
         of_arrivals = isinstance(asked, dict) and set(asked) == {"arrivals"}
-        uids = _uids(asked["arrivals"] if of_arrivals else asked)
+        wanted = asked["arrivals"] if of_arrivals else asked
+        ids = _ids(wanted) if of_arrivals and isinstance(wanted, dict) else None
+        uids = _uids(wanted if ids is None else list(wanted))
         end = self._clock() + ENOUGH_S
         rest = self._connect()
         try:
-            known = self._known(rest, uids)
+            known = self._known(rest, uids) if ids is None else _by_uid(rest.contents(ids).values())
             told: list[dict[str, Any]] = []
             for uid in uids:
                 if told and self._clock() >= end:
                     break
-                copies = [self._copy(rest, uid, one, of_arrivals) for one in known.get(uid, [])]
+                copies = [
+                    (self._as_it_came(uid, one) if ids else None) or self._copy(rest, uid, one, of_arrivals)
+                    for one in known.get(uid, [])
+                ]
                 told.append({"sop_uid": uid, "copies": [copy for copy in copies if copy]})
             return told
         finally:
@@ -77,27 +85,37 @@ class Verifier:
         instances = rest.contents(ids)
         series = rest.contents(sorted({one["ParentSeries"] for one in instances.values()}))
         studies = rest.contents(sorted({one["ParentStudy"] for one in series.values()}))
-        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for one in instances.values():
-            # What is being deleted in this moment has lost a part of its family, and is no more.
-            study = studies.get(series.get(one["ParentSeries"], {}).get("ParentStudy", ""))
-            if study:
-                found[one["MainDicomTags"]["SOPInstanceUID"]].append({
-                    "id": one["ID"], "sop_class": one["Metadata"].get("SopClassUid", ""),
-                    "study_uid": study["MainDicomTags"]["StudyInstanceUID"],
-                    "syntax": one["Metadata"].get("TransferSyntax", ""),
-                })  # fmt: skip
+        # What is being deleted in this moment has lost a part of its family, and is no more.
+        family = {one["ID"]: studies.get(series.get(one["ParentSeries"], {}).get("ParentStudy", ""))
+                  for one in instances.values()}  # fmt: skip
+        found = _by_uid(one for one in instances.values() if family[one["ID"]])
+        for one in (copy for copies in found.values() for copy in copies):
+            study = family[one["id"]] or {}
+            one["study_uid"] = study["MainDicomTags"]["StudyInstanceUID"]
         return found
+
+    def _as_it_came(self, uid: str, known: dict[str, Any]) -> dict[str, Any] | None:
+        """One whose file is what arrived, by what the index has told already; None: look at it more closely."""
+        arrived, came = self._arrived(uid, known["id"], known["size"])
+        if not arrived:
+            return None
+        on_disk = _on_disk(self._file(known["name"]), known["size"], ("sha256",))
+        if on_disk["file_sha256"] != arrived:
+            return None
+        found = {"sop_class": known["sop_class"], "size": known["size"], "md5": None}
+        return found | _came(known, arrived, came) | on_disk
+
+    def _file(self, name: str) -> Path:
+        return self._storage / name[:2] / name[2:4] / name
 
     def _copy(self, rest: OrthancRest, uid: str, known: dict[str, Any], of_arrivals: bool) -> dict[str, Any] | None:
         try:
             info = rest.get(f"/instances/{known['id']}/attachments/dicom/info")
         except RestRefused:
             return None  # deleted in this moment
-        name, size = str(info["Uuid"]), int(info["CompressedSize"])
-        file = self._storage / name[:2] / name[2:4] / name
+        size, file = int(info["CompressedSize"]), self._file(str(info["Uuid"]))
         found = {
-            "study_uid": known["study_uid"], "sop_class": known["sop_class"], "size": size,
+            "study_uid": known.get("study_uid", ""), "sop_class": known["sop_class"], "size": size,
             "md5": info["CompressedMD5"],
         }  # fmt: skip
         if not of_arrivals:
@@ -105,11 +123,34 @@ class Verifier:
         arrived, came = self._arrived(uid, known["id"], size)
         # One digest is enough where the other side of it is known: MD5 costs more than the reading.
         digests = ("sha256",) if arrived else ("sha256", "md5")
-        told = {"orthanc_id": known["id"], "transfer_syntax": known["syntax"], "arrived_sha256": arrived,
-                "came_sha256": came.sha256 if came else None,
-                "changed": list(came.changed) if came and came.changed is not None else None,
-                "file_md5": None}  # fmt: skip
-        return found | told | _on_disk(file, size, digests)
+        return found | _came(known, arrived, came) | _on_disk(file, size, digests)
+
+
+def _by_uid(instances: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What the index says of instances, by SOP Instance UID."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in instances:
+        found[one["MainDicomTags"]["SOPInstanceUID"]].append({
+            "id": one["ID"], "sop_class": one["Metadata"].get("SopClassUid", ""),
+            "syntax": one["Metadata"].get("TransferSyntax", ""), "name": str(one.get("FileUuid", "")),
+            "size": int(one.get("FileSize", -1)),
+        })  # fmt: skip
+    return found
+
+
+def _came(known: dict[str, Any], arrived: str | None, came: Came | None) -> dict[str, Any]:
+    return {
+        "orthanc_id": known["id"], "transfer_syntax": known["syntax"], "arrived_sha256": arrived,
+        "came_sha256": came.sha256 if came else None,
+        "changed": list(came.changed) if came and came.changed is not None else None, "file_md5": None,
+    }  # fmt: skip
+
+
+def _ids(asked: dict[Any, Any]) -> list[str]:
+    ids = [one for copies in asked.values() for one in (copies if isinstance(copies, list) else [copies])]
+    if not ids or len(ids) > _MOST_COPIES or not all(isinstance(one, str) and _ID.fullmatch(one) for one in ids):
+        raise AskedWrongly(f"allowed are 1 to {_MOST_COPIES} ids of Orthanc, in a list for each SOP Instance UID")
+    return ids
 
 
 def _uids(asked: Any) -> list[str]:

@@ -40,10 +40,13 @@ def announce_studies(session: Session, uids: Iterable[str], cause: str, referenc
     return _announce(session, AnnouncedStudy, "study_uid", said, cause, reference, now)
 
 
-def is_announced(session: Session, study_uid: str, cause: str, reference: str) -> bool:
-    """Whether this is announced already, with this very cause."""
+def said_of_study(session: Session, study_uid: str, cause: str, reference: str) -> int | None:
+    """The generation that says all of this already, changes on the way included; None: it is to be announced."""
     row = session.get(AnnouncedStudy, study_uid)
-    return row is not None and (row.cause, row.reference) == (cause, reference[:200])
+    if row is None or (row.cause, row.reference) != (cause, reference[:200]):
+        return None
+    declared = _declared(session, [study_uid], reference) if cause == causes.MIGRATION else {}
+    return generations.current(session, "announced") if row.changes == declared.get(study_uid, "") else None
 
 
 def forget_studies(session: Session, uids: Collection[str], cause: str, reference: str) -> int:

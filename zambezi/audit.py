@@ -167,6 +167,9 @@ def _columns(entry: Sealed) -> dict[str, Any]:
 
 def _locked_head(session: Session, journal: str) -> ChainHead:
     # On SQLite the transaction holds the write lock already (BEGIN IMMEDIATE); PostgreSQL locks the row.
+    locked = select(ChainHead).where(ChainHead.journal == journal).with_for_update()
+    if (found := session.scalars(locked).first()) is not None:
+        return found
     upsert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     session.execute(upsert(ChainHead).values(journal=journal, seq=0, hash="").on_conflict_do_nothing())
-    return session.scalars(select(ChainHead).where(ChainHead.journal == journal).with_for_update()).one()
+    return session.scalars(locked).one()

@@ -151,10 +151,11 @@ def give_back(session: Session, entry: Pass, *, now: datetime) -> None:
 
 def succeeded(session: Session, entry: Pass, *, now: datetime, writer: str) -> None:
     """The neighbour answered: its breakers close, and failures are counted from none again."""
-    for name in entry.names:
-        row = session.get(Breaker, name, populate_existing=True)
-        if row is None or _circuit(row) == Circuit(probe=row.probe):
+    known = select(Breaker).where(Breaker.name.in_(entry.names)).execution_options(populate_existing=True)
+    for row in session.scalars(known.order_by(Breaker.name)).all():
+        if _circuit(row) == Circuit(probe=row.probe):
             continue  # nothing to write in the ordinary case
+        name = row.name
         was_closed = row.state == "closed"
         row = _locked(session, name)
         _write(row, Circuit(probe=row.probe), now)

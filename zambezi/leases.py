@@ -104,16 +104,21 @@ def abandoned(session: Session, table: Any, working: Sequence[str], now: datetim
 
 def renew(session: Session, held: Lease, *, now: datetime, lease: timedelta) -> None:
     """Go on holding the row; Fenced if it isn't ours any more."""
-    write(session, held, {"lease_until": clock.text(now + lease)})
+    change(session, held, {"lease_until": clock.text(now + lease)})
 
 
-def write(session: Session, held: Lease, values: Mapping[str, Any]) -> Any:
-    """Change columns of the row and go on holding it; Fenced if it isn't ours any more. The row as it is now."""
+def change(session: Session, held: Lease, values: Mapping[str, Any]) -> None:
+    """Change columns of the row and go on holding it; Fenced if it isn't ours any more."""
     table = held.table
     ours = and_(table.id == held.id, table.fence == held.fence, table.lease_owner == held.owner)
     if session.execute(update(table).where(ours).values(**values).returning(table.id)).first() is None:
         raise Fenced(f"{table.__tablename__} {held.id} is not {held.owner}'s any more (fence {held.fence})")
-    return session.get_one(table, held.id, populate_existing=True)
+
+
+def write(session: Session, held: Lease, values: Mapping[str, Any]) -> Any:
+    """The same, and the row as it is now."""
+    change(session, held, values)
+    return session.get_one(held.table, held.id, populate_existing=True)
 
 
 def finish(session: Session, held: Lease, state: str, **values: Any) -> Any:

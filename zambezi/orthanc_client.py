@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import requests
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 from zambezi.environment import Environment, Node
 from zambezi.keys import Keys
@@ -146,7 +146,14 @@ class OrthancClient:
 
     def file(self, orthanc_id: str) -> bytes:
         """The DICOM file of an instance, as it is stored."""
-        return self.request("GET", f"/instances/{orthanc_id}/file").content
+        path = f"/instances/{orthanc_id}/file"
+        answer = self.request("GET", path, stream=True)
+        try:
+            content: bytes = answer.raw.read()  # at once: `content` would put it together from pieces of 10 KB
+        except HTTPError as error:
+            answer.close()
+            raise OrthancUnreachable(f"GET {path}: {type(error).__name__}") from error
+        return content
 
     def md5(self, orthanc_id: str) -> str:
         """The MD5 that Orthanc keeps of the file it received (lower-case hex)."""
@@ -188,8 +195,11 @@ class OrthancClient:
         ]
         return looked
 
-    def arrivals(self, sop_uids: list[str]) -> list[dict[str, Any]]:
-        """The same, and what each was when it came: SHA-256 of file and arrival (plugins/verifying.py)."""
+    def arrivals(self, sop_uids: list[str] | dict[str, list[str]]) -> list[dict[str, Any]]:
+        """The same, and what each was when it came: SHA-256 of file and arrival (plugins/verifying.py).
+
+        Who knows the Orthanc ids of each names them: the archive looks for nothing then.
+        """
         looked: list[dict[str, Any]] = self.request(
             "PUT", "/zambezi/verify", timeout_s=_READ_S, json={"arrivals": sop_uids}
         ).json()["looked"]
@@ -203,10 +213,14 @@ class OrthancClient:
         body = {"Level": level, "Query": query, "Normalize": False}
         made = self.post(f"/modalities/{modality}/query", body)
         answers: list[dict[str, str]] = self.get(f"/queries/{made['ID']}/answers", expand="", simplify="")
-        self.request("DELETE", f"/queries/{made['ID']}")
+        if len(answers) > _MANY_ANSWERS:
+            self.request("DELETE", f"/queries/{made['ID']}")
         return answers
 
 
+#: Orthanc keeps the last hundred queries (QueryRetrieveSize) and forgets older ones by itself. Only a long list of
+#: answers is worth a request that takes it out of its memory.
+_MANY_ANSWERS = 1000
 _STATUS = "/zambezi/status"
 #: A node that hangs must not keep the others' answer waiting.
 _ASK_S = 5.0

@@ -49,7 +49,7 @@ _WRITES: tuple[tuple[str, str, str], ...] = (
     ("POST", "/queries/{id}/retrieve", "migration"),
     ("DELETE", "/queries/{id}", "gateway migration"),
     ("POST", "/tools/find", "gateway ris migration operations custody"),
-    ("POST", "/tools/bulk-content", "gateway custody"),
+    ("POST", "/tools/bulk-content", "gateway custody migration"),
     ("POST", "/jobs/{id}/cancel", "gateway migration"),
     ("POST", "/jobs/{id}/pause", "gateway"),
     ("POST", "/jobs/{id}/resume", "gateway"),

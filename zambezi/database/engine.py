@@ -35,6 +35,8 @@ def connect(url: str, process: str, reading: bool = False) -> Engine:
     if url.startswith("sqlite"):
         engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(engine, "connect", _prepare_sqlite)
+        if reading:
+            event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON").close())
         event.listen(engine, "begin", _begin_reading if reading else _begin_immediate)
     else:
         level: IsolationLevel = "REPEATABLE READ" if reading else "READ COMMITTED"
@@ -86,6 +88,5 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def _begin_reading(connection: Connection) -> None:
-    connection.exec_driver_sql("PRAGMA query_only=ON")
     connection.exec_driver_sql("BEGIN")
     connection.info["changes"] = _changes(connection)

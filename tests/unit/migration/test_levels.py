@@ -1,9 +1,15 @@
 """What arrival, declared changes and the journal's word mean for one instance."""
 
-import pytest
+import copy
+from collections.abc import Callable
 
-from migration import arrival, declared, rechecking, rollback
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+
+from migration import arrival, declared, rechecking, rollback, verify
 from migration.source import Compared
+from zambezi import digest
 from zambezi.coercion.declared import tags
 
 COPY = {"size": 10, "md5": "m", "file_size": 10, "file_md5": None, "file_sha256": "s", "arrived_sha256": "s",
@@ -13,7 +19,7 @@ OF_DISK = "the file on the disk is not what"
 
 
 @pytest.mark.parametrize(
-    ("copy", "level", "fault"),
+    ("told", "level", "fault"),
     [
         ({}, 2, ""),
         ({"file_size": -1, "file_sha256": ""}, 1, "its file is not on the disk"),
@@ -24,8 +30,8 @@ OF_DISK = "the file on the disk is not what"
         ({"came_sha256": "c", "changed": ["(0008,0080)"]}, 1, ""),  # a rule changed it, and the plan says nothing of it
     ],
 )
-def test_arrival_is_judged_by_what_came_and_what_is_on_the_disk(copy, level, fault):
-    found = arrival.judge([COPY | copy], frozenset())
+def test_arrival_is_judged_by_what_came_and_what_is_on_the_disk(told, level, fault):
+    found = arrival.judge([COPY | told], frozenset())
     assert (found.level, found.fault) == (level, fault)
 
 
@@ -58,6 +64,30 @@ def test_only_declared_tags_may_differ():
     assert (found.verdict, found.source_digest, coerced) == ("equal", "a", ("(0010,0020)",))
     for others in (("(0010,0020)", "(7fe0,0010)"), (), ("the file on disk is not what arrived",)):
         assert declared.tolerated(differing(*others), allowed)[0].verdict == "different"
+
+
+def test_the_same_bytes_are_the_same_only_where_the_whole_data_set_is_the_same(tmp_path):
+    sent = get_testdata_file("CT_small.dcm", download=False)
+    assert isinstance(sent, str)
+    dataset = dcmread(sent)
+
+    def written(change: Callable[[Dataset], None] = lambda dataset: None) -> bytes:
+        other = copy.deepcopy(dataset)
+        change(other)
+        other.save_as(tmp_path / "file")
+        return (tmp_path / "file").read_bytes()
+
+    whole = written()
+    begin = 144 + int.from_bytes(whole[140:144], "little")
+    side, data_set = digest.fingerprint(whole), whole[begin:]
+    assert verify._same(side, data_set, whole) is side
+    more = written(lambda other: setattr(other, "LengthToEnd", 1))  # before everything else: what follows is the same
+    assert more.endswith(data_set)
+    assert verify._same(side, data_set, more) is None
+    assert verify._same(side, data_set[:-2] + b"xx", whole) is None
+    other_syntax = whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0", 1)
+    assert verify._same(side, data_set, other_syntax) is None
+    assert verify._same(side, data_set, b"\0" * 128 + data_set) is None  # no meta header: nobody knows where it begins
 
 
 def test_the_declared_value_must_be_there():

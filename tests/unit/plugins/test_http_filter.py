@@ -86,6 +86,8 @@ def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
         ("migration", "POST", "/modalities/OLD/store", False),
         ("migration", "POST", "/queries/1/retrieve", True),
         ("migration", "DELETE", "/queries/1", True),
+        ("migration", "POST", "/tools/bulk-content", True),
+        ("migration", "POST", "/tools/bulk-delete", False),
         ("migration", "POST", "/jobs/1/cancel", True),
         ("migration", "POST", "/jobs/1/resubmit", False),
         ("migration", "POST", "/instances", True),

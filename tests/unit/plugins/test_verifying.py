@@ -49,6 +49,26 @@ class Rest:
         pass
 
 
+class ById(Rest):
+    """The same, asked by Orthanc ids that begin with the last number; counts what is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def contents(self, ids: list[str]) -> dict[str, dict[str, Any]]:
+        self.asked.append("contents")
+        return {
+            one: {"ID": one, "ParentSeries": "series", "MainDicomTags": {"SOPInstanceUID": f"1.{int(one[:8])}"},
+                  "Metadata": {"SopClassUid": "CT"}, "FileUuid": f"aabb-1.{int(one[:8])}", "FileSize": len(CONTENT)}
+            for one in ids
+        }  # fmt: skip
+
+    def get(self, path: str) -> dict[str, Any]:
+        self.asked.append(path)
+        number = int(path.split("/")[2][:8])
+        return {"Uuid": f"aabb-1.{number}", "CompressedSize": str(len(CONTENT)), "CompressedMD5": MD5}
+
+
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     folder = tmp_path / "aa" / "bb"
@@ -94,3 +114,22 @@ def test_a_migration_is_told_what_came_besides(storage: Path) -> None:
     assert (copies["1.3"]["came_sha256"], copies["1.3"]["changed"]) == ("b" * 64, ["(0010,0020)"])
     assert [copies[uid]["file_md5"] for uid in ("1.1", "1.2", "1.3")] == [None, "", None]  # read where it is needed
     assert "file_sha256" not in verifier.look(["1.1"])[0]["copies"][0]
+
+
+def test_who_knows_the_copies_costs_the_index_one_question_and_is_told_the_same_of_what_is_wrong(storage: Path) -> None:
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    rest, ids = ById(), {f"1.{n}": f"{n:08d}-" + "-".join(["0" * 8] * 4) for n in (1, 2, 3)}
+    verifier = Verifier(storage, lambda: rest, lambda *_: (sha256, None))  # type: ignore[arg-type,return-value]  # same
+    copies = {one["sop_uid"]: one["copies"][0] for one in verifier.look({"arrivals": {k: [v] for k, v in ids.items()}})}
+    whole = copies["1.1"]
+    assert (whole["file_sha256"], whole["orthanc_id"], whole["size"], whole["md5"]) == (sha256, ids["1.1"], 6, None)
+    assert (copies["1.2"]["file_sha256"], copies["1.2"]["file_size"], copies["1.2"]["md5"]) == ("", 5, MD5)
+    assert copies["1.3"]["file_sha256"] not in ("", sha256)
+    assert rest.asked == ["contents", f"/instances/{ids['1.2']}/attachments/dicom/info",
+                          f"/instances/{ids['1.3']}/attachments/dicom/info"]  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", [[], ["../1"], "1" * 44, [1], [f"{n:08d}-{n:08d}" for n in range(2)]])
+def test_copies_are_named_by_ids_of_orthanc_alone(storage: Path, ids: Any) -> None:
+    with pytest.raises(AskedWrongly):
+        Verifier(storage, Rest, nobody_saw).look({"arrivals": {"1.1": ids}})  # type: ignore[arg-type]  # a stand-in
