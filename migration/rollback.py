@@ -121,7 +121,10 @@ def why_it_stays(facts: dict[str, Any] | None, project: str, aet: str, is_named:
         of = f" ({facts['reference']})" if facts.get("reference") else ""
         return f"it was stored by another cause: {facts['cause']}{of}"
     if facts["http_user"] != "migration" and facts["remote_aet"] != aet:
-        return f"it came from {facts['remote_aet'] or 'somebody unknown'}, not from the source {aet}"
+        whence = facts["remote_aet"] or "somebody unknown"
+        if not aet:  # a source that doesn't speak DICOM: what it has comes by the migration's own account alone
+            return f"it came from {whence}, not by this migration"
+        return f"it came from {whence}, not from the source {aet}"
     return "" if is_named else "the source never named it"
 
 

@@ -373,6 +373,7 @@ def test_a_batch_is_taken_back_and_everything_else_stays_byte_for_byte(room: Roo
     images, others = study_of(3), study_of(2)
     earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)  # a modality's, of the same study
     assert room.archive.send(earlier, *others) == [0, 0, 0]
+    room.follow()
     project = room.project(*images, batch=4, Level="arrival", Carry=["metadata"])
     uids = images[0].StudyInstanceUID, images[0].SOPInstanceUID
     room.sources[project.name].beside = [
@@ -488,6 +489,7 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
     images = study_of(3)
     earlier = image(images[0].StudyInstanceUID, PatientID=images[0].PatientID)
     assert room.archive.send(earlier) == [0]
+    room.follow()  # its cause is what was announced when it is recorded
     project = room.project(*images, batch=1, Level="arrival", Carry=["labels", "metadata"])
     study_uid = images[0].StudyInstanceUID
     room.sources[project.name].beside = [
@@ -502,7 +504,7 @@ def test_proof_and_roll_back_in_a_browser(room: Room, page: Page, tmp_path: Path
         page.goto(f"{address}/migrations/{project.id}/studies/{study_uid}")
         beside = page.locator("h2", has_text="Ao lado das imagens").locator("xpath=following::table[1]")
         expect(beside).to_contain_text("trazido, relido, igual")
-        expect(beside).to_contain_text("the archive has no such series, or has it under two patients")
+        expect(beside).to_contain_text("o arquivo não tem isto (series), ou tem-no em dois pacientes")
         shot(page, "migration-beside")
         page.goto(f"{address}/migrations/{project.id}")
         page.get_by_role("link", name="Prova e certificado").first.click()
@@ -866,7 +868,7 @@ def states_of(room: Room, project: MigrationProject) -> Counter[str]:
 def test_a_migration_waits_for_room_on_the_disk_says_so_and_goes_on_by_itself(
     room: Room, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has = files(lab.folder / "discs", *(study_of(1, PixelData=bytes(100_000))[0] for _ in range(30)))
+    has = files(lab.folder / "discs", *(study_of(1, PixelData=bytes(100_000))[0] for _ in range(80)))
     project = migrating(lab, "DISCS", Kind="folder", Folder=str(lab.folder / "discs"), Ceiling=4)
 
     def verified(many: int) -> bool:
@@ -887,7 +889,7 @@ def test_a_migration_waits_for_room_on_the_disk_says_so_and_goes_on_by_itself(
         filler = fill(room.archive.environment.home / "filler")  # in the middle, to the last byte
         time.sleep(LOOK_S)  # so long nobody knows
         monkeypatch.setattr(disk, "LOOK_S", 0.2)
-        assert not verified(30)
+        assert not verified(80)
         migrations.wait()
         os.truncate(filler, filler.stat().st_size - (20 << 20))
         until(lambda: "migration waits until there is more room on the disk" in note())
@@ -897,7 +899,7 @@ def test_a_migration_waits_for_room_on_the_disk_says_so_and_goes_on_by_itself(
         filler.unlink()
         until(lambda: note() == "")
         lab.put_clock(minutes=10)  # leases and pauses are over
-        until(lambda: verified(30), 30)
+        until(lambda: verified(80), 30)
     rows = room.instances(project)
     assert {uid: room.on_disk(row.orthanc_id or "").read_bytes() for uid, row in rows.items()} == has
     with room.sessions.begin() as session:
