@@ -11,17 +11,8 @@ import pytest
 from migration import verifier, worker
 from tests.integration.archive_fixture import until
 from tests.integration.migration_lab import Lab
-from tests.integration.test_migration_proof import (
-    Room,
-    a_service,
-    files,
-    lab,
-    migrating,
-    room,
-    running,
-    states_of,
-    study_of,
-)
+from tests.integration.proof_room import Room, room, running, study_of
+from tests.integration.test_migration_whole import a_service, files, lab, migrating, states_of
 from zambezi.database.tables import MigrationStudy
 
 __all__ = ["lab", "room", "running"]
