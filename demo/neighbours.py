@@ -128,15 +128,14 @@ class Neighbours:
 
 
 _named: set[int] = set()
+#: Below those that Linux gives to outgoing connections: one of these could take a port before it is used.
+PORTS = range(15_000, 32_000)
 
 
 def free_port() -> int:
-    """A port that nothing listens on just now, and that this process hasn't named before.
-
-    Below those that Linux gives to outgoing connections: one of these could take it before it is used.
-    """
+    """One of PORTS that nothing listens on just now, and that this process hasn't named before."""
     while True:
-        port = random.randrange(15_000, 32_000)  # noqa: S311  no secret
+        port = random.choice(PORTS)  # noqa: S311  no secret
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -145,6 +144,11 @@ def free_port() -> int:
         if port not in _named:
             _named.add(port)
             return port
+
+
+def free_ports(count: int) -> list[int]:
+    """So many of them."""
+    return [free_port() for _ in range(count)]
 
 
 def _program(name: str) -> str:

@@ -1,6 +1,6 @@
 """One installation for the whole run: each test brings patients of its own.
 
-`make test` runs four tests at a time. All that use that one installation stay together, in the order of their files;
+`make test` runs three tests at a time. All that use that one installation stay together, in the order of their files;
 otherwise a file is what stays together. Those that wait longest begin first.
 """
 
@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Playwright, sync_playwright
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from demo import neighbours
 from demo.hospital import Hospital
 from tests import postgres
 from tests.running import a_hospital, a_hospital_on_postgresql
@@ -150,6 +151,13 @@ def say(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> C
 
 
 _SAID = "said"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests beside each other name ports of their own: another could take one before it is used."""
+    worker = getattr(config, "workerinput", None)
+    if worker:
+        neighbours.PORTS = neighbours.PORTS[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlparse
 
 from sqlalchemy import func, select
 
+from demo.neighbours import free_port
 from gateway.hl7.mllp import Framer, frame
 from tests.schema import upgraded
 from zambezi import chain, clock, keys
@@ -28,13 +29,6 @@ from zambezi.chain import Sealed
 from zambezi.database.engine import Sessions, sessions
 from zambezi.environment import PORTS, REPOSITORY, Environment
 from zambezi.hl7.read import Reading, read
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:

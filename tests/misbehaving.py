@@ -20,8 +20,8 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 
+from demo.neighbours import free_port
 from gateway.associations import COMMITMENT, FIND
-from tests.gateway_alone import free_port
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 
 CLASSES = (CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage)

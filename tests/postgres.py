@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.gateway_alone import free_port
+from demo.neighbours import free_port
 from zambezi.environment import REPOSITORY
 
 #: PostgreSQL's programs refuse to run as root; the package brings this account.

@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 
+from demo.neighbours import free_ports
 from zambezi import keys
 from zambezi.chain import Sealed, first_broken
 from zambezi.environment import PORTS, REPOSITORY, Environment
@@ -55,17 +56,6 @@ def all_have_left() -> None:
         code = one.process.wait(60)
         assert code == 0, f"the archive in {one.home} ended with {code}:\n{one.log[-3000:]}"
     LEAVING.clear()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def until(look: Callable[[], Found], seconds: float = 20) -> Found:

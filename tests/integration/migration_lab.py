@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ import requests
 from pydicom.data import get_testdata_file
 from sqlalchemy import select, update
 
+from demo.neighbours import free_ports
 from migration import inventory
 from migration.desk import Desk
 from migration.office import Office, open_office
@@ -77,29 +78,6 @@ def association_profiles() -> str:
 
 def _numbered(key: str, values: Any) -> list[str]:
     return [f"{key}{n} = {value}" for n, value in enumerate(values, 1)]
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nobody uses, and that wasn't given out before: a free one may be found twice."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
-
-
-def free_ports(count: int) -> list[int]:
-    """As many ports, no two of them the same: all are held until the last is known."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def sample(name: str) -> Path:

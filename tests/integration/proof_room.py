@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
+from demo.neighbours import free_port
 from gateway.journal import Follower
 from gateway.pushes import Pushes
 from migration import certificate, inventory, verifier, worker
@@ -27,7 +28,6 @@ from migration.source import Checked, Compared, Counted, Given, Named, Probe, Re
 from operations.custody.deleting import Deleting
 from operations.custody.worker import Desk as CustodyDesk
 from tests.integration.archive_fixture import PEERS, Archive, image, until, written
-from tests.integration.migration_lab import free_port
 from tests.small_disk import small_disk
 from zambezi import audit, clock, digest, signing
 from zambezi.config.safety import Modality

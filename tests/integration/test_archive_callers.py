@@ -21,8 +21,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     Verification,
 )
 
+from demo.neighbours import free_ports
 from operations.modality_commands import modalities_group
-from tests.integration.archive_fixture import PEERS, Archive, free_ports, image, until
+from tests.integration.archive_fixture import PEERS, Archive, image, until
 from zambezi import hold
 from zambezi.environment import REPOSITORY
 

@@ -14,10 +14,11 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pynetdicom import AE
 
+from demo.neighbours import free_ports
 from gateway.coercing_admission import Gate
 from gateway.coercing_port import CoercingPort
 from tests.gateway_alone import a_gateway
-from tests.integration.archive_fixture import Archive, free_ports, image, until, written
+from tests.integration.archive_fixture import Archive, image, until, written
 from tests.unit.coercion.images import read
 from zambezi import clock, digest, hold
 from zambezi.coercion import declared

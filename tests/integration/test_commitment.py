@@ -20,9 +20,10 @@ from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE, Association, evt
 from sqlalchemy import select
 
+from demo.neighbours import free_ports
 from gateway.commitment import elsewhere, reporting
 from gateway.commitment.requests import SOP_CLASS, SOP_INSTANCE
-from tests.integration.archive_fixture import PEERS, Archive, free_ports, image, until
+from tests.integration.archive_fixture import PEERS, Archive, image, until
 from tests.schema import upgraded
 from zambezi.database.engine import Sessions, sessions
 from zambezi.database.tables import AuditEntry, CommitmentRequest, ExceptionItem

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
+from demo.neighbours import free_port
 from ris_service.app import create_app
-from tests.gateway_alone import free_port
 from tests.integration.test_ris_browser import page, shot, sign_in  # noqa: F401  # fixtures
 from tests.served import served
 from tests.unit.custody.fake_archive import Archive

@@ -27,11 +27,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, generate_uid
 from pynetdicom import AE, StoragePresentationContexts, evt
 
+from demo.neighbours import free_port, free_ports
 from gateway.orthanc_jobs import Jobs, end_left_behind
 from gateway.sending import Closed, Instance
 from tests import misbehaving
-from tests.gateway_alone import Alone, FakePlugin, eventually, free_port
-from tests.integration.archive_fixture import PEERS, Archive, free_ports, image, until
+from tests.gateway_alone import Alone, FakePlugin, eventually
+from tests.integration.archive_fixture import PEERS, Archive, image, until
 from tests.schema import upgraded
 from zambezi import audit, clock, outbox
 from zambezi.database.engine import sessions

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from demo.neighbours import free_port
 from gateway.hl7.mllp import Framer, frame
 from operations.trail import keeping
-from tests.gateway_alone import Alone, a_gateway, eventually, free_port
+from tests.gateway_alone import Alone, a_gateway, eventually
 from tests.unit.hl7.messages import ORM
 from zambezi import audit, chain, clock, orders
 from zambezi.config.settings import Audit, Site

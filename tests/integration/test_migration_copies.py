@@ -23,6 +23,7 @@ from pydicom.uid import generate_uid
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from demo.neighbours import free_port
 from migration import extras, inventory, settling, transfer, worker
 from migration.copying import Offer
 from migration.desk import Closed, Desk
@@ -36,7 +37,7 @@ from migration.wire import Server
 from operations import certificates
 from operations.certificate_commands import cert
 from operations.configuring import config
-from tests.integration.migration_lab import Lab, a_lab, free_port, listens, sample, wait_for
+from tests.integration.migration_lab import Lab, a_lab, listens, sample, wait_for
 from tests.misbehaving_web import Asked, Said, serving
 from tests.samples import FILES, OBJECTS, WITHOUT_UID
 from zambezi import clock, digest, digests, hold, legacy, legacy_documents

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 import requests
 from pydicom.data import get_testdata_file
 
+from demo.neighbours import free_ports
 from tests.integration.migration_lab import STATUS_ROUTE
 from tests.unit.ris_service.seeding import HTML, OURS, Clock, seeded
 from zambezi import clock, keys, reports
@@ -45,14 +45,6 @@ class Running:
 
     def url(self, path: str) -> str:
         return self.environment.ris_url + path
-
-
-def free_ports(many: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(many)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def wait_for(what: Callable[[], object], seconds: float = 30) -> object:

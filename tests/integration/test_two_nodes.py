@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from demo.neighbours import free_ports
 from tests import postgres
-from tests.integration.archive_fixture import Archive, free_ports, image, until
+from tests.integration.archive_fixture import Archive, image, until
 from tests.killing import family
 from zambezi import audit
 from zambezi.access import tokens

@@ -22,8 +22,9 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
+from demo.neighbours import free_ports
 from plugins.versions import OFFERS
-from tests.integration.archive_fixture import Archive, free_ports, image, until
+from tests.integration.archive_fixture import Archive, image, until
 from tests.integration.test_archive_door import ask_worklist, item
 
 #: The heading in docs/conformance.md under which the table stands.

@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
+from demo.neighbours import free_port
 from ris_service.app import create_app
-from tests.gateway_alone import free_port
 from tests.unit.custody.fake_archive import Archive
 from tests.unit.ris_service import seeding
 from tests.unit.ris_service.seeding import CHEST, KNEE, OLD, OURS, Hospital, csrf

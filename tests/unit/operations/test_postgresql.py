@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from demo.neighbours import free_port
 from operations import postgresql
-from tests.gateway_alone import free_port
 from tests.postgres import Cluster
 from zambezi import config
 from zambezi.config import Configuration, ConfigurationFaults
