@@ -112,7 +112,7 @@ class Newer:
 
 def test_an_archive_that_holds_labels_gets_them_and_is_asked_whether_it_has_them():
     client, label, sizes = Newer(), Extra("study", STUDY, "label", "teaching"), list[int]()
-    archive = extras._Archive(client, Study(STUDY, {}, {}, {}))  # type: ignore[arg-type]
+    archive = extras._Archive(client, Study(STUDY, {}, {}, {}))  # type: ignore[arg-type]  # a stand-in client
     path = archive.path(label)
     assert (archive.refusal(label, path), archive.value(path, label)) == ("", None)
     assert extras._put(archive, extras._Coming(label, path), sizes.append)["state"] == "carried"
