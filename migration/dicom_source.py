@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import date
@@ -27,6 +28,7 @@ from migration.source import (
     Request,
     Study,
     Trouble,
+    more_than_once,
     trouble_of,
 )
 from zambezi import retries
@@ -91,39 +93,42 @@ class DicomSource:
         counts = [self._count_once(study_uid, has_details=times > 1)]
         while times > 1 and len(counts) < 4 and (len(counts) < 2 or not _agree(*counts[-2:])):
             counts.append(self._count_once(study_uid, has_details=len(counts) == 2))
-        instances, modalities = counts[-1]
-        details = {sop_uid: one for named, _ in counts[::2] for sop_uid, one in named.items()}
+        instances, modalities, repeated = counts[-1]
+        details = {sop_uid: one for named, *_ in counts[::2] for sop_uid, one in named.items()}
         instances = {
             sop_uid: replace(details.get(sop_uid, one), series_uid=one.series_uid) for sop_uid, one in instances.items()
         }
         owners = self._ask("Study", {"StudyInstanceUID": study_uid, "PatientID": ""})
         patients = frozenset(_value(owner, "PatientID") for owner in owners)
-        return Counted(instances, modalities, times == 1 or _agree(*counts[-2:]), patients)
+        return Counted(instances, modalities, times == 1 or _agree(*counts[-2:]), patients, repeated)
 
-    def _count_once(self, study_uid: str, has_details: bool = True) -> tuple[dict[str, Named], tuple[str, ...]]:
+    def _count_once(self, study_uid: str, has_details: bool = True) -> _Count:
         keys = ("SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances")
         found = self._ask("Series", {"StudyInstanceUID": study_uid, **dict.fromkeys(keys, "")})
         claims = {_value(one, keys[0]): _value(one, keys[2]) for one in found}
         instances: dict[str, Named] = {}
+        times: Counter[str] = Counter()
         try:
             for uid in _named(found, "SeriesInstanceUID"):
                 claimed = int(claims[uid]) if claims[uid].isdecimal() else 0
-                instances |= self._series(study_uid, uid, claimed, has_details)
+                instances |= self._series(study_uid, uid, claimed, has_details, times)
         except Trouble as trouble:
             if trouble.kind not in (ErrorClass.OBJECT, ErrorClass.CONFIGURATION):
                 raise
             instances = self._by_sending(study_uid, trouble)
-        return instances, tuple(sorted(_named(found, "Modality")))
+        return instances, tuple(sorted(_named(found, "Modality"))), more_than_once(times)
 
-    def _series(self, study_uid: str, series_uid: str, claimed: int, has_details: bool) -> dict[str, Named]:
+    def _series(
+        self, study_uid: str, series_uid: str, claimed: int, has_details: bool, times: Counter[str]
+    ) -> dict[str, Named]:
         """The images of a series: by one question, or number by number where its answers are cut off, said or unsaid.
 
-        Trouble (of kind object) where they can't be named.
+        `times` is told how often each is named. Trouble (of kind object) where they can't be named.
         """
         cut = ""
         found: dict[str, Named] = {}
         try:
-            found = self._images(study_uid, series_uid, has_details)
+            found = self._images(study_uid, series_uid, has_details, times)
         except CutOff as error:
             cut = str(error)
         if not cut and (claimed <= len(found) or len(found) < LEAST_LIMIT):
@@ -131,7 +136,8 @@ class DicomSource:
         for number in range(1, 2 * claimed + 1):  # numbers have gaps; where nothing more comes a claim is stale
             if len(found) >= claimed:
                 return found
-            found |= self._images(study_uid, series_uid, has_details, InstanceNumber=str(number))
+            # What is named again may be an answer to a question by number that the source doesn't understand.
+            found |= self._images(study_uid, series_uid, has_details, Counter(), InstanceNumber=str(number))
         if cut:
             words = f"the source cuts off the images of series {series_uid} ({cut}), and names them by number in vain"
             raise Trouble(ErrorClass.OBJECT, words)
@@ -150,7 +156,9 @@ class DicomSource:
         self._reservations.add("the source does not name the images of some studies; named is what it sends by C-GET")
         return named
 
-    def _images(self, study_uid: str, series_uid: str, has_details: bool, **matching: str) -> dict[str, Named]:
+    def _images(
+        self, study_uid: str, series_uid: str, has_details: bool, times: Counter[str], **matching: str
+    ) -> dict[str, Named]:
         keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
         keys |= dict.fromkeys(_DETAILS if has_details else (), "")
         named = {}
@@ -158,6 +166,7 @@ class DicomSource:
             if sop_uid := _value(image, "SOPInstanceUID"):
                 syntax = _value(image, "AvailableTransferSyntaxUID").partition("\\")[0]
                 named[sop_uid] = Named(series_uid, _value(image, "SOPClassUID"), syntax)
+                times[sop_uid] += 1
         return named
 
     def _ask(self, level: str, query: dict[str, str]) -> list[dict[str, str]]:
@@ -272,7 +281,8 @@ def _await_job(desk: Desk, job_id: str, keeper: Keeper, about: float = 0.0) -> f
         wait = max(_FIRST_POLL_SECONDS, min(waited / 8, _POLL_SECONDS))
 
 
-_Count = tuple[dict[str, Named], tuple[str, ...]]
+#: What a study has: its images, modalities, and what is named more than once.
+_Count = tuple[dict[str, Named], tuple[str, ...], dict[str, int]]
 
 
 def _agree(one: _Count, other: _Count) -> bool:

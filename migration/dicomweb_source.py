@@ -7,6 +7,7 @@ through us is what the server gives, and its file is not known better than that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
@@ -32,6 +33,7 @@ from migration.source import (
     Request,
     Study,
     Trouble,
+    more_than_once,
 )
 from migration.wire import SILENCE_S, Server, chunks
 from zambezi.leases import Keeper
@@ -118,23 +120,29 @@ class DicomWebSource:
         counts = [self._count_once(study_uid)]
         while times > 1 and len(counts) < 4 and (len(counts) < 2 or counts[-1] != counts[-2]):
             counts.append(self._count_once(study_uid))
-        instances, modalities = counts[-1]
-        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2])
+        instances, modalities, repeated = counts[-1]
+        return Counted(instances, modalities, times == 1 or counts[-1] == counts[-2], repeated=repeated)
 
-    def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...]]:
+    def _count_once(self, study_uid: str) -> tuple[dict[str, Named], tuple[str, ...], dict[str, int]]:
         instances, modalities = {}, set()
+        times: Counter[str] = Counter()
         for series in self._all(f"studies/{quote(study_uid)}/series", {}):
             series_uid = series.get("SeriesInstanceUID", "")
             modalities.add(series.get("Modality", ""))
-            for one in self._all(f"studies/{quote(study_uid)}/series/{quote(series_uid)}/instances", {}):
+            for one in self._all(f"studies/{quote(study_uid)}/series/{quote(series_uid)}/instances", {}, times):
                 syntax = one.get("AvailableTransferSyntaxUID", "")
                 has_one = syntax and "\\" not in syntax
                 named = Named(series_uid, one.get("SOPClassUID", ""), syntax if has_one else "")
                 instances[one["SOPInstanceUID"]] = named
-        return instances, tuple(sorted(modalities - {""}))
+        return instances, tuple(sorted(modalities - {""})), more_than_once(times)
 
-    def _all(self, path: str, matching: Mapping[str, str]) -> list[dict[str, str]]:
-        """Every answer, page by page; CutOff where the server doesn't give the rest."""
+    def _all(
+        self, path: str, matching: Mapping[str, str], times: Counter[str] | None = None
+    ) -> list[dict[str, str]]:  # fmt: skip
+        """Every answer, page by page; CutOff where the server doesn't give the rest.
+
+        `times` is told how often each is named; on a later page again is no second time: that one may overlap.
+        """
         level = path.rpartition("/")[2]
         key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[level]
         page_size = _PAGES[level]
@@ -153,6 +161,8 @@ class DicomWebSource:
             if before == page_size:
                 self._fills_pages.add(level)
             seen |= fresh.keys()
+            if times is not None:
+                times.update(one[key] for one in page if (one.get(key), one.get("PatientID", "")) in fresh)
             found += fresh.values()
             if len(page) > page_size or (len(page) < page_size and level in self._fills_pages):
                 break

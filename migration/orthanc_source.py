@@ -18,7 +18,18 @@ from migration.copying import Copier, Offer
 from migration.desk import Desk
 from migration.extras import Extra, Kind
 from migration.inventory import Coverage, Found
-from migration.source import Checked, Compared, Counted, Given, Named, Probe, Request, Study, Trouble
+from migration.source import (
+    Checked,
+    Compared,
+    Counted,
+    Given,
+    Named,
+    Probe,
+    Request,
+    Study,
+    Trouble,
+    more_than_once,
+)
 from migration.wire import SILENCE_S, Server
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
@@ -191,7 +202,9 @@ class OrthancSource:
             counts.append(self._listing(study_uid))
         last = counts[-1]
         named = {sop_uid: copies[0].named for sop_uid, copies in last.copies.items()}
-        return Counted(named, tuple(sorted(last.modalities)), times == 1 or last.ids() == counts[-2].ids())
+        repeated = more_than_once({sop_uid: len(copies) for sop_uid, copies in last.copies.items()})
+        agreed = times == 1 or last.ids() == counts[-2].ids()
+        return Counted(named, tuple(sorted(last.modalities)), agreed, repeated=repeated)
 
     def _listing(self, study_uid: str) -> _Listing:
         listing = _Listing()

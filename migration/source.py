@@ -86,13 +86,21 @@ class Named:
 class Counted:
     """The instances that the source names for one study, by SOP Instance UID, and whether two counts agreed.
 
-    `patients`: identifiers of the patients whose study it is at this moment, as far as the source says.
+    `patients`: identifiers of the patients whose study it is at this moment, as far as the source says. `repeated`:
+    SOP Instance UIDs that it names more than once, and how often: it has so many objects under one identity, of which
+    some sources send but one.
     """
 
     instances: dict[str, Named]
     modalities: tuple[str, ...]
     agreed: bool
     patients: frozenset[str] = frozenset()
+    repeated: Mapping[str, int] = field(default_factory=dict)
+
+
+def more_than_once(times: Mapping[str, int]) -> dict[str, int]:
+    """Of how often each was named, those that were named more than once."""
+    return {uid: n for uid, n in times.items() if n > 1}
 
 
 @dataclass(frozen=True)

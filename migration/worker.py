@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -43,11 +43,12 @@ class Outcome:
 
 def decide(
     attempts: int, missing: set[str], checked: Checked, troubles: list[str], vanished: set[str], policy: Policy,
-    draw: float, was_there: Collection[str] = (), expected: int = 0,
+    draw: float, was_there: Collection[str] = (), expected: int = 0, fewer: Collection[str] = (),
 ) -> Outcome:  # fmt: skip
     """What the set and the comparison mean for the study; `attempts` counts this one.
 
-    `was_there`: what the archive had before anything was moved; `expected`: how many instances the source names.
+    `was_there`: what the archive had before anything was moved; `expected`: how many instances the source names;
+    `fewer`: those of which it names more copies than the archive has.
     """
     different = {uid: found for uid, found in checked.compared.items() if found.verdict != "equal"}
     if different:
@@ -73,6 +74,9 @@ def decide(
             "Find out in the source whether they were deleted or moved to another study.",
         )
     lacking = len(missing) + len(checked.not_sent)
+    if not lacking and fewer:
+        words = f"the source names {len(fewer)} images more than once, and the archive has fewer of each: {min(fewer)}"
+        return Outcome("incomplete", words, "Look whether the source has several objects under one UID; bring them.")
     if not lacking:
         return Outcome("verified")
     said = f" ({'; '.join(dict.fromkeys([*troubles, *checked.troubles]))})" if troubles or checked.troubles else ""
@@ -197,7 +201,7 @@ def _attempt(
     # In smaller parts tape would be asked for again and again while it is fetched.
     as_a_whole = desk.settings.near_line and held.attempts <= _WHOLE_ATTEMPTS
     moved = transfer.move(desk, held.study_uid, expected, keeper, look, RUNGS[:1] if as_a_whole else RUNGS)
-    named, vanished = _count_again(desk, held)
+    named, vanished, repeated = _count_again(desk, held)
     if more := len(named - set(expected)):
         return Outcome("ready", f"the source has {more} more instances than before"), moved, None
     results = proof.Results(held, len(set(moved.stored) & set(expected)), _presence(moved, equal, expected))
@@ -216,7 +220,7 @@ def _attempt(
             was_there = ledger.was_there(session, held)
     outcome = decide(
         held.attempts, moved.missing, checked, moved.troubles, vanished, desk.settings.policy, desk.draw(), was_there,
-        len(expected),
+        len(expected), {uid for uid, times in repeated.items() if len(moved.stored.get(uid, ())) < times},
     )  # fmt: skip
     if outcome.state == "verified":
         extras.carry(desk, held, study, keeper)
@@ -260,8 +264,11 @@ def _ledger_set(desk: Desk, held: Claim) -> tuple[dict[str, Named], set[str], di
     return named, {row.sop_uid for row in rows if row.verdict == "equal"}, given
 
 
-def _count_again(desk: Desk, held: Claim) -> tuple[set[str], set[str]]:
-    """Count the study at the source once more, now that it was moved: all that was ever named, and what vanished."""
+def _count_again(desk: Desk, held: Claim) -> tuple[set[str], set[str], Mapping[str, int]]:
+    """Count the study at the source once more, now that it was moved.
+
+    All that was ever named, what vanished, and how often it names what it names more than once.
+    """
     change, counted, study = _recount(desk, held, times=1)
     if change.appeared:  # more than the names of what is new is asked for, and twice
         change, counted, study = _recount(desk, held, times=2)
@@ -271,7 +278,7 @@ def _count_again(desk: Desk, held: Claim) -> tuple[set[str], set[str]]:
         now = ", ".join(sorted(change.patients))
         words = f"the source has put this study under patient {now}; when it was found it was under {study.patient_id}"
         raise Trouble(ErrorClass.CONFLICT, words)
-    return set(counted.instances) | change.vanished, set(change.vanished)
+    return set(counted.instances) | change.vanished, set(change.vanished), counted.repeated
 
 
 def _recount(desk: Desk, held: Claim, times: int) -> tuple[inventory.Change, Counted, MigrationStudy]:

@@ -125,6 +125,7 @@ class LegacyArchive:
     ends_gets: bool = False  # by ending the association, as an Orthanc does without AllowGet
     silent_gets: bool = False
     moves_at_all: bool = True
+    one_of_each: bool = False  # of several objects under one SOP Instance UID it sends the first, as Orthanc does
     has_image_level: bool = True
     syntaxes: tuple[str, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     most_associations: int = 20
@@ -200,7 +201,7 @@ class LegacyArchive:
 
     def _moved(self, event: Any) -> Iterator[Any]:
         self.before_moving(self)
-        yield from self.moves(self, event, self._matching(event.identifier))
+        yield from self.moves(self, event, self._sent(event.identifier))
 
     def _got(self, event: Any) -> Iterator[Any]:
         if self.silent_gets:
@@ -208,10 +209,15 @@ class LegacyArchive:
         if self.ends_gets:
             event.assoc.abort()
             return
-        wanted = self._matching(event.identifier)
+        wanted = self._sent(event.identifier)
         yield len(wanted)
         for dataset in wanted:
             yield 0xFF00, dataset
+
+    def _sent(self, asked: Dataset) -> list[Dataset]:
+        matching = self._matching(asked)
+        firsts = {str(one.SOPInstanceUID): one for one in reversed(matching)}
+        return list(reversed(firsts.values())) if self.one_of_each else matching
 
 
 def _fits(element: Any, dataset: Dataset) -> bool:

@@ -25,6 +25,7 @@ import requests
 from sqlalchemy import select
 
 from demo.hospital import wait_for
+from migration import ledger
 from tests.bench import migration_movers
 from tests.bench.migration_movers import UNDER_WAY, Goal, left, our_goal, pid_of
 from tests.bench.migration_places import AET, AT_ONCE, NAME, PASSWORD, USER, Meter, Plain
@@ -163,7 +164,8 @@ def _is_same(one: bytes, other: bytes) -> bool:
 
 
 def _ours(room: Room, source: str) -> set[str]:
-    """Instances that aren't proven equal, by the ledger; of a folder also files that say something else (its index)."""
+    """Instances that aren't proven equal, by the ledger, and studies that a person must look at; of a folder also
+    files that say something else (its index)."""
     project, _ = migration_movers.begin(room.hospital, source, "source")
     sessions = room.hospital.database()
     wait_for("the samples to be at rest", lambda: not left(sessions, project, UNDER_WAY), 240)
@@ -174,8 +176,13 @@ def _ours(room: Room, source: str) -> set[str]:
         .where(MigrationProject.name == project, MigrationInstance.verdict != "equal")
     )
     others = select(FolderFile.sop_uid).where(FolderFile.source == source, FolderFile.verdict.in_(("conflict", "held")))
+    doubtful = (
+        select(MigrationStudy.study_uid)
+        .join(MigrationProject, MigrationProject.id == MigrationStudy.project_id)
+        .where(MigrationProject.name == project, MigrationStudy.state.in_(ledger.FOR_A_PERSON))
+    )
     with sessions.begin() as session:
-        return {str(uid) for chosen in (query, others) for uid in session.scalars(chosen)}
+        return {str(uid) for chosen in (query, doubtful, others) for uid in session.scalars(chosen)}
 
 
 def _pacs_migrator(room: Room, goal: Goal, olds: Mapping[str, Old]) -> set[str]:

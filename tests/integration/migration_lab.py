@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,7 +158,13 @@ class Lab:
 
     def moves(self) -> int:
         """How many C-MOVE jobs Orthanc has run."""
-        return sum(1 for job in self.office.client().get("/jobs", expand="") if job["Type"] == "DicomMoveScu")
+        return self.asked_for().total()
+
+    def asked_for(self) -> Counter[str]:
+        """How many of these jobs there were for each study, whole or in parts."""
+        jobs = self.office.client().get("/jobs", expand="")
+        moved = (job["Content"]["Query"] for job in jobs if job["Type"] == "DicomMoveScu")
+        return Counter(part["0020,000d"] for parts in moved for part in parts)
 
     def start(self, name: str, command: list[str], **environ: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}.log").open("ab")

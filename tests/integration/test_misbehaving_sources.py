@@ -131,6 +131,18 @@ def test_answers_that_are_cut_off_lose_no_study(case: Case, cut_status: int | No
     assert coverage.oddities["date-impossible"]["examples"] == [odd[0].StudyInstanceUID]
 
 
+def test_two_objects_under_one_uid_of_which_one_comes_are_never_verified(case: Case) -> None:
+    """Their patients differ by padding alone, which no answer shows."""
+    (first, other) = images(2, PatientID="PAD01")
+    twin = copy.deepcopy(first)
+    twin.PatientID, twin.PixelData = "PAD01 ", bytes(len(first.PixelData))
+    with case.source(first, other, twin, one_of_each=True):
+        case.run(case.inventory(), verify_source=False)
+    study = case.study()
+    assert (study.state, case.held(study)) == ("incomplete", 2)
+    assert study.reason.endswith(f"more than once, and the archive has fewer of each: {first.SOPInstanceUID}")
+
+
 @pytest.mark.parametrize("moves", [behaves.success_with_failures, behaves.success_with_nothing])
 def test_a_success_without_arrival_is_not_believed(case: Case, moves: behaves.Moves) -> None:
     with case.source(*images(2), moves=moves) as source:
