@@ -30,7 +30,7 @@ from gateway.sending import (
 )
 from zambezi import retries
 from zambezi.config.safety import OrthancPeer
-from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable
+from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable, numbered
 from zambezi.retries import ErrorClass
 
 #: Instances in one job: more cost less, but what was sent of a job that failed is known to the percent alone.
@@ -174,7 +174,7 @@ class PeerJobs:
 
     def lacking(self, shipment: Shipment) -> tuple[Instance, ...]:
         # Orthanc's identifiers derive from the patient's, study's, series' and instance's own: equal ones are the same.
-        body = {"Level": "Instance", "Query": {"StudyInstanceUID": shipment.study_uid}, "Expand": False}
+        body = {"Level": "Instance", "Query": numbered({"StudyInstanceUID": shipment.study_uid}), "Expand": False}
         peer = self._peer
         signs_in = (peer.user, peer.password) if peer.user else None
         try:

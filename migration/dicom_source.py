@@ -35,7 +35,7 @@ from zambezi import retries
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource
 from zambezi.leases import Keeper
-from zambezi.orthanc_client import OrthancClient, OrthancRefused
+from zambezi.orthanc_client import OrthancClient, OrthancRefused, numbered
 from zambezi.retries import ErrorClass
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class DicomSource:
             return getting.bring(desk, request, named, keeper)
         client, peer = desk.client, self._peer
         try:
-            made = client.post(f"/modalities/{peer}/query", {"Level": request.level, "Query": request.query})
+            made = client.post(f"/modalities/{peer}/query", {"Level": request.level, "Query": numbered(request.query)})
             body = {
                 "TargetAet": desk.target_aet, "Asynchronous": True, "Timeout": _silence(desk), "Priority": 0,
             }  # fmt: skip

@@ -82,7 +82,7 @@ class OrthancRest:
 
     def studies_of(self, patient_id: str) -> list[str]:
         """Orthanc ids of the studies with this patient ID, which holds no wildcard; none where Orthanc refuses."""
-        query = {"Level": "Study", "Query": {"PatientID": patient_id}, "CaseSensitive": True}
+        query = {"Level": "Study", "Query": {"0010,0020": patient_id}, "CaseSensitive": True}
         try:
             found: list[str] = self.post("/tools/find", query)
         except RestRefused as refused:

@@ -25,6 +25,8 @@ Arrived = Callable[[str, str, int], tuple[str | None, Came | None]]
 MOST = 100
 ENOUGH_S = 5.0
 
+#: By its number: for a keyword Orthanc goes through all that it knows.
+_SOP_UID = "0008,0018"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 _MOST_COPIES = 10 * MOST
@@ -81,7 +83,7 @@ class Verifier:
 
     def _known(self, rest: OrthancRest, uids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """What the index has of each UID: id, class and Study Instance UID; more than one where patients differ."""
-        ids = rest.post("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": "\\".join(uids)}})
+        ids = rest.post("/tools/find", {"Level": "Instance", "Query": {_SOP_UID: "\\".join(uids)}})
         instances = rest.contents(ids)
         series = rest.contents(sorted({one["ParentSeries"] for one in instances.values()}))
         studies = rest.contents(sorted({one["ParentStudy"] for one in series.values()}))

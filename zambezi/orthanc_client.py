@@ -7,14 +7,32 @@ again without a change won't help, unless `is_transient`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import requests
+from pydicom.datadict import tag_for_keyword
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from zambezi.environment import Environment, Node
 from zambezi.keys import Keys
+
+
+def numbered(query: Mapping[str, str]) -> dict[str, str]:
+    """The same query by tags (`0020,000d`) in place of keywords: for each of these Orthanc goes through all it knows.
+
+    KeyError for what is no keyword of DICOM's.
+    """
+    return {_tag(keyword): value for keyword, value in query.items()}
+
+
+@cache
+def _tag(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(f"{keyword} is no keyword of an attribute")
+    return f"{tag >> 16:04x},{tag & 0xFFFF:04x}"
 
 
 class OrthancError(Exception):
@@ -165,7 +183,7 @@ class OrthancClient:
 
     def find(self, level: str, query: dict[str, str], expand: bool = False) -> list[Any]:
         """Local look-up: Orthanc ids, or contents with `expand`. Level: Study, Series, Instance."""
-        found: list[Any] = self.post("/tools/find", {"Level": level, "Query": query, "Expand": expand})
+        found: list[Any] = self.post("/tools/find", {"Level": level, "Query": numbered(query), "Expand": expand})
         return found
 
     def contents(self, orthanc_ids: Iterable[str]) -> list[dict[str, Any]]:
@@ -210,7 +228,7 @@ class OrthancClient:
 
         Asked for as it is: Orthanc would leave out what it doesn't count to the level (InstanceAvailability).
         """
-        body = {"Level": level, "Query": query, "Normalize": False}
+        body = {"Level": level, "Query": numbered(query), "Normalize": False}
         made = self.post(f"/modalities/{modality}/query", body)
         answers: list[dict[str, str]] = self.get(f"/queries/{made['ID']}/answers", expand="", simplify="")
         if len(answers) > _MANY_ANSWERS:

@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import Series, Study
+from zambezi.orthanc_client import numbered
 
 
 def an_id(*parts: str) -> str:
@@ -63,7 +64,7 @@ class Archive:
         studies = [one for path, one in self.resources.items() if path.startswith("/studies/")]
         return [
             one for one in studies
-            if all({**one["MainDicomTags"], **one["PatientMainDicomTags"]}.get(k) == v for k, v in wanted.items())
+            if wanted.items() <= numbered({**one["MainDicomTags"], **one["PatientMainDicomTags"]}).items()
         ]  # fmt: skip
 
     @contextmanager

@@ -28,7 +28,7 @@ class Other(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         is_known = self.headers["Authorization"] == "Basic dXM6c2VjcmV0"
-        has = ["a"] if (self.path, asked["Query"]) == ("/tools/find", {"StudyInstanceUID": "1.2"}) else []
+        has = ["a"] if (self.path, asked["Query"]) == ("/tools/find", {"0020,000d": "1.2"}) else []
         body = json.dumps(has).encode()
         self.send_response(200 if is_known else 401)
         self.send_header("Content-Length", str(len(body)))

@@ -26,7 +26,7 @@ class Rest:
     gone: tuple[str, ...] = ()
 
     def post(self, _path: str, body: dict[str, Any]) -> list[str]:
-        return [uid for uid in body["Query"]["SOPInstanceUID"].split("\\") if uid in ("1.1", "1.2", "1.3", "1.4")]
+        return [uid for uid in body["Query"]["0008,0018"].split("\\") if uid in ("1.1", "1.2", "1.3", "1.4")]
 
     def contents(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         every: dict[str, dict[str, Any]] = {
