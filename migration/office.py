@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from migration import sources
+from migration import predecessors, sources
 from migration.desk import Desk
 from migration.source import Source, Trouble
 from zambezi import clock, config, keys
@@ -57,8 +57,8 @@ class Office:
             target_aet=str(self.configuration.orthanc.get("DicomAet", "ZAMBEZI")),
             site=self.configuration.zambezi.site, now=clock.now,
             announced=lambda: _announced(client.get("/zambezi/status")),
-            owner=f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}", hold_dir=self.environment.hold_dir,
-            stop=stop or threading.Event(),
+            owner=predecessors.owner(socket.gethostname(), os.getpid(), threading.get_ident()),
+            hold_dir=self.environment.hold_dir, stop=stop or threading.Event(),
             line=self.lines.setdefault(source_name, Line()), room=self.room, reading=self.reading,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from migration import jumps, lanes, ledger, pace, plans, rollback, sampling, turns, worker
+from migration import jumps, lanes, ledger, pace, plans, predecessors, rollback, sampling, turns, worker
 from migration.desk import Closed, Desk, no_room
 from migration.lanes import Lane
 from migration.office import PROCESS, Office, open_office
@@ -77,6 +78,17 @@ class Migrations:
                     self._project(project)
         except SQLAlchemyError as error:
             self._say(f"the database can't be used: {type(error).__name__}; trying again")
+
+    def take_over(self) -> None:
+        """Before the first sweep: what workers of this machine held when they died is free at once."""
+        try:
+            with self._office.sessions.begin() as session:
+                ended = predecessors.end_leases(session, socket.gethostname(), clock.now())
+        except SQLAlchemyError as error:  # they run out by themselves
+            self._say(f"the database can't be used: {type(error).__name__}; trying again")
+            return
+        if ended:
+            log.warning("%s studies were held by workers of this machine that died; they go on", ended)
 
     def clock_was_put_back(self, by: timedelta) -> None:
         """What waits for moments of before is set right by the next sweep."""
@@ -236,6 +248,7 @@ def main() -> None:
     migrations = Migrations(office)
     signal.signal(signal.SIGTERM, lambda *_: migrations.stop.set())
     signal.signal(signal.SIGINT, lambda *_: migrations.stop.set())
+    migrations.take_over()
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults=_JOBS)
     at_once = datetime.now(UTC)
     scheduler.add_job(migrations.sweep, "interval", seconds=SWEEP_SECONDS, next_run_time=at_once)

@@ -312,6 +312,28 @@ def let_leases_end(lab: Lab, project: MigrationProject, before: datetime) -> Non
             row.lease_until = clock.text(clock.now())
 
 
+def test_the_next_start_waits_for_no_lease_of_those_that_died_here(lab: Lab):
+    """A lease is half a minute; what a worker elsewhere holds, which may live, is left alone."""
+    project = load(lab, 8, "again")
+    first = lab.start_service("first")
+    wait_for("some to be under way", lambda: states(lab, project)["moving"] and states(lab, project)["verified"])
+    first.kill()
+    first.wait()
+    with lab.office.sessions.begin() as session:
+        one = session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)).first()
+        assert one is not None
+        one.state, one.lease_owner = "moving", "elsewhere:1:1"
+        one.lease_until = clock.text(clock.now() + ledger.LEASE)
+    began = clock.now()
+    with a_service(lab, "second"):
+        wait_for("the rest to be verified", lambda: states(lab, project)["verified"] == 7, 20)
+        assert clock.now() - began < ledger.LEASE
+        assert states(lab, project)["moving"] == 1
+        lab.let_time_pass()
+        wait_for("that one, too", lambda: states(lab, project)["verified"] == 8, 20)
+    assert "held by workers of this machine that died" in (lab.folder / "second.log").read_text()
+
+
 def let(lab: Lab, project: MigrationProject, state: str) -> None:
     with lab.office.sessions.begin() as session:
         session.get_one(MigrationProject, project.id).state = state
