@@ -15,14 +15,16 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import requests
 
 from demo.hospital import Hospital
 from demo.neighbours import free_port
+from operations import supervision
 from tests.bench import instances
+from tests.bench.migration_places import busy
 from tests.running import a_hospital
 from zambezi import config
 
@@ -33,6 +35,8 @@ ROUNDS = 5
 #: The DICOM ports of one archive; of several nodes all.
 Doors = tuple[int, ...]
 
+#: Archives that use less than so much of one core, all together, are at rest; looked at for so long.
+_AT_REST, _LOOK_S = 0.15, 0.5
 _OURS = ("PythonScript", "LuaScripts", "Python")
 _VIEWERS = ("Plugins", "DicomWeb", "WebViewer")
 
@@ -67,6 +71,10 @@ class Bare:
             except requests.ConnectionError:
                 time.sleep(0.05)
         raise RuntimeError("bare Orthanc did not start")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def count(self) -> int:
         answer = requests.get(f"http://127.0.0.1:{self.http_port}/statistics", auth=("bench", "bench"), timeout=30)
@@ -135,12 +143,18 @@ def main() -> None:
         bare = Bare(Path(name) / "bare", hospital, nodelay=True)
         viewers = Bare(Path(name) / "viewers", hospital, nodelay=True, viewers=True)
         stock = Bare(Path(name) / "stock", hospital, nodelay=False)
+        every = [bare.pid, viewers.pid, *(one.pid for one in supervision.processes(hospital.environment) or [])]
+
+        def settle() -> None:
+            settled(hospital)
+            rested(every)
+
         try:
             print(f"ingest, {ROUNDS} interleaved rounds each, Orthanc {hospital.orthanc().system()['Version']}")
             for edge in SIZES:
                 for senders in SENDERS:
                     others = {"with the viewers' plugins": (viewers.dicom_port,), "without any": (bare.dicom_port,)}
-                    measure(edge, senders, (hospital.environment.ports.dicom,), others, lambda: settled(hospital))
+                    measure(edge, senders, (hospital.environment.ports.dicom,), others, settle)
             for edge, (label, _) in SIZES.items():
                 made = instances.template(edge)
                 ours = rate((hospital.environment.ports.dicom,), made, 200, 1)
@@ -150,6 +164,16 @@ def main() -> None:
         finally:
             for one in (bare, viewers, stock):
                 one.stop()
+
+
+def rested(pids: Collection[int], seconds: float = 60) -> None:
+    """Wait until none of these works any more: the web viewer goes on with what came long after the sender has left."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = busy(pids)
+        time.sleep(_LOOK_S)
+        if busy(pids) - before < _AT_REST * _LOOK_S:
+            return
 
 
 def settled(hospital: Hospital) -> None:

@@ -19,13 +19,15 @@ from pathlib import Path
 from demo.hospital import Hospital, wait_for
 from tests.bench import instances, migration_movers, migration_score
 from tests.bench.migration_movers import Goal, Ours, Took, Tools, our_goal, took
-from tests.bench.migration_places import AET, AT_ONCE, NAME, PASSWORD, USER, Plain, a_folder
+from tests.bench.migration_places import AET, AT_ONCE, NAME, PASSWORD, USER, Meter, Plain, a_folder
 from tests.running import a_hospital
 from zambezi.environment import Environment
 
 #: Edge of a CT slice in pixels: what it is called, how many a run moves, how many a study has.
 SIZES = {512: ("512 KB", 400, 25), 128: ("32 KB", 1200, 50)}
 ROUNDS = 2
+#: Bytes a second of the line in between, where one is.
+LINE = 12.5e6
 #: A run at factory settings moves so many: it is slow.
 SHIPPED = 50
 
@@ -52,6 +54,10 @@ class Figures:
     mover: float
     archive: float
     inventory: float | None
+
+
+#: Moves it all; how long that took.
+Mover = Callable[[Lot], Took]
 
 
 class Room:
@@ -89,7 +95,7 @@ class Room:
         studies = [self.source.ask("GET", f"/studies/{one}") for one in self.source.ask("GET", "/studies")]
         return Lot(files, sorted(one["MainDicomTags"]["StudyInstanceUID"] for one in studies), self.folder)
 
-    def run(self, mover: Callable[[Lot], Took], lot: Lot) -> Figures:
+    def run(self, mover: Mover, lot: Lot) -> Figures:
         """Let somebody move it all."""
         before = migration_movers.archive_busy(self.hospital)
         there = self.count()
@@ -115,7 +121,7 @@ class Room:
     def count(self) -> int:
         return int(self.hospital.orthanc().get("/statistics")["CountInstances"])
 
-    def ours(self, source: str, level: str) -> Callable[[Lot], Took]:
+    def ours(self, source: str, level: str) -> Mover:
         return lambda lot: migration_movers.ours(self.hospital, source, level)
 
     def movescu(self, lot: Lot) -> Took:
@@ -134,7 +140,7 @@ class Room:
         return took(self.tools.cloner(self.source, self.goal, threads=AT_ONCE, peer="ours"))
 
 
-def contenders(room: Room) -> dict[str, dict[str, Callable[[Lot], Took]]]:
+def contenders(room: Room) -> dict[str, dict[str, Mover]]:
     """Who is held against which ceiling: the first of each is the ceiling."""
     return {
         f"C-MOVE, {AT_ONCE} associations": {
@@ -153,30 +159,43 @@ def contenders(room: Room) -> dict[str, dict[str, Callable[[Lot], Took]]]:
     }
 
 
-def table(room: Room, edge: int, is_first: bool) -> None:
-    """Print who moves how fast, at everybody's best settings; first of all everybody warms up."""
+def table(room: Room, edge: int, heading: str, movers: Mapping[str, Mover], is_first: bool = False) -> None:
+    """Print who moves how fast, the ceiling first; `is_first`: before that everybody warms up."""
     label, count, a_study = SIZES[edge]
-    for heading, movers in contenders(room).items():
-        names = list(movers)
-        rounds: list[dict[str, Figures]] = []
-        for number in range(0 if is_first else 1, ROUNDS + 1):
-            size = count if number else 4 * a_study  # caches are filled, and ours learns how much a source bears
-            order = names[number % len(names) :] + names[: number % len(names)]
-            found = {name: room.run(movers[name], room.lot(edge, size, a_study)) for name in order}
-            if number:
-                rounds.append(found)
-        print(f"\n{label}, {count} instances in studies of {a_study}, {heading}, {ROUNDS} interleaved rounds")
-        print(f"{'':36}{'inst/s':>8}{'MB/s':>7}{'share of the ceiling':>24}{'CPU s of 1000: mover, archive':>33}")
-        for name in names:
-            of_it = [one[name] for one in rounds]
-            shares = [one[name].rate / one[names[0]].rate for one in rounds]
-            share = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
-            print(
-                f"{name:36}{_median(of_it, 'rate'):8.0f}{_median(of_it, 'megabytes'):7.0f}{share:>24}"
-                f"{_median(of_it, 'mover'):25.2f}{_median(of_it, 'archive'):8.2f}"
-                + (f"  (inventory before: {_median(of_it, 'inventory'):.1f} s)" if of_it[0].inventory else ""),
-                flush=True,
-            )
+    names = list(movers)
+    rounds: list[dict[str, Figures]] = []
+    for number in range(0 if is_first else 1, ROUNDS + 1):
+        size = count if number else 4 * a_study  # caches are filled, and ours learns how much a source bears
+        order = names[number % len(names) :] + names[: number % len(names)]
+        found = {name: room.run(movers[name], room.lot(edge, size, a_study)) for name in order}
+        if number:
+            rounds.append(found)
+    print(f"\n{label}, {count} instances in studies of {a_study}, {heading}, {ROUNDS} interleaved rounds")
+    print(f"{'':36}{'inst/s':>8}{'MB/s':>7}{'share of the ceiling':>24}{'CPU s of 1000: mover, archive':>33}")
+    for name in names:
+        of_it = [one[name] for one in rounds]
+        shares = [one[name].rate / one[names[0]].rate for one in rounds]
+        share = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
+        print(
+            f"{name:36}{_median(of_it, 'rate'):8.0f}{_median(of_it, 'megabytes'):7.0f}{share:>24}"
+            f"{_median(of_it, 'mover'):25.2f}{_median(of_it, 'archive'):8.2f}"
+            + (f"  (inventory before: {_median(of_it, 'inventory'):.1f} s)" if of_it[0].inventory else ""),
+            flush=True,
+        )
+
+
+def lined(room: Room) -> None:
+    """Print the same where a line is what limits, as between two buildings: source and archive have time to spare."""
+    meter = Meter(room.hospital.environment.ports.dicom, LINE)
+    room.source.send_by(meter.port)
+    movers: dict[str, Mover] = {
+        "movescu (the ceiling)": room.movescu,
+        "ours, levels 1 and 2": room.ours("DICOM", "arrival"),
+        "orthanc-tools PacsMigrator": room.pacs_migrator,
+    }
+    table(room, 512, f"C-MOVE, {AT_ONCE} associations over a line of {LINE * 8 / 1e6:.0f} Mbit/s", movers)
+    room.source.send_by(room.hospital.environment.ports.dicom)
+    meter.close()
 
 
 def _median(figures: list[Figures], name: str) -> float:
@@ -189,7 +208,7 @@ def shipped(room: Room) -> None:
     room.source.start(**room.neighbours)
     room.stock.start()
     stock = Goal(room.stock.http_port, USER, PASSWORD)
-    movers: dict[str, Callable[[Lot], Took]] = {
+    movers: dict[str, Mover] = {
         "movescu": lambda lot: migration_movers.movescu(room.source, "STOCK", lot.studies, lot.folder, 1),
         "orthanc-tools PacsMigrator": lambda lot: took(room.tools.pacs_migrator(stock, threads=1)),
         "orthanc-tools OrthancCloner": lambda lot: took(room.tools.cloner(room.source, stock, threads=1)),
@@ -244,7 +263,9 @@ def main() -> None:
             try:
                 print(f"migration, Orthanc {there.orthanc().system()['Version']}", flush=True)
                 for number, edge in enumerate(SIZES):
-                    table(room, edge, number == 0)
+                    for heading, movers in contenders(room).items():
+                        table(room, edge, heading, movers, is_first=number == 0)
+                lined(room)
                 shipped(room)
                 migration_score.score(room)
             finally:

@@ -140,10 +140,14 @@ def _without_nodelay() -> dict[str, str]:
 
 
 class Meter:
-    """A port that hands on to another one, and counts bytes on their way there (`sent`) and back (`answered`)."""
+    """A port that hands on to another one, and counts bytes on their way there (`sent`) and back (`answered`).
 
-    def __init__(self, to: int) -> None:
+    All its connections together let so many bytes a second through on their way there, where a `limit` is given.
+    """
+
+    def __init__(self, to: int, limit: float | None = None) -> None:
         self.sent = self.answered = 0
+        self._limit, self._free_at, self._lock = limit, 0.0, threading.Lock()
         self._to = to
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -165,12 +169,21 @@ class Meter:
             for begin, end, is_there in ((near, far, True), (far, near, False)):
                 threading.Thread(target=self._hand_on, args=(begin, end, is_there), daemon=True).start()
 
+    def _wait_for(self, size: int) -> None:
+        if self._limit is None:
+            return
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic()) + size / self._limit
+            until = self._free_at
+        time.sleep(max(0.0, until - time.monotonic()))
+
     def _hand_on(self, begin: socket.socket, end: socket.socket, is_there: bool) -> None:
         buffer = bytearray(1 << 18)
         try:
             while size := begin.recv_into(buffer):
                 if is_there:
                     self.sent += size
+                    self._wait_for(size)
                 else:
                     self.answered += size
                 end.sendall(memoryview(buffer)[:size])
