@@ -11,19 +11,20 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
 
-from gateway.sending import AttemptFailed, Interrupted
-from zambezi import retries
+from gateway.sending import AttemptFailed, Closed, Interrupted
+from zambezi import retries, retrieving
 from zambezi.retries import ErrorClass
+from zambezi.retrieving import LARGE_PDU, Ended, Rung
 
 log = logging.getLogger("zambezi.associations")
 
@@ -58,6 +59,16 @@ class Address:
     our_aet: str
     tls: Callable[[], ssl.SSLContext] | None = None  # made anew each time, so that a renewed certificate counts
     server_name: str = ""
+
+
+@dataclass(frozen=True)
+class Inbound:
+    """What comes to us on an association that we have made, by C-GET."""
+
+    sop_classes: Collection[str]
+    stored: Callable[[Any], int]  # answers the C-STORE of each
+    owes: Owes
+    may_go_on: Callable[[], bool]  # where not, the association is cut in the middle of an object
 
 
 class Talk:
@@ -106,6 +117,19 @@ class Talk:
                 raise AttemptFailed(kind, words)
         return found
 
+    def get(self, rung: Rung, keys: Mapping[str, str]) -> Ended:
+        """C-GET; how it ended. AttemptFailed where it didn't, Closed where it may not go on."""
+        self._settled()
+        try:
+            ended = retrieving.ask(self._association, rung, keys)
+        except ValueError as error:
+            raise AttemptFailed(ErrorClass.CONFIGURATION, f"{self._address.name} takes no C-GET from us") from error
+        except RuntimeError as error:
+            raise self._lost("before it was asked") from error
+        if ended.status == -1:
+            raise self._lost("while it was sending to us")
+        return ended
+
     def ask_commitment(self, information: Dataset) -> int:
         """N-ACTION, request storage commitment (PS3.4 J.3.2); the status. AttemptFailed where none came."""
         self._settled()
@@ -131,6 +155,8 @@ class Talk:
     def _lost(self, when: str) -> AttemptFailed | Interrupted:
         if self._watch.stopped:
             return Interrupted("the gateway stops")
+        if self._watch.was_ended:
+            return Closed()
         why = f"was silent for {self._watch.silence_s:g} s" if self._watch.was_silent else "ended the association"
         return AttemptFailed(ErrorClass.TRANSIENT, f"{self._address.name} {why} {when}")
 
@@ -139,26 +165,31 @@ class Talk:
 def calling(
     address: Address, contexts: Sequence[tuple[str, Sequence[str]]], stop: threading.Event,
     owes: Owes = lambda size: 0, silence_s: float = SILENCE_S, report: Callable[[Any], Any] | None = None,
+    inbound: Inbound | None = None,
 ) -> Iterator[Talk]:  # fmt: skip
     """An association with these presentation contexts (SOP class, transfer syntaxes), at most 128 of them.
 
-    `report` answers an N-EVENT-REPORT that comes on this association. AttemptFailed where none is made.
+    `report` answers an N-EVENT-REPORT that comes on this association, `inbound` what is sent to us there.
+    AttemptFailed where none is made.
     """
     context = _tls(address)
     entity = AE(address.our_aet)
     entity.connection_timeout, entity.acse_timeout = min(CONNECT_S, silence_s), silence_s
     entity.dimse_timeout = entity.network_timeout = None  # _Watch
-    watch = _Watch(stop, owes, silence_s)
+    watch = _Watch(stop, owes, silence_s, inbound)
     handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, watch.opened), (evt.EVT_DATA_SENT, watch.sent), (evt.EVT_DATA_RECV, watch.received),
     ]  # fmt: skip
     if report is not None:
         handlers.append((evt.EVT_N_EVENT_REPORT, report))
+    if inbound is not None:
+        handlers.append((evt.EVT_C_STORE, inbound.stored))
+        entity.maximum_pdu_size = LARGE_PDU
     tls: Any = (context, address.server_name or None) if context else None
     association: Any = entity.associate(
         address.host, address.port, ae_title=address.aet, evt_handlers=handlers,
         contexts=[build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in contexts],
-        tls_args=tls,
+        tls_args=tls, ext_neg=[build_role(one, scp_role=True) for one in inbound.sop_classes] if inbound else None,
     )  # fmt: skip
     try:
         if not association.is_established:
@@ -179,10 +210,13 @@ def calling(
 class _Watch(threading.Thread):
     """Ends an association that is silent, or when the process stops; slows it where its line has a cap."""
 
-    def __init__(self, stop: threading.Event, owes: Owes, silence_s: float) -> None:
+    def __init__(
+        self, stop: threading.Event, owes: Owes, silence_s: float, inbound: Inbound | None = None
+    ) -> None:  # fmt: skip
         super().__init__(name="association", daemon=True)
         self.silence_s = silence_s
-        self.was_silent = False
+        self.was_silent = self.was_ended = False
+        self._inbound = inbound
         self._stop_asked = stop
         self._owes = owes
         self._over = threading.Event()
@@ -196,11 +230,12 @@ class _Watch(threading.Thread):
 
     @property
     def has_cut(self) -> bool:
-        return self.was_silent or self.stopped
+        return self.was_silent or self.stopped or self.was_ended
 
     def run(self) -> None:
         while not self._over.wait(_LOOK_S):
             self.was_silent = not self._is_owing and time.monotonic() - self._last > self.silence_s
+            self.was_ended = self._inbound is not None and not self._inbound.may_go_on()
             if self.has_cut:
                 self.cut()
                 return
@@ -226,13 +261,17 @@ class _Watch(threading.Thread):
 
     def sent(self, event: evt.Event) -> None:
         """Called by the thread that sends, which therefore waits as long as this does."""
+        self._wait(self._owes(len(event.data)))
+
+    def received(self, event: evt.Event) -> None:
+        """Called by the thread that reads: while it waits, so must the peer."""
+        self._wait(self._inbound.owes(len(event.data)) if self._inbound else 0)
+
+    def _wait(self, seconds: float) -> None:
         self._is_owing = True
-        self._stop_asked.wait(self._owes(len(event.data)))
+        self._stop_asked.wait(seconds)
         self._last = time.monotonic()
         self._is_owing = False
-
-    def received(self, _event: evt.Event) -> None:
-        self._last = time.monotonic()
 
 
 def _tls(address: Address) -> ssl.SSLContext | None:

@@ -18,9 +18,9 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from sqlalchemy.exc import DBAPIError
 
 from gateway.coercing_admission import Gate
+from gateway.handing_over import file_of
 from gateway.refusals import CALLER_UNKNOWN, Refusals, reject
 from zambezi import audit, clock
-from zambezi.coercion import envelope
 from zambezi.config.safety import Modality
 from zambezi.database.engine import Sessions
 from zambezi.orthanc_client import OrthancClient, OrthancError
@@ -91,14 +91,9 @@ class CoercingPort:
         if caller not in self._storing:
             self._refused(caller, address, "the peer may not store (AllowStore)")
             return NOT_AUTHORIZED
-        request: Any = event.request
-        data_set = request.DataSet.getvalue() if request.DataSet is not None else b""
-        if not data_set:
+        content = file_of(event, caller, str(self._ae.ae_title).strip(), address)
+        if not content:
             return CANNOT_UNDERSTAND
-        content = envelope.wrap(
-            data_set, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID),
-            str(event.context.transfer_syntax), caller, str(self._ae.ae_title).strip(), address,
-        )  # fmt: skip
         verdict = self._gate.judge(content, caller)
         if verdict.action != "accept":
             self._refused(caller, address, verdict.reason)

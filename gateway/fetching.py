@@ -1,7 +1,7 @@
 """A patient's earlier studies, fetched from another archive because a new one came.
 
-The other archive is asked by Orthanc's C-FIND what it has of the patient, and sends by C-MOVE into our own door: what
-comes meets every check there, is recorded with the cause *prefetch*, and no rule acts on it unless it names that. What
+The other archive is asked by Orthanc's C-FIND what it has of the patient, and sends (gateway.retrieves): what comes
+meets every check at the door, is recorded with the cause *prefetch*, and no rule acts on it unless it names that. What
 is here already is left alone, and so is what was deleted here or what a migration brings. A study is fetched when each
 SOP Instance UID that the other archive names for it is here.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,14 +19,14 @@ from typing import Any, Self
 from sqlalchemy import select
 
 from gateway.courier import Progress
-from gateway.orthanc_jobs import Jobs, refusal
+from gateway.orthanc_jobs import refusal
+from gateway.retrieves import Named, Way
 from gateway.sending import AttemptFailed, Closed, Interrupted, Shipment
-from zambezi import announcing, causes, clock, priors, retries, windows
+from zambezi import announcing, causes, clock, priors, windows
 from zambezi.config.settings import Priors, PriorSource, Site
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import AnnouncedStudy, Deletion
 from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreachable
-from zambezi.retries import ErrorClass
 
 #: Of deliveries that bring something here (Delivery.kind).
 KIND = "fetch"
@@ -79,18 +78,18 @@ class Fetcher:
     """Fetches from one archive."""
 
     def __init__(
-        self, sessions: Sessions, orthanc: OrthancClient, name: str, source: PriorSource, site: Site, our_aet: str,
-        stop: threading.Event, now: Callable[[], datetime] = clock.now,
+        self, sessions: Sessions, orthanc: OrthancClient, name: str, source: PriorSource, site: Site,
+        way: Callable[[Callable[[], bool]], Way], now: Callable[[], datetime] = clock.now,
     ) -> None:  # fmt: skip
+        """`way` is told by which it knows whether it may go on."""
         self._sessions = sessions
         self._orthanc = orthanc
         self._name = name
         self._source = source
         self._site = site
-        self._our_aet = our_aet
         self._now = now
         self._until = 0.0
-        self._jobs = Jobs(orthanc, "modalities", name, stop, self._may_go_on)
+        self._way = way(self._may_go_on)
 
     def bring(self, shipment: Shipment, again: bool, progress: Progress) -> str:
         """Have the relevant ones here; the outcome in words. `progress` remembers which studies were begun."""
@@ -145,49 +144,39 @@ class Fetcher:
     def _have(self, study: Elsewhere, because_of: str, progress: Progress) -> str:
         """Have all of one study here, if it isn't for a reason; what became of it, in words."""
         uid = study.study_uid
+        self._until = time.monotonic() + self._source.study_minutes * 60
+        if uid in progress.acknowledged:
+            self._way.await_left_behind(uid)
         here = self._here(uid)
         if uid not in progress.acknowledged and (here or self._is_not_wanted(uid)):
             return f"{uid} is here" if here else f"{uid} was deleted here, or a migration brings it"
         named = self._named(study)
         if len(named) > self._source.most_instances:
             return f"{uid} has {len(named)} images, more than MostInstances"
-        if named - here:
+        if named.keys() - here:
             progress.acknowledged.add(uid)
             progress.save()
             self._announce(uid, because_of)
-            self._move(uid, named)
+            self._retrieve(uid, named, named.keys() - here)
         return f"{uid} came with {len(named)} images"
 
-    def _move(self, uid: str, named: set[str]) -> None:
-        """One C-MOVE; AttemptFailed unless everything named is here in the end, whatever the other archive says."""
-        self._until = time.monotonic() + self._source.study_minutes * 60
+    def _retrieve(self, uid: str, named: dict[str, Named], lacking: set[str]) -> None:
+        """AttemptFailed unless everything named is here in the end, whatever the other archive says."""
         if not self._may_go_on():
             raise Closed
-        body = {
-            "Level": "Study", "Resources": [{"StudyInstanceUID": uid}], "TargetAet": self._our_aet,
-            "Asynchronous": True,
-        }  # fmt: skip
-        try:
-            job, was_cut = self._jobs.ended(self._orthanc.post(f"/modalities/{self._name}/move", body)["ID"])
-        except OrthancRefused as refused:
-            raise refusal(refused, "query", f"{self._name} can't be asked to send") from refused
-        lacking = named - self._here(uid)
-        if not lacking:
+        ending = self._way.retrieve(uid, named, lacking)
+        left = named.keys() - self._here(uid)
+        if left == lacking != named.keys() and not ending.was_cut:  # maybe it can't send less than a study
+            ending = self._way.retrieve(uid, named, set(named))
+            left = named.keys() - self._here(uid)
+        if not left:
             return
-        if was_cut and not self._is_open():
+        if ending.was_cut and not self._is_open():
             raise Closed
-        said = str(job.get("ErrorDetails") or job.get("ErrorDescription") or "")
-        is_failure = job["State"] != "Success" and not was_cut
-        kind = retries.of_orthanc(said, "query", job.get("ErrorCode")) if is_failure else ErrorClass.TRANSIENT
-        why = (
-            f"within {self._source.study_minutes:g} minutes"
-            if was_cut
-            else said
-            if is_failure
-            else "and it says it did"
+        why = f"within {self._source.study_minutes:g} minutes" if ending.was_cut else ending.why
+        raise AttemptFailed(
+            ending.kind, f"{self._name} has not sent {len(left)} of {len(named)} images of {uid}: {why}"
         )
-        words = f"{self._name} has not sent {len(lacking)} of {len(named)} images of {uid}: {why}"
-        raise AttemptFailed(kind, words)
 
     def _announce(self, uid: str, because_of: str) -> None:
         with self._sessions.begin() as session:
@@ -209,13 +198,16 @@ class Fetcher:
         found = self._orthanc.find("Instance", {"StudyInstanceUID": uid}, expand=True)
         return {str(one["MainDicomTags"].get("SOPInstanceUID", "")) for one in found}
 
-    def _named(self, study: Elsewhere) -> set[str]:
-        """Every SOP Instance UID that the other archive names for the study."""
-        named: set[str] = set()
+    def _named(self, study: Elsewhere) -> dict[str, Named]:
+        """Every image that the other archive names for the study, by SOP Instance UID."""
+        named: dict[str, Named] = {}
+        # Who moves needs no SOP class, and for those some archives open every one of their files.
+        details = {"SOPClassUID": ""} if self._source.retrieve == "get" else {}
         for series_uid in study.series:
             asked = {"StudyInstanceUID": study.study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
-            named |= {_said(one, "SOPInstanceUID") for one in self._ask("Instance", asked)}
-        return named - {""}
+            for one in self._ask("Instance", {**asked, **details}):
+                named[_said(one, "SOPInstanceUID")] = Named(series_uid, _said(one, "SOPClassUID"))
+        return {uid: one for uid, one in named.items() if uid}
 
     def _ask(self, level: str, query: dict[str, str]) -> list[dict[str, str]]:
         try:

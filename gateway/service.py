@@ -6,6 +6,7 @@
     dicom-out-*  deliveries of images, for each destination as many threads as its Parallel says
     fetch-*      earlier studies of patients, from other archives, one thread each
     hl7-out-*    messages out, one thread a peer
+    ahead        earlier studies that are fetched because an exam is ordered
     triggers     HL7 messages about exams, deliveries and rejections
     hl7-in       the MLLP server
     modalities   MPPS, worklist, storage commitment; and what destinations report that were asked for it
@@ -33,7 +34,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from gateway import fetching, ready, transcoding, ways
+from gateway import ahead, fetching, ready, transcoding, ways
 from gateway.callers import Callers
 from gateway.coercing_admission import Gate
 from gateway.coercing_port import CoercingPort
@@ -139,12 +140,12 @@ class Gateway:
         self.mllp = MllpServer(sessions, settings.hl7, Inbox(sessions, settings), environment.ports.mllp)
         commitments = Commitments(sessions, configuration.modalities)
         self.modalities = DicomServer(sessions, settings, configuration.modalities, environment.ports.mpps, commitments)
+        gate = Gate(sessions, settings.admission, configuration.modalities, environment.hold_dir, clock.now)
         self.coercing: CoercingPort | None = None
         if environment.coercing_port is not None:
             self.coercing = CoercingPort(
                 sessions, configuration.modalities, partial(orthanc, STORE_TIMEOUT_S),
-                str(configuration.orthanc.get("DicomAet", "ZAMBEZI")), environment.coercing_port,
-                Gate(sessions, settings.admission, configuration.modalities, environment.hold_dir, clock.now),
+                str(configuration.orthanc.get("DicomAet", "ZAMBEZI")), environment.coercing_port, gate,
             )  # fmt: skip
         self._threads: list[Any] = []
         for name, follower in self._followers.items():
@@ -153,6 +154,7 @@ class Gateway:
             self._threads.append(Repeated(f"pushes {name}".strip(), partial(_push, pushing), self.stop_asked))
         if self._nodes:
             self._threads.append(Repeated("nodes", self._nodes.round, self.stop_asked))
+        self._threads.append(Repeated("ahead", ahead.Looker(sessions, settings).round, self.stop_asked))
         self._threads.append(Repeated("triggers", Watcher(sessions, configuration).round, self.stop_asked))
         shutil.rmtree(environment.home / transcoding.FOLDER, ignore_errors=True)  # what a killed one left half done
         there = ways.Neighbourhood(
@@ -170,9 +172,7 @@ class Gateway:
                     DicomSender(sessions, way, name, to, settings.site, owner, self.stop_asked, number=number)
                 )
         for name, source in settings.prior_sources.items():
-            fetcher = fetching.Fetcher(
-                sessions, orthanc(DELIVERY_TIMEOUT_S), name, source, settings.site, there.our_aet, self.stop_asked
-            )
+            fetcher = ways.fetcher(sessions, orthanc(DELIVERY_TIMEOUT_S), name, source, there, gate, self.stop_asked)
             kind = fetching.KIND
             self._threads.append(
                 DicomSender(sessions, fetcher, name, source, settings.site, owner, self.stop_asked, kind=kind)

@@ -1,4 +1,4 @@
-"""From a destination's settings to the courier that brings images there."""
+"""From a neighbour's settings to what brings images there, or from there to here."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from gateway.associations import Address
+from gateway.coercing_admission import Gate
 from gateway.commitments_asked import Commitments
 from gateway.courier import Courier
+from gateway.fetching import Fetcher
 from gateway.orthanc_jobs import Jobs, ModalityJobs, PeerJobs
 from gateway.outgoing import Packer
 from gateway.own_sender import OwnSender, Same
 from gateway.pseudonyms import Pseudonyms
+from gateway.retrieves import ByGet, ByMove, Way
+from gateway.sending import IsOpen
 from zambezi import clock, windows
 from zambezi.bandwidth import Line
 from zambezi.config.safety import Modality, OrthancPeer
-from zambezi.config.settings import Destination, DestinationTls, Site
+from zambezi.config.settings import Destination, DestinationTls, PriorSource, Site
 from zambezi.database.engine import Sessions
 from zambezi.orthanc_client import OrthancClient
 from zambezi.tls import trusting
@@ -61,6 +65,27 @@ def courier(
     own = OwnSender(address, Packer(orthanc, destination, there.home), stop, owes, names, is_open=is_open)
     carrier = own if destination.is_sent_by_us else ModalityJobs(Jobs(orthanc, "modalities", name, stop, is_open), own)
     return Courier(name, destination, carrier, own, commitments, now)
+
+
+def fetcher(
+    sessions: Sessions, orthanc: OrthancClient, name: str, source: PriorSource, there: Neighbourhood, gate: Gate,
+    stop: threading.Event, now: Callable[[], datetime] = clock.now,
+) -> Fetcher:  # fmt: skip
+    """The way that the source's settings ask for; `gate`: who may send what by HTTP."""
+    peer, line = there.modalities[name], Line()
+
+    def owes(size: int) -> float:
+        return line.used(size, windows.cap_at(source.windows, now(), there.site.zone, there.site.holidays), now())
+
+    def by_move(may_go_on: IsOpen) -> Way:
+        return ByMove(orthanc, name, there.our_aet, stop, may_go_on)
+
+    def by_get(may_go_on: IsOpen) -> Way:
+        address = Address(name, peer.aet, peer.host, peer.port, there.our_aet)
+        return ByGet(orthanc, address, gate, stop, may_go_on, owes)
+
+    way = by_get if source.retrieve == "get" else by_move
+    return Fetcher(sessions, orthanc, name, source, there.site, way, now)
 
 
 def called(peer: Modality, our_aet: str, tls: DestinationTls, home: Path) -> Address:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from migration import getting, inventory, probing, verify
 from migration.desk import Closed, Desk
@@ -35,7 +34,7 @@ from zambezi import retries
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource
 from zambezi.leases import Keeper
-from zambezi.orthanc_client import OrthancClient, OrthancRefused, numbered
+from zambezi.orthanc_client import OrthancClient, OrthancRefused
 from zambezi.retries import ErrorClass
 
 log = logging.getLogger(__name__)
@@ -182,12 +181,11 @@ class DicomSource:
         """A worker that died left its job running in Orthanc: let it end before counting what is missing."""
         if keeper.is_first:  # nobody worked on it before; the list of a thousand jobs costs more than most questions
             return
-        for job in desk.client.get("/jobs", expand=""):
-            if job["Type"] == "DicomMoveScu" and job["State"] in ("Pending", "Running") and _concerns(job, study_uid):
-                try:
-                    _await_job(desk, job["ID"], keeper)
-                except Trouble as trouble:  # of an attempt that is over: this one has a chance of its own
-                    log.info("study %s: what was left running ended: %s", study_uid, trouble)
+        for job_id in desk.client.moves_of(study_uid):
+            try:
+                _await_job(desk, job_id, keeper)
+            except Trouble as trouble:  # of an attempt that is over: this one has a chance of its own
+                log.info("study %s: what was left running ended: %s", study_uid, trouble)
 
     def bring(self, desk: Desk, request: Request, keeper: Keeper) -> dict[str, Given]:
         """One C-MOVE as an asynchronous job of Orthanc; the bytes pass us by. Or one C-GET, through us."""
@@ -198,13 +196,8 @@ class DicomSource:
             except CutOff as error:
                 raise Trouble(ErrorClass.TRANSIENT, f"the source cut off the count of a study: {error}") from error
             return getting.bring(desk, request, named, keeper)
-        client, peer = desk.client, self._peer
         try:
-            made = client.post(f"/modalities/{peer}/query", {"Level": request.level, "Query": numbered(request.query)})
-            body = {
-                "TargetAet": desk.target_aet, "Asynchronous": True, "Timeout": _silence(desk), "Priority": 0,
-            }  # fmt: skip
-            job = client.post(f"/queries/{made['ID']}/retrieve", body)["ID"]
+            job = desk.client.start_move(self._peer, request.level, request.query, desk.target_aet, _silence(desk))
         except OrthancRefused as error:
             raise trouble_of(str(error)) from error
         took = _await_job(desk, job, keeper, self._each * request.count)
@@ -289,10 +282,6 @@ def _agree(one: _Count, other: _Count) -> bool:
     """Whether two counts name the same images, in the same series, of the same modalities."""
     places = [{sop_uid: named.series_uid for sop_uid, named in count[0].items()} for count in (one, other)]
     return places[0] == places[1] and one[1] == other[1]
-
-
-def _concerns(job: Mapping[str, Any], study_uid: str) -> bool:
-    return any(query.get("0020,000d") == study_uid for query in job["Content"].get("Query", []))
 
 
 def _cancel(desk: Desk, job_id: str) -> None:

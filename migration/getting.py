@@ -1,54 +1,37 @@
 """Bringing objects by C-GET (PS3.4 C.4.3), where a source can't be told to move them: through us into the archive.
 
-Each transfer syntax is offered in a presentation context of its own, so that a source can send what it holds as it
-holds it. A source that fails all the same, since it sends on whichever context it took first, is offered one syntax
-after the other. Where it names another syntax for an object than the one it sends (0008,3002), the object is left
-there: it would not be the same one. Slower than C-MOVE, since every byte passes through us.
+As zambezi.retrieving asks. Where a source names another syntax for an object than the one it sends (0008,3002), the
+object is left there: it would not be the same one. Slower than C-MOVE, since every byte passes through us.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any
 
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts, build_context, build_role, evt
 
 from migration.desk import Desk
-from migration.probing import GET, SYNTAXES, associated
+from migration.probing import associated
 from migration.source import Given, Named, Request, Trouble, trouble_of
-from zambezi import digests, retries
+from zambezi import digests, retries, retrieving
 from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource
 from zambezi.leases import Keeper
 from zambezi.orthanc_client import OrthancRefused, OrthancUnreachable
 from zambezi.retries import ErrorClass
+from zambezi.retrieving import CANNOT, GET, SUCCESS, SYNTAXES, USUAL, Ended
 
 log = logging.getLogger(__name__)
 
-#: PS3.8 9.3.2.2: an association has 128 contexts, one of which is the retrieve itself.
-_CLASSES_AT_ONCE = 127 // len(SYNTAXES)
-#: JPEG lossless, JPEG-LS lossless, JPEG 2000 lossless, RLE: tried before others, to which a source might convert.
-_LOSSLESS = (
-    "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.5",
-)  # fmt: skip
-_SUCCESS, _CANNOT = 0x0000, 0xC000
 _SERIES = Tag("SeriesInstanceUID")
-_LEVELS = {"Study": "STUDY", "Series": "SERIES", "Instance": "IMAGE"}
-#: What is offered where the source doesn't say of what class its objects are.
-_USUAL = (
-    "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.2",
-    "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7",
-    "1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.88.59",
-)  # fmt: skip
 
 
 def bring(desk: Desk, request: Request, named: Mapping[str, Named], keeper: Keeper) -> dict[str, Given]:
@@ -57,20 +40,16 @@ def bring(desk: Desk, request: Request, named: Mapping[str, Named], keeper: Keep
     `named`: what the source names of the study. Trouble of kind object where something of it was left behind.
     """
     taker = _Taker(desk, named)
-    classes = sorted({one.sop_class for one in named.values() if one.sop_class}) or list(_USUAL)
+    classes = sorted({one.sop_class for one in named.values() if one.sop_class}) or list(USUAL)
 
     def between() -> None:
         keeper.check()
         desk.check_open()
 
     wanted = _asked_for(request, named)
-    for some in _groups(classes):
-        ended = _get(desk.peer, desk.settings, request, some, taker.take, between)
-        for syntax in ended.syntaxes if ended.failed else ():
-            # Some send on the first context that they have taken for a class, whatever they hold, and fail with it.
-            if taker.broken is not None or wanted <= taker.given.keys():
-                break
-            ended = _get(desk.peer, desk.settings, request, some, taker.take, between, [syntax])
+    for some in retrieving.groups(classes):
+        get = partial(_get, desk.peer, desk.settings, request, some, taker.take, between)
+        ended = retrieving.by_syntax(get, lambda: taker.broken is not None or wanted <= taker.given.keys())
         if taker.broken is not None:
             raise taker.broken
         kind = retries.of_dimse("query", ended.status)
@@ -108,38 +87,23 @@ def names(peer: Modality, settings: MigrationSource, study_uid: str) -> dict[str
         )  # fmt: skip
         sop_class, series_uid = str(event.request.AffectedSOPClassUID), str(found.get("SeriesInstanceUID", ""))
         named[str(event.request.AffectedSOPInstanceUID)] = Named(series_uid, sop_class)
-        return _SUCCESS
+        return SUCCESS
 
     others = [str(one.abstract_syntax) for one in AllStoragePresentationContexts]
-    ended = _Ended()
-    for some in _groups([*_USUAL, *(one for one in others if one not in _USUAL)]):
+    ended = Ended()
+    for some in retrieving.groups([*USUAL, *(one for one in others if one not in USUAL)]):
         ended = _get(peer, settings, Request("Study", (study_uid,)), some, take, lambda: None)
-        if ended.status == _SUCCESS and not ended.failed:
+        if ended.status == SUCCESS and not ended.failed:
             return named
     raise Trouble(
         ErrorClass.OBJECT, f"it does not send everything by C-GET either: status 0x{ended.status & 0xFFFF:04X}"
     )
 
 
-def _groups(classes: list[str]) -> Iterator[list[str]]:
-    for first in range(0, len(classes), _CLASSES_AT_ONCE):
-        yield classes[first : first + _CLASSES_AT_ONCE]
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """The last answer to a C-GET: its status (-1: none came) and how many sub-operations it says have failed."""
-
-    status: int = -1
-    failed: int = 0
-    #: The transfer syntaxes that it has taken, where there are several, those of which nothing is lost first.
-    syntaxes: tuple[str, ...] = ()
-
-
 def _get(
-    peer: Modality, settings: MigrationSource, request: Request, classes: list[str], take: Callable[[Any], int],
+    peer: Modality, settings: MigrationSource, request: Request, classes: Sequence[str], take: Callable[[Any], int],
     between: Callable[[], None], syntaxes: Sequence[str] = SYNTAXES,
-) -> _Ended:  # fmt: skip
+) -> Ended:  # fmt: skip
     contexts = [build_context(GET), *(build_context(one, syntax) for one in classes for syntax in syntaxes)]
     roles = [build_role(one, scp_role=True) for one in classes]
     began = time.monotonic()
@@ -148,23 +112,16 @@ def _get(
         if line is None:
             raise Trouble(ErrorClass.TRANSIENT, why)
         line.dimse_timeout = settings.silence_seconds
-        identifier = Dataset()
-        identifier.QueryRetrieveLevel = _LEVELS[request.level]
-        for keyword, value in request.query.items():
-            setattr(identifier, keyword, value)
-        taken = {str(one.transfer_syntax[0]) for one in line.accepted_contexts if one.as_scp}
-        several = tuple(syntax for syntax in (*_LOSSLESS, *SYNTAXES) if syntax in taken) if len(taken) > 1 else ()
-        ended = _Ended()
+
+        def hurry() -> None:
+            between()
+            if time.monotonic() > until:
+                line.abort()
+                words = f"not done in {settings.deadline_seconds:g} s, broken off"
+                raise Trouble(ErrorClass.TRANSIENT, words, took_long=True)
+
         try:
-            for status, _ in line.send_c_get(identifier, GET):
-                if status and "Status" in status:
-                    failed = int(status.get("NumberOfFailedSuboperations") or 0)
-                    ended = _Ended(int(status.Status), failed, tuple(dict.fromkeys(several)))
-                between()
-                if time.monotonic() > until:
-                    line.abort()
-                    words = f"not done in {settings.deadline_seconds:g} s, broken off"
-                    raise Trouble(ErrorClass.TRANSIENT, words, took_long=True)
+            ended = retrieving.ask(line, request.level, request.query, hurry)
         except ValueError as error:  # no context for the retrieve itself
             raise Trouble(ErrorClass.OBJECT, f"the source offers no C-GET: {error}") from error
         except RuntimeError as error:  # the association was lost
@@ -187,29 +144,29 @@ class _Taker:
     def take(self, event: Any) -> int:
         """Answer one C-STORE sub-operation."""
         if self.broken:
-            return _CANNOT
+            return CANNOT
         sop_uid, syntax = str(event.request.AffectedSOPInstanceUID), str(event.context.transfer_syntax)
         expected = self._named.get(sop_uid)
         if expected and expected.syntax and expected.syntax != syntax:
             would = f"{UID(syntax).name} instead of {UID(expected.syntax).name}"
             self.left.append(f"{sop_uid}: left there, since by C-GET it would come as {would}")
-            return _CANNOT
+            return CANNOT
         if sop_uid in self.given:
-            return _SUCCESS
+            return SUCCESS
         sent = bytes(event.encoded_dataset())
         try:
             self._desk.client.store(sent)
         except OrthancUnreachable as error:
             self.broken = Trouble(ErrorClass.TRANSIENT, f"the archive: {error}", is_ours=True)
-            return _CANNOT
+            return CANNOT
         except OrthancRefused as refused:
             kind = retries.of_http(refused.status) or ErrorClass.OBJECT
             if kind is ErrorClass.OBJECT:
                 self.left.append(f"{sop_uid}: the archive can't take it: {trouble_of(refused.detail)}")
             else:
                 self.broken = Trouble(kind, f"the archive: {refused.detail}", is_ours=True)
-            return _CANNOT
+            return CANNOT
         self.given[sop_uid] = Given(digests.orthanc_md5(sent), None)
         # The source waits for our answer before it sends the next; it must not think that we are dead.
         self._desk.stop.wait(min(self._desk.line.used(len(sent), self._desk.cap, self._desk.now()), 10.0))
-        return _SUCCESS
+        return SUCCESS

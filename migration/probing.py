@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, generate_uid
 from pynetdicom import AE, build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
@@ -24,22 +24,13 @@ from zambezi import retries
 from zambezi.config.safety import Modality
 from zambezi.orthanc_client import OrthancClient, OrthancRefused
 from zambezi.retries import ErrorClass
+from zambezi.retrieving import GET, LARGE_PDU, SYNTAXES
 
 #: PS3.4 C.6.1.3, C.6.2.3: information models, patient root and study root.
-FIND, MOVE, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.2.3"
+FIND, MOVE = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2"
 _PATIENT_FIND, _PATIENT_MOVE = "1.2.840.10008.5.1.4.1.2.1.1", "1.2.840.10008.5.1.4.1.2.1.2"
 _VERIFICATION = "1.2.840.10008.1.1"
 _CT = "1.2.840.10008.5.1.4.1.1.2"
-#: In which an object may lie at the source (PS3.5 10): what is most often met, each asked for in a context of its own.
-SYNTAXES = (
-    ExplicitVRLittleEndian, ImplicitVRLittleEndian, "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102",
-)  # fmt: skip
-#: The longest PDU that we take (PS3.8 D.1), as long as DCMTK ever sends one: of small ones an image has hundreds, each
-#: of which costs as much as a large one.
-LARGE_PDU = 131_072
 #: So many answers to one question are read; then it is cancelled, and a source that goes on all the same is left.
 _MOST_ANSWERS = 1000
 _PATIENCE_S = 30

@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zambezi import retries
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
+from zambezi.retrieving import Rung
 
 if TYPE_CHECKING:  # they know this module
     from migration.desk import Desk
@@ -52,7 +53,6 @@ def trouble_of(details: str, code: int | None = None) -> Trouble:
     return Trouble(retries.of_orthanc(details, "query", code), first_line, took_long=bool(_SILENT.search(details)))
 
 
-Rung = Literal["Study", "Series", "Instance"]
 RUNGS: tuple[Rung, ...] = ("Study", "Series", "Instance")
 
 _LEVEL_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")

@@ -14,11 +14,12 @@ from sqlalchemy import select
 
 from migration import ledger
 from migration.desk import Desk
-from migration.source import RUNGS, Given, Named, Request, Rung, Trouble
+from migration.source import RUNGS, Given, Named, Request, Trouble
 from zambezi import announcing, causes
 from zambezi.database.tables import MigrationProject
 from zambezi.leases import Keeper
 from zambezi.retries import ErrorClass
+from zambezi.retrieving import Rung
 
 _POLL_SECONDS = 0.25
 #: So many studies that come next are announced together with the one whose turn it is.

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as RetrieveByGet  # type: ignore[attr-defined]
 
-from migration import probing, transfer
+from migration import transfer
 from migration.copying import named
 from migration.desk import Desk
 from migration.source import RUNGS, Checked, Compared, Request, Study, Trouble
@@ -22,6 +22,7 @@ from zambezi import digest, digests
 from zambezi.digest import Fingerprint, Unreadable
 from zambezi.orthanc_client import OrthancError
 from zambezi.retries import ErrorClass
+from zambezi.retrieving import LARGE_PDU
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def _get(
     checked: Checked,
 ) -> None:
     entity = AE(ae_title=desk.settings.aet)
-    entity.maximum_pdu_size = probing.LARGE_PDU
+    entity.maximum_pdu_size = LARGE_PDU
     entity.acse_timeout = entity.network_timeout = 30
     entity.dimse_timeout = desk.settings.silence_seconds
     proposed = [build_context(sop_class, syntax) for sop_class, syntax in sorted(kinds)][: _MOST_CONTEXTS - 1]

@@ -379,7 +379,7 @@ def _fetch(transaction: Transaction, now: datetime, fetch: Fetch, study: Study, 
         "priors-wanted", now, **common, rule=fetch.rule.name, source=fetch.source, because=fetch.because,
         priority=fetch.priority or None, patient_id=study.patient_id, issuer=study.issuer, birth_date=study.birth_date,
         study_date=study.date, modalities=sorted(study.modalities), parts=sorted(study.parts),
-        how=how.model_dump(mode="json", by_alias=True, include={"count", "years", "same"}),
+        how=how.of_each_other,
     )  # fmt: skip
     transaction.executemany(
         "INSERT OR IGNORE INTO routed (orthanc_id, rule, destination) VALUES (?, ?, ?)",

@@ -31,7 +31,8 @@ _RESOURCE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 _SERVICES: dict[str, tuple[tuple[str, str], ...]] = {
     "gateway": (
         ("POST", r"/instances"),  # its coercing port, on behalf of modalities
-        ("POST", r"/modalities/[^/]+/(store|query|move)"),  # move: earlier studies are fetched
+        ("POST", r"/modalities/[^/]+/(store|query)"),
+        ("POST", r"/queries/[^/]+/retrieve"),  # earlier studies are fetched
         ("POST", r"/peers/[^/]+/store"),
         ("POST", r"/tools/(find|bulk-content)"),
         ("POST", r"/jobs/[^/]+/(cancel|pause|resume|resubmit)"),

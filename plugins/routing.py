@@ -17,8 +17,6 @@ from zambezi.config.settings import Destination, Priors, Route
 
 #: Instances in one journal entry; a larger route is told in parts.
 PART = 2000
-#: What an order's priority counts as, beside a rule's own.
-ORDERED = {"STAT": 100, "HIGH": 50}
 
 
 _NOTHING: Mapping[str, tuple[str, ...]] = {}
@@ -124,7 +122,7 @@ def decide(
                 continue
             going = fitting if rule.late == "all" else new
             because = _because(rule, cause, len(going), len(fitting), len(new), is_late)
-            priority = max(rule.priority, ORDERED.get(circumstances.priority, 0))
+            priority = max(rule.priority, causes.ORDERED.get(circumstances.priority, 0))
             if priority > rule.priority:
                 because += f"; its order is {circumstances.priority}"
             proof = destinations[destination].proof
@@ -159,7 +157,7 @@ def fetches(
     for rule in wanting:
         taken = sum(verdict.met is True for _, verdict in judged.verdicts(rule))
         for source in dict.fromkeys(rule.priors.fetch_from) if taken and rule.priors else ():
-            priority = max(rule.priority, ORDERED.get(circumstances.priority, 0))
+            priority = max(rule.priority, causes.ORDERED.get(circumstances.priority, 0))
             because = f"rule {rule.name}: {taken} instances by {cause} meet: {conditions.words(rule.when)}"
             fetch = Fetch(rule, source, because, priority, mine[0])
             if not any(routed(rule.name, fetch.way, one.orthanc_id) for one in mine):

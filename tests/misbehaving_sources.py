@@ -31,6 +31,7 @@ def honestly(source: LegacyArchive, event: Any, wanted: list[Dataset]) -> Iterat
     yield source.target
     yield len(wanted)
     for dataset in wanted:
+        source.before_sending(event, dataset)
         yield 0xFF00, dataset
 
 
@@ -130,6 +131,8 @@ class LegacyArchive:
     syntaxes: tuple[str, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     most_associations: int = 20
     before_moving: Callable[[LegacyArchive], None] = lambda source: None
+    #: By C-MOVE or C-GET; where it raises, the rest stays there.
+    before_sending: Callable[[Any, Dataset], None] = lambda event, dataset: None
     asked: list[Dataset] = field(default_factory=list)
     callers: list[str] = field(default_factory=list)
     refused: int = 0
@@ -212,6 +215,8 @@ class LegacyArchive:
         wanted = self._sent(event.identifier)
         yield len(wanted)
         for dataset in wanted:
+            if event.assoc.is_established:
+                self.before_sending(event, dataset)
             yield 0xFF00, dataset
 
     def _sent(self, asked: Dataset) -> list[Dataset]:
@@ -223,7 +228,8 @@ class LegacyArchive:
 def _fits(element: Any, dataset: Dataset) -> bool:
     """Matching as PS3.4 C.2.2.2 has it: universal, single value, list of UIDs, wild card, range."""
     keyword = element.keyword
-    if keyword in ("QueryRetrieveLevel", "SpecificCharacterSet") or not element.value:
+    # Orthanc asks for a single image by (0002,0003), too, which is no key.
+    if keyword in ("QueryRetrieveLevel", "SpecificCharacterSet") or element.tag.group == 2 or not element.value:
         return True
     held = dataset.Modality if keyword == "ModalitiesInStudy" else str(dataset.get(keyword, ""))
     if element.VR == "UI":

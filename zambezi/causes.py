@@ -16,6 +16,9 @@ REPORT = "report"
 CORRECTION = "correction"
 RESTORE = "restore"
 
+#: What an order's priority counts as, beside a rule's own.
+ORDERED = {"STAT": 100, "HIGH": 50}
+
 ALL = (MODALITY, MIGRATION, PREFETCH, REPORT, CORRECTION, RESTORE)
 
 #: In rules this word stands for all that we store ourselves.

@@ -206,6 +206,26 @@ class OrthancClient:
         found: dict[str, Any] = self.get(f"/jobs/{job_id}")
         return found
 
+    def start_move(self, name: str, level: str, keys: dict[str, str], target_aet: str, silence_s: float) -> str:
+        """Begin to have a modality send something to `target_aet` (C-MOVE, asynchronous job); the job's id.
+
+        It fails when the modality says nothing for so long. By a query: Orthanc 1.10.1 answers its own
+        /modalities/{name}/move only when all has come, and shows no job.
+        """
+        made = self.post(f"/modalities/{name}/query", {"Level": level, "Query": numbered(keys)})
+        body = {"TargetAet": target_aet, "Asynchronous": True, "Timeout": max(1, int(silence_s)), "Priority": 0}
+        return str(self.post(f"/queries/{made['ID']}/retrieve", body)["ID"])
+
+    def moves_of(self, study_uid: str) -> list[str]:
+        """Ids of the jobs by which Orthanc, at this moment, has another archive send this study here (C-MOVE)."""
+        return [
+            job["ID"]
+            for job in self.get("/jobs", expand="")
+            if job["Type"] == "DicomMoveScu"
+            and job["State"] in ("Pending", "Running")
+            and any(query.get("0020,000d") == study_uid for query in job["Content"].get("Query", []))
+        ]
+
     def verify(self, sop_uids: list[str]) -> list[dict[str, Any]]:
         """What index and disk have of the first of these instances, at least one of them (plugins/verifying.py)."""
         looked: list[dict[str, Any]] = self.request("PUT", "/zambezi/verify", timeout_s=_READ_S, json=sop_uids).json()[

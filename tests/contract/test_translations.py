@@ -52,9 +52,10 @@ NOT_ON_PAGES = {
 SPEAKING = {
     "migration": (),
     "gateway": (  # deliveries, neighbours, disks
-        "gateway/alternates", "gateway/associations", "gateway/commitments_asked", "gateway/courier",
-        "gateway/deliveries", "gateway/hl7/sender", "gateway/orthanc_jobs", "gateway/outgoing", "gateway/own_sender",
-        "gateway/transcoding", "zambezi/breakers", "zambezi/disk", "zambezi/outbox",
+        "gateway/ahead", "gateway/alternates", "gateway/associations", "gateway/commitments_asked", "gateway/courier",
+        "gateway/deliveries", "gateway/fetching", "gateway/hl7/sender", "gateway/orthanc_jobs", "gateway/outgoing",
+        "gateway/own_sender", "gateway/retrieves", "gateway/transcoding", "zambezi/breakers", "zambezi/disk",
+        "zambezi/outbox",
     ),
     "operations": ("operations/modality_desk", "operations/backup/schedule", "plugins/versions"),  # devices, health
 }  # fmt: skip

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ from gateway.sending import Closed, Instance
 from tests import misbehaving
 from tests.gateway_alone import Alone, FakePlugin, eventually
 from tests.integration.archive_fixture import PEERS, Archive, image, until
+from tests.misbehaving_sources import LegacyArchive
 from tests.schema import upgraded
-from zambezi import audit, clock, outbox
+from zambezi import audit, clock, orders, outbox
+from zambezi.config.settings import Site
 from zambezi.database.engine import sessions
 from zambezi.database.tables import AuditEntry, Delivery, ExceptionItem, Study
 from zambezi.environment import REPOSITORY
@@ -150,6 +153,7 @@ class House:
     picky: misbehaving.Receiver
     other: OtherOrthanc
     counter: misbehaving.Receiver
+    legacy: LegacyArchive
 
     def send(self, count: int, modality: str, study: str | None = None) -> tuple[str, list[str]]:
         """Store a study's images from CT1; its UID and theirs."""
@@ -164,6 +168,7 @@ class House:
 
 
 #: Destinations that are named after their level of proof, and the modality whose images go there.
+FETCHING = ("by-move", "by-get")
 PROOFS = {"acknowledged": "RF", "found": "DX", "committed": "IO"}
 
 
@@ -195,9 +200,11 @@ def settings(tls_port: int) -> dict[str, Any]:
             "other": {"Kind": "peer", **patient},
             **{proof: {"Proof": proof, **patient, "CommitmentMinutes": 0.03} for proof in PROOFS},
         },
-        "PriorSources": {"qr": patient},
+        "PriorSources": {"qr": patient, "by-move": patient, "by-get": {**patient, "Retrieve": "get"}},
         "Routing": [
             {"Name": "priors", "When": {"StudyID": "NEW"}, "Priors": {"FetchFrom": ["qr"], "Years": 3}},
+            *({"Name": by, "When": {"StudyID": by.upper()}, "Priors": {"FetchFrom": [by]}} for by in FETCHING),
+            {"Name": "ahead", "When": {"Modality": "BI"}, "Priors": {"FetchFrom": ["by-get"], "AheadHours": 24}},
             {"Name": "ct", "When": {"Modality": ["CT"]}, "SendTo": ["qr"]},
             {"Name": "mr", "When": {"Modality": ["MR"]}, "SendTo": ["sto"]},
             {"Name": "us", "When": {"Modality": ["US"]}, "SendTo": ["liar"]},
@@ -237,10 +244,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     picky = misbehaving.Receiver()
     other = OtherOrthanc(folder / "other")
     counter = misbehaving.Receiver(aet="")
+    legacy = LegacyArchive(free_port(), ("127.0.0.1", archive.environment.ports.dicom))
     peers = {
         **PEERS, "qr": ["QR", "127.0.0.1", qr.port], "sto": ["STO", "127.0.0.1", sto.port],
         "liar": ["LIAR", "127.0.0.1", liar.port], "tls": ["TLS", "127.0.0.1", 1],
         "capped": ["QR2", "127.0.0.1", qr.port],
+        "by-move": ["LEGACY", "127.0.0.1", legacy.port],
+        "by-get": {"AET": "LEGACY_GET", "Host": "127.0.0.1", "Port": legacy.port, "AllowStore": False},
         "picky": ["PACS", "127.0.0.1", picky.port], "keeper": ["KEEPER", "127.0.0.1", picky.port],
         **{proof: [proof.upper(), "127.0.0.1", counter.port] for proof in PROOFS},
     }  # fmt: skip
@@ -257,7 +267,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     archive.start()
     try:
         gateway.start()
-        yield House(archive, gateway, qr, sto, liar, tls, picky, other, counter)
+        yield House(archive, gateway, qr, sto, liar, tls, picky, other, counter, legacy)
     finally:
         if gateway.process is not None:
             gateway.kill()
@@ -482,15 +492,83 @@ def test_a_patients_earlier_studies_are_fetched_from_another_archive_and_go_nowh
     new = image(StudyDate="20260301", StudyID="NEW", **who)
     assert house.archive.send(new) == [0]
     (fetch,) = eventually(lambda: house.deliveries(new.StudyInstanceUID, "delivered", "fetch"), 30)
-    assert (fetch.destination, fetch.rule, fetch.proof) == ("qr", "priors", "found")
+    assert (fetch.destination, fetch.rule, fetch.proof, fetch.attempts) == ("qr", "priors", "found", 1)
     assert fetch.outcome == "qr has 2 earlier studies that are wanted; 1.2.7.5 is here; 1.2.7.1 came with 3 images"
-    came = house.archive.events("stored", patient_id="P7", cause="prefetch")
+    # It is delivered when the archive has everything; the archive's follower may be a moment behind.
+    came = until(lambda: len(found := house.archive.events("stored", patient_id="P7", cause="prefetch")) > 2 and found)
     assert {one["sop_uid"] for one in came} == {one.SOPInstanceUID for one in earlier}
     assert {one["reference"] for one in came} == {f"prior of {new.StudyInstanceUID}"}
     until(lambda: house.archive.events("study-completed", study_uid="1.2.7.1"))
     assert not house.archive.events("routed", study_uid="1.2.7.1")
     assert not house.archive.events("hl7-triggered", study_uid="1.2.7.1")
     assert len(stored(house.archive, "1.2.7.5")) == 1
+
+
+@pytest.mark.parametrize("by", FETCHING)
+def test_deaths_of_gateway_and_archive_under_a_fetch_lose_nothing_and_fetch_little_twice(
+    house: House, by: str, say: Callable[[str], None]
+):
+    who = {"PatientID": f"P {by}", "PatientBirthDate": "19700101", "Modality": "OT"}
+    study = generate_uid()
+    series = [generate_uid(), generate_uid()]
+    earlier = [image(study, series[n % 2], StudyDate="20250101", **who) for n in range(8)]
+    offered, dead, goes_on = Counter[str](), queue.Queue[Any](), threading.Event()
+    deaths = {3: house.gateway, 6: house.archive}
+
+    def under_way(event: Any, dataset: Dataset) -> None:
+        offered[dataset.SOPInstanceUID] += 1
+        victim = deaths.pop(len(offered), None)
+        if victim is None:
+            return
+        victim.kill()
+        dead.put(victim)
+        if (victim is house.archive) == (by == "by-move"):
+            raise ConnectionAbortedError  # who asked is gone, or whom it sends to
+        if by == "by-move":
+            goes_on.wait(20)
+
+    house.legacy.holds = earlier
+    house.legacy.before_sending = under_way
+    with house.legacy.listening():
+        new = image(StudyDate="20260301", StudyID=by.upper(), **who)
+        assert house.archive.send(new) == [0]
+        for _ in range(2):
+            dead.get(timeout=30).start()
+            goes_on.set()
+        (fetch,) = eventually(lambda: house.deliveries(new.StudyInstanceUID, "delivered", "fetch"), 40)
+    assert fetch.outcome == f"{by} has 1 earlier studies that are wanted; {study} came with 8 images"
+    came = until(lambda: len(found := house.archive.events("stored", study_uid=study, cause="prefetch")) > 7 and found)
+    assert sorted(one["sop_uid"] for one in came) == sorted(one.SOPInstanceUID for one in earlier)
+    assert {one["remote_aet"] for one in came} == {"LEGACY" if by == "by-move" else "LEGACY_GET"}
+    again = {uid: times - 1 for uid, times in offered.items() if times > 1}
+    say(f"{by}: 2 deaths under 8 images; sent again: {sum(again.values())}")
+    # Orthanc goes on with a C-MOVE whose gateway has died; a C-GET ends with its own, and, a tenth of a second after
+    # nothing more can be stored, with the archive.
+    assert sum(again.values()) <= (1 if by == "by-move" else 4)
+    assert set(again.values()) <= {1}
+    with house.gateway.sessions() as session:
+        assert audit.verify(session) == []
+
+
+def test_an_ordered_exam_has_the_patients_earlier_studies_here_before_its_images_come(house: House):
+    who = {"PatientID": "P10", "PatientBirthDate": "19700101", "Modality": "BI"}
+    yesterday = clock.now() - timedelta(days=1)
+    house.legacy.holds = [image("1.2.10.1", StudyDate=f"{yesterday:%Y%m%d}", **who) for _ in range(3)]
+    house.legacy.before_sending = lambda event, dataset: None
+    with house.legacy.listening(), house.gateway.sessions.begin() as session:
+        patient = orders.register_patient(
+            session, patient_id="P10", issuer="HOSPITAL", family_name="Teste", birth_date="19700101", now=clock.now(),
+            writer="ris",
+        )  # fmt: skip
+        wanted = orders.NewOrder(scheduled_at=clock.now() + timedelta(hours=3), modality="BI")
+        order = orders.place_order(session, patient, wanted, now=clock.now(), site=Site(), writer="ris")
+        study, order_id = order.study_uid, order.id
+        session.commit()
+        (fetch,) = eventually(lambda: house.deliveries(study, "delivered", "fetch"), 30)
+    assert (fetch.rule, fetch.order_id) == ("ahead", order_id)
+    assert fetch.outcome == "by-get has 1 earlier studies that are wanted; 1.2.10.1 came with 3 images"
+    came = until(lambda: len(found := house.archive.events("stored", study_uid="1.2.10.1")) > 2 and found)
+    assert {(one["cause"], one["reference"]) for one in came} == {("prefetch", f"prior of {study}")}
 
 
 def stored(archive: Archive, study: str) -> list[dict[str, Any]]:

@@ -160,8 +160,10 @@ def _unknown_peers(file: str, zambezi: Zambezi, merged: dict[str, Any]) -> list[
             file, f"Zambezi.PriorSources.{name}",
             "its entry in DicomModalities has AllowStore false, so it could not send here what is fetched",
         )
-        for name in zambezi.prior_sources
-        if isinstance(peer := known.get(name), dict) and peer.get("AllowStore") is False
+        for name, source in zambezi.prior_sources.items()
+        if source.retrieve == "move"
+        and isinstance(peer := known.get(name), dict)
+        and peer.get("AllowStore") is False
     ]  # fmt: skip
     listed = _listed(known)
     return faults + [

@@ -145,6 +145,8 @@ def test_an_archive_to_fetch_from_is_a_dicom_peer_that_may_store_here_and_has_no
     assert "Zambezi.PriorSources.DEAF: its entry in DicomModalities has AllowStore false" in told
     zambezi(folder, {"PriorSources": {"DEAF": {"Windows": [{"KilobitsPerSecond": 512}]}}})
     assert "KilobitsPerSecond can't be kept" in "\n".join(faults(folder))
+    zambezi(folder, {"PriorSources": {"DEAF": {"Retrieve": "get", "Windows": [{"KilobitsPerSecond": 512}]}}})
+    load(folder, {})  # no fault
 
 
 def test_broken_json_is_told_with_its_own_line(folder: Path):

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
+from functools import partial
 from typing import Any
 
 import pytest
 
 from gateway.courier import Progress
 from gateway.fetching import Fetcher, Wanted
+from gateway.retrieves import ByMove
 from gateway.sending import AttemptFailed, Closed, Shipment
 from tests.schema import upgraded
 from zambezi import announcing, causes
@@ -36,6 +38,8 @@ class There:
     studies: dict[str, dict[str, str]]
     here: dict[str, set[str]] = field(default_factory=dict)
     moves: list[str] = field(default_factory=list)
+    levels: list[str] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
     questions: list[dict[str, str]] = field(default_factory=list)
     sends: Callable[[str], set[str]] = lambda uid: {f"{uid}.1.1", f"{uid}.1.2"}
     state: str = "Success"
@@ -61,16 +65,19 @@ class There:
     def get(self, _path: str, **_params: Any) -> dict[str, Any]:
         return {"announced_generation": 1_000_000}
 
-    def post(self, path: str, body: Any) -> dict[str, str]:
-        assert (path, body["TargetAet"]) == ("/modalities/OLD/move", "ZAMBEZI")
+    def start_move(self, name: str, level: str, keys: dict[str, str], target_aet: str, _silence_s: float) -> str:
+        assert (name, target_aet) == ("OLD", "ZAMBEZI")
         if self.refuses:
-            raise OrthancRefused("POST", path, 500, self.refuses)
-        (asked,) = body["Resources"]
-        self.moves.append(asked["StudyInstanceUID"])
-        return {"ID": "job"}
+            raise OrthancRefused("POST", "/queries/1/retrieve", 500, self.refuses)
+        self.moves.append(keys["StudyInstanceUID"])
+        self.levels.append(level)
+        return "job"
 
-    def job(self, _id: str) -> dict[str, Any]:
-        uid = self.moves[-1]
+    def moves_of(self, study_uid: str) -> list[str]:
+        return [study_uid] if study_uid in self.left_behind else []
+
+    def job(self, id: str) -> dict[str, Any]:
+        uid = self.moves[-1] if id == "job" else id
         self.here.setdefault(uid, set()).update(self.sends(uid))
         return {"State": self.state, "ErrorDetails": "Unexpected DIMSE status 0xA801", "ErrorCode": 9}
 
@@ -90,9 +97,9 @@ class Bench:
     def bring(self, begun: set[str] | None = None, **wanted: Any) -> str:
         body = Wanted.of({**WANTED, **wanted}).written
         progress = Progress("d1", begun if begun is not None else set(), self._save)
-        fetcher = Fetcher(
-            self.made, self.there, "OLD", self.source, Site(issuer="H"), "ZAMBEZI", threading.Event(), lambda: self.now
-        )  # type: ignore[arg-type]  # stands in for Orthanc's REST
+        orthanc: Any = self.there  # stands in for Orthanc's REST
+        by_move = partial(ByMove, orthanc, "OLD", "ZAMBEZI", threading.Event())
+        fetcher = Fetcher(self.made, orthanc, "OLD", self.source, Site(issuer="H"), by_move, lambda: self.now)
         return fetcher.bring(Shipment(NEW, (), body), False, progress)
 
     def _save(self) -> None:
@@ -155,6 +162,20 @@ def test_an_archive_that_says_success_and_sends_half_is_found_out_and_what_was_b
     assert one.bring(begun) == "OLD has 1 earlier studies that are wanted; 1 came with 2 images"
     assert one.bring(begun) == "OLD has 1 earlier studies that are wanted; 1 came with 2 images"
     assert one.there.moves == ["1", "1"]
+    assert one.there.levels == ["Study", "Instance"]  # what came needn't come again
+
+
+def test_an_archive_that_sends_nothing_less_than_a_study_is_asked_for_all_of_it(bench):
+    one = bench({"1": study()}, here={"1": {"1.1.1"}})
+    one.there.sends = lambda uid: {f"{uid}.1.2"} if one.there.levels[-1] == "Study" else set()
+    assert one.bring({"1"}) == "OLD has 1 earlier studies that are wanted; 1 came with 2 images"
+    assert one.there.levels == ["Instance", "Study"]
+
+
+def test_what_a_gateway_that_died_left_orthanc_fetching_is_waited_for_and_not_asked_for_again(bench):
+    one = bench({"1": study()}, here={"1": {"1.1.1"}}, left_behind=["1"])
+    assert one.bring({"1"}) == "OLD has 1 earlier studies that are wanted; 1 came with 2 images"
+    assert one.there.moves == []
 
 
 def test_one_that_fails_but_has_sent_everything_has_done_it_and_one_that_does_not_know_us_is_told_so(bench):

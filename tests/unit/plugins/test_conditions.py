@@ -192,6 +192,11 @@ def test_one_item_that_fits_is_enough_and_what_a_private_one_holds_isnt_told() -
         ({"SendTo": ["ARHCIVE"]}, 'no destination "ARHCIVE" (known: ARCHIVE); did you mean "ARCHIVE"?'),
         ({"Completeness": {"By": ["mpps"]}}, "By goes with QuietSeconds"),
         ({"Priors": {"FetchFrom": ["OLDD"]}}, 'no archive "OLDD" in PriorSources (known: OLD); did you mean "OLD"?'),
+        ({"Priors": {"AheadHours": 2}}, "AheadHours without FetchFrom"),
+        (
+            {"When": {"StudyDescription": "x"}, "Priors": {"FetchFrom": ["OLD"], "AheadHours": 2}},
+            "When: asks for more than values of Modality",
+        ),
         ({"SendTo": [], "Priors": {"Count": 1}}, "SendTo: names no destination, and Priors no FetchFrom"),
     ],
 )

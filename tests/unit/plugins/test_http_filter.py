@@ -54,7 +54,7 @@ def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
         ("gateway", "GET", "/zambezi/journal", True),
         ("gateway", "POST", "/modalities/PACS2/store", True),
         ("gateway", "POST", "/modalities/PACS2/query", True),
-        ("gateway", "POST", "/modalities/PACS2/move", True),
+        ("gateway", "POST", "/queries/0123-4567/retrieve", True),
         ("gateway", "POST", "/modalities/a/b/store", False),
         ("gateway", "PUT", "/modalities/PACS2", False),
         ("gateway", "POST", "/tools/find", True),

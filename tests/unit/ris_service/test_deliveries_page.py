@@ -72,7 +72,8 @@ def test_a_fetch_says_what_comes_from_where_and_what_became_of_each_study(hospit
     with hospital.sessions.begin() as session:
         row = session.get_one(Delivery, "f" * 32)
         row.state, row.proof, row.outcome = "delivered", "found", told
-    assert told in hospital.signed_in("administrator").get("/deliveries?state=delivered", headers=HTML).text
+    page = hospital.signed_in("administrator").get("/deliveries?state=delivered", headers=HTML).text
+    assert "OLDPACS tem 1 estudos anteriores que interessam; 1.2.3 veio com 3 imagens" in page
     assert "estudos anteriores, de OLDPACS" in hospital.signed_in("radiologist").get(f"/studies/{CHEST}").text
 
 

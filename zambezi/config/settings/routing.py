@@ -75,4 +75,10 @@ class Route(Section):
         if not self.send_to and not (self.priors and self.priors.fetch_from):
             what = "names no destination, and Priors no FetchFrom: the rule would do nothing"
             raise NamesUnknown([("SendTo", what)])
+        if self.priors and self.priors.ahead_hours and not self.when.asks_for_modalities_alone:
+            what = (
+                "asks for more than values of Modality, but Priors.AheadHours acts on orders, of which nothing else is "
+                "known: give that a rule of its own"
+            )
+            raise NamesUnknown([("When", what)])
         return self

@@ -172,6 +172,12 @@ class When(Section):
         return self._tests
 
     @property
+    def asks_for_modalities_alone(self) -> bool:
+        """Whether an order's modality decides: a value, a list, or no condition at all."""
+        others = self._tests.keys() - {"Modality"} or self.time or self.below
+        return not others and (self.modality is None or bool(self.modality.equal))
+
+    @property
     def below(self) -> tuple[When, ...]:
         """The objects within this one."""
         return (*self.all_, *self.any_, *((self.not_,) if self.not_ else ()))
