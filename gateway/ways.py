@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from zambezi.config.safety import Modality, OrthancPeer
 from zambezi.config.settings import Destination, DestinationTls, PriorSource, Site
 from zambezi.database.engine import Sessions
 from zambezi.orthanc_client import OrthancClient
-from zambezi.tls import trusting
+from zambezi.tls import to_peer
 
 
 @dataclass(frozen=True)
@@ -92,17 +91,5 @@ def called(peer: Modality, our_aet: str, tls: DestinationTls, home: Path) -> Add
     """How a peer is called: plainly, or over TLS where `tls` names an authority."""
     if not tls.ca_file:
         return Address(peer.name, peer.aet, peer.host, peer.port, our_aet)
-    made = partial(tls_context, tls, home)
+    made = partial(to_peer, tls, home)
     return Address(peer.name, peer.aet, tls.host or peer.host, tls.port, our_aet, made, tls.server_name)
-
-
-def tls_context(tls: DestinationTls, home: Path) -> ssl.SSLContext:
-    """The receiver's certificate is checked, and ours shown where there is one (PS3.15 B.12).
-
-    OSError for a file that is no use.
-    """
-    context = trusting(home / tls.ca_file)
-    context.check_hostname = bool(tls.server_name)
-    if tls.certificate_file:
-        context.load_cert_chain(home / tls.certificate_file, home / tls.key_file)
-    return context

@@ -127,7 +127,10 @@ def make_authority(
 
 
 def issue(authority: Pair, names: Sequence[str], now: datetime, key: bytes | None = None) -> Pair:
-    """The front door's certificate for names and addresses; with `key` for that one, so that only the file changes."""
+    """The front door's certificate for names and addresses; with `key` for that one, so that only the file changes.
+
+    It is shown to DICOM peers that we call, too.
+    """
     parent = load(authority.certificate)
     wanted = list(dict.fromkeys([*(one.lower().rstrip(".") for one in names), *OF_THE_CONSOLE]))
     refused = [why for one in wanted if (why := _refusal(parent, one))]
@@ -146,7 +149,9 @@ def issue(authority: Pair, names: Sequence[str], now: datetime, key: bytes | Non
         _builder(subject, parent.subject, own, now, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True, key_encipherment=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
         .add_extension(x509.SubjectAlternativeName([_general(one) for one in wanted]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
         .add_extension(_parent_key(parent), critical=False)

@@ -71,7 +71,10 @@ def echo(name: str) -> None:
         raise EnvironmentFault(f"no modality {name!r} in DicomModalities (known: {known})") from None
     except OrthancError as error:
         raise EnvironmentFault(f"the archive, which asks, doesn't answer: {error}") from error
-    click.echo(f"{name} answers our echo." if answer.answered else f"{name} does not answer our echo: {answer.reason}")
+    over = f" over {answer.over}" if answer.over else ""
+    click.echo(
+        f"{name} answers our echo{over}." if answer.answered else f"{name} does not answer our echo: {answer.reason}"
+    )
     seen = next((peer.signs for peer in desk.look().known if peer.name == name), {})
     click.echo(f"Its last echo to us: {_moment(seen['echo'])}" if "echo" in seen else "It never sent us an echo.")
     if not answer.answered:

@@ -8,26 +8,20 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from operations import modalities
+from operations import echoing, front_door, modalities
+from operations.echoing import Echo
 from operations.modalities import Overview
 from zambezi import config
 from zambezi.config import Configuration, ConfigurationFaults
+from zambezi.config.settings import DestinationTls
 from zambezi.database.engine import Sessions
 from zambezi.database.tables import ProcessState
-from zambezi.environment import Environment
+from zambezi.environment import Environment, EnvironmentFault
 from zambezi.keys import Keys
 from zambezi.orthanc_client import OrthancClient, OrthancError, OrthancRefused
 
 #: A peer that doesn't answer an echo within so many seconds is away.
 ECHO_S = 5
-
-
-@dataclass(frozen=True)
-class Echo:
-    """What became of our C-ECHO; `reason` says why it failed."""
-
-    answered: bool
-    reason: str = ""
 
 
 class NoSuchPeer(LookupError):
@@ -72,9 +66,18 @@ class Desk:
         return modalities.overview(found.modalities, found.orthanc.get("DicomModalities", {}), rows, trouble)
 
     def echo(self, name: str) -> Echo:
-        """Ask a peer by C-ECHO, from the archive; NoSuchPeer, OrthancError where the archive doesn't answer."""
-        if name not in self.configuration().modalities:
+        """Ask a peer by C-ECHO, over TLS where it is called so; NoSuchPeer.
+
+        Plainly it is the archive that asks; OrthancError where that doesn't answer.
+        """
+        known = self.configuration()
+        if name not in known.modalities:
             raise NoSuchPeer(name)
+        way = echoing.way(name, known.zambezi)
+        if isinstance(way, Echo):
+            return way
+        if way is not None:
+            return self._over_tls(known, name, way)
         client = OrthancClient(self.environment, self.keys, "operations", ECHO_S + 15)
         try:
             client.request("POST", f"/modalities/{name}/echo", json={"Timeout": ECHO_S})
@@ -83,3 +86,14 @@ class Desk:
                 raise NoSuchPeer(name) from refused
             return Echo(False, refused.detail)
         return Echo(True)
+
+    def _over_tls(self, known: Configuration, name: str, way: DestinationTls) -> Echo:
+        try:
+            front = front_door.certificate(self.environment, os.environ)
+        except EnvironmentFault as fault:
+            if not way.certificate_file:
+                return Echo(False, str(fault))
+            front = None
+        to = known.zambezi.destinations.get(name)
+        our_aet = (to.aet if to else "") or str(known.orthanc.get("DicomAet", "ZAMBEZI"))
+        return echoing.over_tls(known.modalities[name], way, our_aet, self.environment.home, front, ECHO_S)

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 from zambezi.config.safety import ClientCertificate
+from zambezi.config.settings import DestinationTls
 
 
 class FileFault(ValueError):
@@ -42,6 +43,18 @@ def to_server(authorities: str, own: ClientCertificate | None) -> ssl.SSLContext
             files = [file for file in (own.file, own.key_file) if file]
             absent = [file for file in files if not Path(file).exists()]
             raise FileFault(_file_fault("CertificateFile", " and ".join(absent or files), error)) from error
+    return context
+
+
+def to_peer(how: DestinationTls, home: Path) -> ssl.SSLContext:
+    """TLS to a DICOM peer: its certificate is checked, and ours shown where one is named (PS3.15 B.12).
+
+    Files are below `home` unless absolute. OSError for one that is no use.
+    """
+    context = trusting(home / how.ca_file)
+    context.check_hostname = bool(how.server_name)
+    if how.certificate_file:
+        context.load_cert_chain(home / how.certificate_file, home / how.key_file)
     return context
 
 

@@ -57,7 +57,9 @@ SPEAKING = {
         "gateway/own_sender", "gateway/retrieves", "gateway/transcoding", "zambezi/breakers", "zambezi/disk",
         "zambezi/outbox",
     ),
-    "operations": ("operations/modality_desk", "operations/backup/schedule", "plugins/versions"),  # devices, health
+    "operations": (  # devices, health
+        "operations/echoing", "operations/modality_desk", "operations/backup/schedule", "plugins/versions",
+    ),
 }  # fmt: skip
 
 

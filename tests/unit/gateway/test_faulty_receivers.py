@@ -28,7 +28,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, MRImageStorage
 from sqlalchemy.exc import DBAPIError
 
-from gateway import commitments_asked, ways
+from gateway import commitments_asked
 from gateway.associations import Address, Owes
 from gateway.commitments_asked import Commitments
 from gateway.courier import Courier
@@ -45,6 +45,7 @@ from zambezi.bandwidth import Line
 from zambezi.config.settings import Destination, DestinationTls, Site, Window
 from zambezi.database.engine import Sessions, sessions
 from zambezi.database.tables import CommitmentAsked, Delivery, ExceptionItem, Pseudonym
+from zambezi.tls import to_peer
 
 SILENCE_S = 0.6
 REFUSED_FOR_NOW = 0xA700
@@ -102,7 +103,7 @@ class Bench:
     ) -> DicomSender:
         address = Address(
             self.name, self.receiver.aet, "127.0.0.1", self.receiver.port, self.destination.aet or "US",
-            partial(ways.tls_context, tls, self.home) if tls else None, tls.server_name if tls else "",
+            partial(to_peer, tls, self.home) if tls else None, tls.server_name if tls else "",
         )  # fmt: skip
         own = OwnSender(
             address,

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from operations import modality_desk
+from operations.echoing import Echo
 from operations.modalities import Overview, Refusal, overview
-from operations.modality_desk import Desk, Echo, NoSuchPeer
+from operations.modality_desk import Desk, NoSuchPeer
 from ris_service.app import create_app
 from tests.unit.ris_service.seeding import OURS, Hospital, seeded
 from tests.unit.ris_service.test_pages import speak
