@@ -126,7 +126,7 @@ class Talk:
             raise AttemptFailed(ErrorClass.CONFIGURATION, f"{self._address.name} takes no C-GET from us") from error
         except RuntimeError as error:
             raise self._lost("before it was asked") from error
-        if ended.status == -1:
+        if ended.status == -1 or ended.status in _PENDING:
             raise self._lost("while it was sending to us")
         return ended
 

@@ -50,7 +50,10 @@ _LEVELS = {"Study": "STUDY", "Series": "SERIES", "Instance": "IMAGE"}
 
 @dataclass(frozen=True)
 class Ended:
-    """The last answer to a C-GET: its status (-1: none came) and how many sub-operations it says have failed."""
+    """The last answer to a C-GET: its status and how many sub-operations it says have failed.
+
+    The status is -1 where none came, and FF00 (pending) where the line was lost in the middle.
+    """
 
     status: int = -1
     failed: int = 0
