@@ -68,12 +68,14 @@ GATEWAY = {
 OUT = (
     ("orthanc", "Storage, every SOP class", "SCU", "deliveries, C-MOVE of others"),
     ("orthanc", _QUERY.format(2), "SCU", "proof *found*, inventory of a migration"),
-    ("orthanc", _MOVE.format(2), "SCU", "migration"),
+    ("orthanc", _MOVE.format(2), "SCU", "migration, earlier studies that a rule fetches"),
     ("gateway", "Storage, every SOP class", "SCU", "deliveries that Orthanc's sender can't do"),
     ("gateway", _QUERY.format(2), "SCU", "proof *found* of such a delivery"),
+    ("gateway", _GET.format(2), "SCU", "earlier studies, from a source with `Retrieve` get"),
     ("gateway", "1.2.840.10008.1.20.1", "SCU", "N-ACTION, proof *committed*"),
     ("gateway", "1.2.840.10008.1.20.1", "SCP", "N-EVENT-REPORT, where the peer left its association"),
     ("migration", _GET.format(2), "SCU", "the second, independent retrieve"),
+    ("console, ris", "1.2.840.10008.1.1", "SCU", "a person's echo to a peer of TLS"),
 )
 
 
