@@ -123,8 +123,10 @@ class ByGet:
                 raise taker.broken or fault from fault
             if taker.broken is not None:
                 raise taker.broken
-            if ended.failed:
-                why = f"{ended.failed} could not be sent (status 0x{ended.status:04X}{taker.said})"
+            if taker.left:
+                ending = Ending(ErrorClass.OBJECT, f"the archive does not take {len(taker.left)} of them: {taker.why}")
+            elif ended.failed:
+                why = f"{ended.failed} could not be sent (status 0x{ended.status:04X})"
                 ending = Ending(ErrorClass.OBJECT, why)
             elif (kind := retries.of_dimse("query", ended.status)) is not None:
                 ending = Ending(kind, f"status 0x{ended.status:04X}")
@@ -142,7 +144,7 @@ class ByGet:
         with associations.calling(
             self._address, contexts, self._stop_asked, silence_s=_SILENCE_S, inbound=inbound
         ) as line:
-            for rung, keys in _fewest(study_uid, named, set(wanted) - taker.taken):
+            for rung, keys in _fewest(study_uid, named, set(wanted) - taker.taken - taker.left):
                 ended = line.get(rung, keys)
                 status, failed = all_of_it.status or ended.status, all_of_it.failed + ended.failed
                 all_of_it = Ended(status, failed, ended.syntaxes)
@@ -163,13 +165,15 @@ class _Taker:
         self._address = address
         self._gate = gate
         self.taken: set[str] = set()
+        #: What the archive doesn't take, and why the last of these.
+        self.left: set[str] = set()
+        self.why = ""
         #: Why no more can be taken at all.
         self.broken: AttemptFailed | Interrupted | None = None
-        self.said = ""
 
     def has_all(self, wanted: Collection[str]) -> bool:
         """Whether asking on brings nothing more."""
-        return self.broken is not None or self.taken >= set(wanted)
+        return self.broken is not None or self.taken | self.left >= set(wanted)
 
     def take(self, event: Any) -> int:
         """Answer one C-STORE sub-operation, once the archive holds the image."""
@@ -178,18 +182,24 @@ class _Taker:
         content = file_of(event, self._address.aet, self._address.our_aet, self._address.host)
         verdict = self._gate.judge(content, self._address.aet)
         if verdict.action != "accept":
-            self.said = f"; {verdict.reason}"
-            return verdict.status
+            return self._leave(event, verdict.reason, verdict.status)
         try:
-            self._orthanc.store(content)
+            answer = self._orthanc.store(content)
         except OrthancUnreachable as away:
             self.broken = Interrupted(str(away))
             return CANNOT
         except OrthancRefused as refused:
             kind = retries.of_http(refused.status) or ErrorClass.OBJECT
-            self.said = f"; the archive can't take it: {refused.detail}"
-            if kind is not ErrorClass.OBJECT:
-                self.broken = AttemptFailed(kind, f"the archive: {refused.detail}")
+            if kind is ErrorClass.OBJECT:
+                return self._leave(event, refused.detail, CANNOT)
+            self.broken = AttemptFailed(kind, f"the archive: {refused.detail}")
             return CANNOT
+        if answer.get("Status") not in ("Success", "AlreadyStored"):
+            return self._leave(event, f"it answers {answer.get('Status')}", CANNOT)
         self.taken.add(str(event.request.AffectedSOPInstanceUID))
         return SUCCESS
+
+    def _leave(self, event: Any, why: str, status: int) -> int:
+        self.left.add(str(event.request.AffectedSOPInstanceUID))
+        self.why = why
+        return status

@@ -46,7 +46,7 @@ class Shelf:
         plain, sender = envelope.unwrap(content)
         self.came.append(str(dcmread(DicomBytesIO(plain)).SOPInstanceUID))
         self.senders.add(sender)
-        return {}
+        return {"Status": "Success"}
 
 
 @dataclass
@@ -150,10 +150,12 @@ def test_what_the_door_does_not_take_is_named_and_the_others_come(fetch: Fetch):
     strange = image(STUDY, "1.2.3.0", PatientID="")
     fetch.source.holds.append(strange)
     fetch.admission = Admission.model_validate({"MissingIdentity": "refuse"})
-    ending = fetch.get()
-    assert ending.kind is ErrorClass.OBJECT
-    assert ending.why.startswith("1 could not be sent (status 0x") and "Patient ID" in ending.why
+    sent: list[str] = []
+    fetch.source.before_sending = lambda event, dataset: sent.append(dataset.SOPInstanceUID)
+    why = "the archive does not take 1 of them: it has no Patient ID"
+    assert fetch.get() == Ending(ErrorClass.OBJECT, why)
     assert len(fetch.shelf.came) == 6
+    assert sent.count(strange.SOPInstanceUID) == 1, "it came over the line again, in vain"
 
 
 def test_the_fewest_questions_name_what_is_lacking_and_no_more():
