@@ -512,7 +512,7 @@ def test_deaths_of_gateway_and_archive_under_a_fetch_lose_nothing_and_fetch_litt
     study = generate_uid()
     series = [generate_uid(), generate_uid()]
     earlier = [image(study, series[n % 2], StudyDate="20250101", **who) for n in range(8)]
-    offered, dead, goes_on = Counter[str](), queue.Queue[Any](), threading.Event()
+    offered, dead = Counter[str](), queue.Queue[Any]()
     deaths = {3: house.gateway, 6: house.archive}
 
     def under_way(event: Any, dataset: Dataset) -> None:
@@ -524,8 +524,10 @@ def test_deaths_of_gateway_and_archive_under_a_fetch_lose_nothing_and_fetch_litt
         dead.put(victim)
         if (victim is house.archive) == (by == "by-move"):
             raise ConnectionAbortedError  # who asked is gone, or whom it sends to
-        if by == "by-move":
-            goes_on.wait(20)
+        if by == "by-move":  # its successor comes, asks what there is, and finds this job under way
+            asked = len(house.legacy.asked)
+            until(lambda: len(house.legacy.asked) > asked + 1)
+            time.sleep(0.5)
 
     house.legacy.holds = earlier
     house.legacy.before_sending = under_way
@@ -534,7 +536,6 @@ def test_deaths_of_gateway_and_archive_under_a_fetch_lose_nothing_and_fetch_litt
         assert house.archive.send(new) == [0]
         for _ in range(2):
             dead.get(timeout=30).start()
-            goes_on.set()
         (fetch,) = eventually(lambda: house.deliveries(new.StudyInstanceUID, "delivered", "fetch"), 40)
     assert fetch.outcome == f"{by} has 1 earlier studies that are wanted; {study} came with 8 images"
     came = until(lambda: len(found := house.archive.events("stored", study_uid=study, cause="prefetch")) > 7 and found)

@@ -15,7 +15,7 @@ from operations import status
 from tests.unit.ris_service.seeding import CHEST, HTML, Hospital, csrf, seeded
 from zambezi import breakers, clock, outbox
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import AuditEntry, Breaker, CommitmentAsked, Delivery, Pseudonym
+from zambezi.database.tables import AuditEntry, Breaker, CommitmentAsked, Delivery, Order, Pseudonym
 from zambezi.retries import ErrorClass, Policy
 
 RULE = breakers.Rule(1, Policy(timedelta(minutes=5), jitter=0))
@@ -74,6 +74,12 @@ def test_a_fetch_says_what_comes_from_where_and_what_became_of_each_study(hospit
         row.state, row.proof, row.outcome = "delivered", "found", told
     page = hospital.signed_in("administrator").get("/deliveries?state=delivered", headers=HTML).text
     assert "OLDPACS tem 1 estudos anteriores que interessam; 1.2.3 veio com 3 imagens" in page
+    links = page.count(f"/studies/{CHEST}")
+    with hospital.sessions.begin() as session:  # fetched because an exam is ordered: there is no study yet
+        order = session.scalars(select(Order.id)).first()
+        session.get_one(Delivery, "f" * 32).order_id = order
+    page = hospital.signed_in("administrator").get("/deliveries?state=delivered", headers=HTML).text
+    assert f'href="/orders/{order}"' in page and page.count(f"/studies/{CHEST}") == links - 1
     assert "estudos anteriores, de OLDPACS" in hospital.signed_in("radiologist").get(f"/studies/{CHEST}").text
 
 
