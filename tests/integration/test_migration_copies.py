@@ -607,9 +607,10 @@ def test_what_users_put_beside_images_comes_where_the_plan_says_so_once_and_over
     assert runs("plain") == {}
     assert "1025" not in client.get(f"/studies/{study}/metadata")
     client.request("PUT", f"/studies/{study}/metadata/1026", data=b"ours")
+    holds_labels = tuple(map(int, client.system()["Version"].split(".")[:2])) >= (1, 12)
     named = runs("all", Carry=["labels", "metadata", "attachments"])
     assert named == {
-        ("study", "label", "teaching"): "left", ("study", "metadata", "1025"): "carried",
+        ("study", "label", "teaching"): "carried" if holds_labels else "left", ("study", "metadata", "1025"): "carried",
         ("study", "metadata", "1026"): "other", ("series", "attachment", "1030"): "carried",
         ("instance", "metadata", "2000"): "carried",
     }  # fmt: skip
@@ -620,7 +621,7 @@ def test_what_users_put_beside_images_comes_where_the_plan_says_so_once_and_over
         project = session.scalars(select(MigrationProject).where(MigrationProject.name == "all")).one()
         (row,) = studies(session, project)
         left = {one.name: one.reason for one in extras.of_study(session, row.id) if one.state == "left"}
-        assert "which holds no labels" in left["teaching"]
+        assert left == {} if holds_labels else "which holds no labels" in left["teaching"]
         assert (
             session.scalars(select(ExceptionItem).where(ExceptionItem.kind == "extras-left")).one().decided_at is None
         )

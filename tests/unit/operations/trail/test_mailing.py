@@ -91,7 +91,7 @@ def test_the_newest_goes_out_once_a_day_over_tls_and_shows_a_cut_end(house: Hous
         assert (mailer.round(), mailer.round()) == (3, 0)
         house.now -= timedelta(days=2)  # a clock that was put back silences nobody
         assert (house.sign(), mailer.round()) == (4, 4)
-    assert [to for _, to, _ in heard.mails] == [[f"TO:<{OUTSIDE}>"]] * 3
+    assert [[one.upper() for one in to] for _, to, _ in heard.mails] == [[f"TO:<{OUTSIDE}>".upper()]] * 3
     said, saved = attached(heard.mails[-1][2], tmp_path)
     assert said.startswith("Zambezi, HCM: ponto de controlo 4 da auditoria")
     assert f"zambezi audit verify --against {saved.name}" in said
