@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, JPEGLSNearLossless
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
@@ -122,11 +122,7 @@ def test_a_peer_gets_what_it_takes_or_nothing_and_the_archive_goes_on(archive: A
     image(Rows=64, Columns=64, PixelData=pixels).save_as(plain, enforce_file_format=True)
     subprocess.run(["gdcmconv", "--j2k", plain, packed], check=True)
     two = dcmread(packed)
-    sender = AE("CT1")
-    sender.add_requested_context(CTImageStorage, JPEG2000Lossless)
-    sending = sender.associate("127.0.0.1", archive.environment.ports.dicom, ae_title="ZAMBEZI")
-    assert sending.send_c_store(two).Status == 0
-    sending.release()
+    store_packed(archive, two)
     moves, gets = StudyRootQueryRetrieveInformationModelMove, StudyRootQueryRetrieveInformationModelGet
     taken: list[Dataset] = []
 
@@ -166,6 +162,28 @@ def test_a_peer_gets_what_it_takes_or_nothing_and_the_archive_goes_on(archive: A
             subprocess.run(["dcmdjpls", packed, plain], check=True)
             assert dcmread(plain).PixelData == pixels
     assert [each.PixelData for each in taken] == [pixels, pixels], "JPEG 2000, by C-GET and by C-MOVE"
+
+
+def store_packed(archive: Archive, one: Dataset) -> None:
+    sender = AE("CT1")
+    sender.add_requested_context(CTImageStorage, one.file_meta.TransferSyntaxUID)
+    sending = sender.associate("127.0.0.1", archive.environment.ports.dicom, ae_title="ZAMBEZI")
+    assert sending.send_c_store(one).Status == 0
+    sending.release()
+
+
+def test_colours_that_came_as_rle_are_shown_as_they_are(archive: Archive, tmp_path: Path):
+    """DCMTK inside Orthanc 1.10.1 takes its planes for pixels; GDCM unpacks it."""
+    plain, packed, pixels = tmp_path / "plain.dcm", tmp_path / "packed.dcm", bytes(range(192)) * 64
+    image(
+        Rows=64, Columns=64, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, PixelData=pixels
+    ).save_as(plain, enforce_file_format=True)
+    subprocess.run(["gdcmconv", "--rle", plain, packed], check=True)
+    one = dcmread(packed)
+    store_packed(archive, one)
+    (orthanc_id,) = archive.as_service().find("Instance", {"SOPInstanceUID": one.SOPInstanceUID})
+    shown = archive.get(f"/instances/{orthanc_id}/preview", headers={"Accept": "image/x-portable-arbitrarymap"})
+    assert shown.status_code == 200 and shown.content.endswith(b"ENDHDR\n" + pixels)
 
 
 def test_a_new_device_is_let_in_without_a_restart_and_the_console_tells_of_it(archive: Archive):

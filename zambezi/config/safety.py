@@ -84,8 +84,8 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
     ),
     (
         "Gdcm.RestrictTransferSyntaxes",
-        ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"],
-        "GDCM is for JPEG 2000; inside Orthanc its JPEG-LS calls DCMTK's functions of the same names, and Orthanc ends",
+        ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.5"],
+        "GDCM is for JPEG 2000 and RLE; inside Orthanc its JPEG-LS calls DCMTK's, and Orthanc ends",
     ),
 )
 
