@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, JPEGLSNearLossless
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
@@ -112,18 +113,27 @@ def test_associations_refusals_and_retrieves_are_in_the_journal_and_no_name_is_i
     assert "\nI" not in kept
 
 
-def test_a_peer_that_takes_jpeg_ls_alone_does_not_end_the_archive(archive: Archive):
-    """Orthanc 1.10.1 dies of writing 8 bit images as JPEG-LS: no peer may bring it to do so."""
-    one = image(Rows=64, Columns=64, PixelData=bytes(range(256)) * 16)
+def test_a_peer_gets_what_it_takes_or_nothing_and_the_archive_goes_on(archive: Archive, tmp_path: Path):
+    """Orthanc dies where its GDCM packs JPEG-LS: no peer may bring it to do so. JPEG 2000 is unpacked by GDCM alone."""
+    pixels = bytes(range(256)) * 16
+    plain, packed = tmp_path / "plain.dcm", tmp_path / "packed.dcm"
+    one = image(Rows=64, Columns=64, PixelData=pixels)
     assert archive.send(one) == [0]
-    wanted, taken = query(StudyInstanceUID=one.StudyInstanceUID), []
+    image(Rows=64, Columns=64, PixelData=pixels).save_as(plain, enforce_file_format=True)
+    subprocess.run(["gdcmconv", "--j2k", plain, packed], check=True)
+    two = dcmread(packed)
+    store_packed(archive, two)
     moves, gets = StudyRootQueryRetrieveInformationModelMove, StudyRootQueryRetrieveInformationModelGet
+    taken: list[Dataset] = []
 
     def take(event: evt.Event) -> int:
-        taken.append(str(event.context.transfer_syntax))
+        taken.append(event.dataset)
+        taken[-1].file_meta = event.file_meta
         return 0
 
-    for syntax in (JPEGLSLossless, JPEGLSNearLossless):
+    for stored, syntax in ((one, JPEGLSLossless), (one, JPEGLSNearLossless), (two, ExplicitVRLittleEndian)):
+        wanted = query(StudyInstanceUID=stored.StudyInstanceUID)
+        taken.clear()
         peer = AE("US1")
         peer.add_requested_context(gets)
         peer.add_requested_context(moves)
@@ -146,7 +156,34 @@ def test_a_peer_that_takes_jpeg_ls_alone_does_not_end_the_archive(archive: Archi
         asking.release()
         assert archive.process and archive.process.poll() is None, archive.log[-2000:]
         assert archive.get("/system").status_code == 200, statuses
-    assert set(taken) <= {JPEGLSLossless, JPEGLSNearLossless}
+        assert {each.file_meta.TransferSyntaxUID for each in taken} <= {syntax}
+        if syntax == JPEGLSLossless and taken:  # as Orthanc 1.12.7 and 1.13.0 do, by C-GET
+            taken[0].save_as(packed, enforce_file_format=True)
+            subprocess.run(["dcmdjpls", packed, plain], check=True)
+            assert dcmread(plain).PixelData == pixels
+    assert [each.PixelData for each in taken] == [pixels, pixels], "JPEG 2000, by C-GET and by C-MOVE"
+
+
+def store_packed(archive: Archive, one: Dataset) -> None:
+    sender = AE("CT1")
+    sender.add_requested_context(CTImageStorage, one.file_meta.TransferSyntaxUID)
+    sending = sender.associate("127.0.0.1", archive.environment.ports.dicom, ae_title="ZAMBEZI")
+    assert sending.send_c_store(one).Status == 0
+    sending.release()
+
+
+def test_colours_that_came_as_rle_are_shown_as_they_are(archive: Archive, tmp_path: Path):
+    """DCMTK inside Orthanc 1.10.1 takes its planes for pixels; GDCM unpacks it."""
+    plain, packed, pixels = tmp_path / "plain.dcm", tmp_path / "packed.dcm", bytes(range(192)) * 64
+    image(
+        Rows=64, Columns=64, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, PixelData=pixels
+    ).save_as(plain, enforce_file_format=True)
+    subprocess.run(["gdcmconv", "--rle", plain, packed], check=True)
+    one = dcmread(packed)
+    store_packed(archive, one)
+    (orthanc_id,) = archive.as_service().find("Instance", {"SOPInstanceUID": one.SOPInstanceUID})
+    shown = archive.get(f"/instances/{orthanc_id}/preview", headers={"Accept": "image/x-portable-arbitrarymap"})
+    assert shown.status_code == 200 and shown.content.endswith(b"ENDHDR\n" + pixels)
 
 
 def test_a_new_device_is_let_in_without_a_restart_and_the_console_tells_of_it(archive: Archive):

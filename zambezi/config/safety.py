@@ -82,6 +82,11 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
         True,
         "a newer plugin keeps Python's lock otherwise while it waits for Orthanc, which may wait for Python",
     ),
+    (
+        "Gdcm.RestrictTransferSyntaxes",
+        ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.5"],
+        "GDCM is for JPEG 2000 and RLE; inside Orthanc its JPEG-LS calls DCMTK's, and Orthanc ends",
+    ),
 )
 
 #: Keys that must not be there, and why.
