@@ -67,6 +67,7 @@ class Peer:
     def serve(self, listening: socket.socket) -> None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.folder / "ca.crt"))
         context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # newer Pythons want more of an authority than ours has
         context.load_cert_chain(self.folder / "collector.crt", self.folder / "collector.key")
         while True:
             try:
