@@ -97,6 +97,9 @@ class DicomSource:
         instances = {
             sop_uid: replace(details.get(sop_uid, one), series_uid=one.series_uid) for sop_uid, one in instances.items()
         }
+        if repeated and self._settings.repeats_answers:
+            self._reservations.add("what the source names more than once is one object, as RepeatsAnswers says of it")
+            repeated = {}
         owners = self._ask("Study", {"StudyInstanceUID": study_uid, "PatientID": ""})
         patients = frozenset(_value(owner, "PatientID") for owner in owners)
         return Counted(instances, modalities, times == 1 or _agree(*counts[-2:]), patients, repeated)

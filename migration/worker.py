@@ -76,7 +76,8 @@ def decide(
     lacking = len(missing) + len(checked.not_sent)
     if not lacking and fewer:
         words = f"the source names {len(fewer)} images more than once, and the archive has fewer of each: {min(fewer)}"
-        return Outcome("incomplete", words, "Look whether the source has several objects under one UID; bring them.")
+        advice = "Look whether the source has several objects under one UID, or only repeats itself (RepeatsAnswers)."
+        return Outcome("incomplete", words, advice)
     if not lacking:
         return Outcome("verified")
     said = f" ({'; '.join(dict.fromkeys([*troubles, *checked.troubles]))})" if troubles or checked.troubles else ""

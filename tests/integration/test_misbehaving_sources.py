@@ -20,12 +20,14 @@ from sqlalchemy import select
 
 from migration import inventory, lanes, pace, probing, rejections, worker
 from migration.commands import migrate
+from migration.dicom_source import DicomSource
 from migration.source import Trouble
 from migration.survey import Asked
 from tests import misbehaving_sources as behaves
 from tests.integration.migration_lab import Lab, a_lab, sample, wait_for
 from tests.misbehaving_sources import LegacyArchive
 from zambezi import clock
+from zambezi.config.safety import Modality
 from zambezi.config.settings import MigrationSource
 from zambezi.database.tables import Breaker, ExceptionItem, MigrationInstance, MigrationProject, MigrationStudy
 
@@ -137,10 +139,14 @@ def test_two_objects_under_one_uid_of_which_one_comes_are_never_verified(case: C
     twin = copy.deepcopy(first)
     twin.PatientID, twin.PixelData = "PAD01 ", bytes(len(first.PixelData))
     with case.source(first, other, twin, one_of_each=True):
-        case.run(case.inventory(), verify_source=False)
+        case.run(case.inventory())
     study = case.study()
     assert (study.state, case.held(study)) == ("incomplete", 2)
     assert study.reason.endswith(f"more than once, and the archive has fewer of each: {first.SOPInstanceUID}")
+    peer = Modality("legacy", "LEGACY", "127.0.0.1", case.lab.legacy_port)
+    known = DicomSource(case.lab.office.client(), peer, MigrationSource(peer="legacy", repeats_answers=True))
+    with case.source(first, other, twin, one_of_each=True):
+        assert (known.count(study.study_uid).repeated, len(known.reservations())) == ({}, 1)
 
 
 @pytest.mark.parametrize("moves", [behaves.success_with_failures, behaves.success_with_nothing])

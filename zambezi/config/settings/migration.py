@@ -67,6 +67,11 @@ class MigrationSource(Section):
     near_line_deadline_seconds: float = Field(
         14400, ge=5, le=604800, description="In place of `StudyDeadlineSeconds`, for a near-line study."
     )
+    repeats_answers: bool = Field(
+        False,
+        description="Kind dicom: it is known to answer a query with the same more than once. An image that is named "
+        "twice is one object then; otherwise its study waits for a person unless two came.",
+    )
     retry_seconds: float = Field(5, ge=0.1, le=86400, description="Wait before a study is tried again.")
     retry_multiplier: float = Field(2, ge=1, le=10, description="Each further wait is so many times longer.")
     retry_cap_seconds: float = Field(1800, ge=0.1, le=86400, description="No wait is longer.")
@@ -82,6 +87,8 @@ class MigrationSource(Section):
                 raise ValueError("a source of Kind folder has a Folder that begins with /, and no Peer")
         elif not self.peer or self.folder:
             raise ValueError(f"a source of Kind {self.kind} has a Peer, and no Folder")
+        if self.repeats_answers and self.kind != "dicom":
+            raise ValueError(f"RepeatsAnswers is for a source of Kind dicom, not {self.kind}")
         return self
 
     @property
