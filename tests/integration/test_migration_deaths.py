@@ -316,11 +316,20 @@ def test_the_next_start_waits_for_no_lease_of_those_that_died_here(lab: Lab):
     """A lease is half a minute; what a worker elsewhere holds, which may live, is left alone."""
     project = load(lab, 8, "again")
     first = lab.start_service("first")
-    wait_for("some to be under way", lambda: states(lab, project)["moving"] and states(lab, project)["verified"])
+
+    def is_caught_at_work() -> bool:
+        first.send_signal(signal.SIGSTOP)
+        if states(lab, project)["moving"]:
+            return True
+        first.send_signal(signal.SIGCONT)
+        return False
+
+    wait_for("it to be at work", is_caught_at_work)
     first.kill()
     first.wait()
     with lab.office.sessions.begin() as session:
-        one = session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)).first()
+        of_project = select(MigrationStudy).where(MigrationStudy.project_id == project.id)
+        one = session.scalars(of_project.where(MigrationStudy.state == "ready")).first()
         assert one is not None
         one.state, one.lease_owner = "moving", "elsewhere:1:1"
         one.lease_until = clock.text(clock.now() + ledger.LEASE)
