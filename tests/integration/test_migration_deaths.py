@@ -315,6 +315,7 @@ def let_leases_end(lab: Lab, project: MigrationProject, before: datetime) -> Non
 def test_the_next_start_waits_for_no_lease_of_those_that_died_here(lab: Lab):
     """A lease is half a minute; what a worker elsewhere holds, which may live, is left alone."""
     project = load(lab, 8, "again")
+    four_at_once(lab)  # the lease that is left alone takes a slot
     first = lab.start_service("first")
 
     def is_caught_at_work() -> bool:
