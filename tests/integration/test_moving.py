@@ -54,7 +54,8 @@ class House:
         shutil.copytree(self.environment.orthanc_config_dir, self.wanted)
         (self.wanted / "99-secrets.json").unlink()
         (self.wanted / "25-postgresql.json").unlink(missing_ok=True)
-        plugins = json.loads((self.wanted / "20-plugins.json").read_text().split("\n", 1)[1])
+        text = (self.wanted / "20-plugins.json").read_text()
+        plugins = json.loads(text[text.index("{") :])  # comments stand above
         plugins["Plugins"] = [one for one in plugins["Plugins"] if one != PLUGIN]
         if engine == "postgresql":
             plugins["Plugins"].append(PLUGIN)
