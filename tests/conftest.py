@@ -83,10 +83,7 @@ def browser(chromium: Browser) -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[postgres.Cluster]:
     """A PostgreSQL of this run's own."""
-    found = postgres.programs()
-    if found is None:
-        pytest.skip("PostgreSQL is not installed; tools/install --tests brings it")
-    with postgres.a_cluster(found) as running:
+    with postgres.a_cluster(postgres.installed()) as running:
         yield running
 
 

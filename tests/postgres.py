@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from demo.neighbours import free_port
 from zambezi.environment import REPOSITORY
@@ -28,6 +29,14 @@ def programs() -> Path | None:
     """Where initdb and pg_ctl of the newest PostgreSQL of this machine are; None where there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
+
+
+def installed() -> Path:
+    """The same; where there is none the test is skipped, and says what brings one (`make test` installs it)."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed; tools/install --tests brings it")
+    return found
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,7 @@ def test_a_gateway_that_is_killed_at_a_step_is_followed_by_another_and_nothing_i
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[postgres.Cluster]:
     """A PostgreSQL that may die: the run's own serves others, too."""
-    found = postgres.programs()
-    if found is None:
-        pytest.skip("PostgreSQL is not installed; tools/install --tests brings it")
-    with postgres.a_cluster(found) as running:
+    with postgres.a_cluster(postgres.installed()) as running:
         yield running
 
 
