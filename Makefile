@@ -49,7 +49,7 @@ check: ## Lint, formatting and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: ## Measure ingest against bare Orthanc, memory, starts, engines, nodes, viewing, routing, audit, migration (ARGS="ingest" for some)
+bench: ## Measure ingest against bare Orthanc, memory, starts, engines, nodes, viewing, routing, audit, journal, migration (ARGS="ingest" for some)
 	@tools/install --tests
 	@$(PYTHON) -m tests.bench $(ARGS)
 

@@ -137,7 +137,7 @@ class Effects:
 
     def _try(self, entry: Sealed, facts: dict[str, Any], effect: Callable[[dict[str, Any]], None]) -> None:
         if self._salted:
-            facts["journal"] = f"{entry.journal}-{entry.hash}"
+            facts = {**facts, "journal": f"{entry.journal}-{entry.hash}"}
         try:
             with self._session.begin_nested():
                 effect(facts)

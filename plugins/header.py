@@ -30,6 +30,9 @@ _WANTED = _NEEDED | {_CHARACTER_SET, _CLASS}
 
 #: VRs with a length of four bytes behind two reserved ones (PS3.5 7.1.2).
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+#: VRs with a length of two bytes; one that nobody knows has two, too.
+_SHORT = frozenset({b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH",
+                    b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"})  # fmt: skip
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
@@ -130,34 +133,27 @@ def _elements(
 
     What is missing where it should stand may stand later, in a file whose order is wrong: it is read to its end.
     """
-    tag_of, short_of, long_of = (
-        struct.Struct(order + "HH").unpack_from,
-        struct.Struct(order + "H").unpack_from,
-        struct.Struct(order + "I").unpack_from,
-    )
-    end = len(content)
+    head = struct.Struct(order + ("HH2sH" if explicit else "HHI")).unpack_from
+    long_of = struct.Struct(order + "I").unpack_from
+    end, vr = len(content), b""
     while at + 8 <= end:
-        group, element = tag_of(content, at)
+        if explicit:
+            group, element, vr, length = head(content, at)
+        else:
+            group, element, length = head(content, at)
         tag = group << 16 | element
         if meta_only:
             if group != 0x0002:
                 return at
         elif tag > last and found.keys() >= _NEEDED:
             return at
-        if explicit:
-            vr = content[at + 4 : at + 6]
+        begin = at + 8
+        if explicit and vr not in _SHORT:
             if vr in _LONG:
-                (length,) = long_of(content, at + 8)
+                (length,) = long_of(content, begin)
                 begin = at + 12
-            else:
-                if not (vr.isalpha() and vr.isupper()):
-                    raise HeaderFault(f"({group:04x},{element:04x}) at byte {at} has no value representation")
-                (length,) = short_of(content, at + 6)
-                begin = at + 8
-        else:
-            vr = b""
-            (length,) = long_of(content, at + 4)
-            begin = at + 8
+            elif not (vr.isalpha() and vr.isupper()):
+                raise HeaderFault(f"({group:04x},{element:04x}) at byte {at} has no value representation")
         if length == _UNDEFINED:
             # PS3.5 6.2.2: what is UN and has no length is implicit VR little endian inside.
             inside = (explicit, order) if vr != b"UN" else (False, "<")

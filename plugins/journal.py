@@ -44,16 +44,17 @@ CREATE TABLE IF NOT EXISTS anchors (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   index_id TEXT NOT NULL, seq INTEGER NOT NULL, orthanc_id TEXT NOT NULL, date TEXT NOT NULL);
 
--- Instances as recorded. `generation` is NULL until the study was complete with it; `unsure` marks those
--- whose change number an index that lost its tail may have taken back. `reference` belongs to the cause; `sha256`
--- is of the bytes as they were received, NULL where nobody saw them come.
+-- Instances as recorded, in the order in which they came: ordered by their ids, which are hashes, each of a study's
+-- images would be written to another page. `generation` is NULL until the study was complete with it; `unsure` marks
+-- those whose change number an index that lost its tail may have taken back. `reference` belongs to the cause;
+-- `sha256` is of the bytes as they were received, NULL where nobody saw them come.
 CREATE TABLE IF NOT EXISTS instances (
-  orthanc_id TEXT PRIMARY KEY, study_orthanc_id TEXT NOT NULL, series_orthanc_id TEXT NOT NULL,
+  orthanc_id TEXT NOT NULL UNIQUE, study_orthanc_id TEXT NOT NULL, series_orthanc_id TEXT NOT NULL,
   study_uid TEXT NOT NULL, series_uid TEXT NOT NULL, sop_uid TEXT NOT NULL, modality TEXT NOT NULL,
   cause TEXT NOT NULL, remote_aet TEXT NOT NULL, called_aet TEXT NOT NULL,
   index_id TEXT NOT NULL, change_seq INTEGER NOT NULL, generation INTEGER,
   present INTEGER NOT NULL DEFAULT 1, unsure INTEGER NOT NULL DEFAULT 0,
-  reference TEXT NOT NULL DEFAULT '', sha256 TEXT) WITHOUT ROWID;
+  reference TEXT NOT NULL DEFAULT '', sha256 TEXT);
 CREATE INDEX IF NOT EXISTS instances_of_study ON instances (study_orthanc_id);
 CREATE INDEX IF NOT EXISTS instances_by_sop_uid ON instances (sop_uid);
 CREATE INDEX IF NOT EXISTS instances_of_series ON instances (series_orthanc_id);
@@ -104,6 +105,7 @@ class Transaction:
     def __init__(self, database: sqlite3.Connection, journal: str, seq: int, head: str) -> None:
         self._database = database
         self._journal = journal
+        self._sealed: list[tuple[Any, ...]] = []
         self.seq = seq
         self.hash = head
 
@@ -115,12 +117,17 @@ class Transaction:
             facts["orthanc_id"] = orthanc_id
         told = {name: value for name, value in facts.items() if value is not None}
         sealed = chain.seal(self._journal, self.seq + 1, self.hash, event, at, told)
-        self._database.execute(
-            "INSERT INTO entries (seq, hash, payload, event, study_uid, orthanc_id) VALUES (?, ?, ?, ?, ?, ?)",
-            (sealed.seq, sealed.hash, sealed.payload, event, facts.get("study_uid"), orthanc_id),
-        )
+        row = sealed.seq, sealed.hash, sealed.payload, event, facts.get("study_uid"), orthanc_id
+        self._sealed.append(row)
         self.seq, self.hash = sealed.seq, sealed.hash
         return sealed
+
+    def write_entries(self) -> None:
+        """What was sealed goes into the table, all at once, right before the commit: none of it is read earlier."""
+        self._database.executemany(
+            "INSERT INTO entries (seq, hash, payload, event, study_uid, orthanc_id) VALUES (?, ?, ?, ?, ?, ?)",
+            self._sealed,
+        )
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._database.execute(sql, values)
@@ -187,6 +194,7 @@ class Journal:
             try:
                 transaction = Transaction(self._writer, self.name, *self._head)
                 yield transaction
+                transaction.write_entries()
                 crash.point(PROCESS)
                 self._writer.execute("COMMIT")
             except BaseException:  # whatever ends the block, half a transaction must not stay open

@@ -13,12 +13,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from zambezi import clock
 
 #: A million entries are walked every night: this saves json.loads its guess of the encoding.
 _read = json.JSONDecoder().decode
+#: As canonical JSON is written; made once, for every image that comes has an entry.
+_written = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,17 @@ class Sealed:
     hash: str
     payload: bytes
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
-        """The payload, read."""
-        facts: dict[str, Any] = json.loads(self.payload)
+        """The payload, read once: for reading only. ValueError where it isn't JSON."""
+        facts: dict[str, Any] = _read(self.payload.decode())
         return facts
 
 
 def seal(journal: str, seq: int, prev: str, event: str, at: datetime, facts: Mapping[str, Any]) -> Sealed:
     """Seal the event as entry `seq` of `journal` behind the entry whose hash is `prev`."""
     body = {**facts, "journal": journal, "seq": seq, "prev": prev, "event": event, "at": clock.text(at)}
-    payload = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    payload = _written(body).encode()
     return Sealed(journal, seq, hashlib.sha256(payload).hexdigest(), payload)
 
 
@@ -59,9 +62,10 @@ def first_broken(entries: Iterable[Sealed], after: Sealed | None = None) -> Brok
     for entry in entries:
         if entry.seq != seq + 1:
             return missing(entry.journal, seq + 1, entry.seq)
-        why, _ = fault(entry.journal, entry.seq, entry.hash, entry.payload, prev)
+        why, facts = fault(entry.journal, entry.seq, entry.hash, entry.payload, prev)
         if why:
             return Broken(entry.journal, entry.seq, why)
+        vars(entry)["facts"] = facts  # they were read just now: whoever takes the entry over needn't again
         seq, prev = entry.seq, entry.hash
     return None
 

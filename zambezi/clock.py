@@ -19,7 +19,7 @@ def now() -> datetime:
 
 def text(moment: datetime) -> str:
     """`2026-03-01T08:30:00.000000Z`, of fixed width, so that text order is time order."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse(written: str) -> datetime:
