@@ -22,6 +22,9 @@ _CANDIDATES = (
     " FROM instances WHERE present = 1 AND "
 )
 
+#: Instances are found by the study they belong to, not by its UID: that would read all that there are.
+_OF_UID = "study_orthanc_id IN (SELECT study_orthanc_id FROM studies WHERE study_uid = ?)"
+
 
 class Studies:
     """Reads the journal on behalf of who decides, explains or tries."""
@@ -55,7 +58,7 @@ class Studies:
         """A study as these rules see it, with whatever they ask of it read; None if it isn't recorded."""
         query = self._journal.query
         found = query("SELECT study_orthanc_id FROM studies WHERE study_uid = ?", (study_uid,))
-        study = self.candidates(query, "study_uid = ?", study_uid, rules)
+        study = self.candidates(query, _OF_UID, study_uid, rules)
         if not found or not study:
             return None
         circumstances = self.circumstances(query, rules, found[0][0], study_uid, now)
@@ -63,7 +66,7 @@ class Studies:
             lacking = routing.lacking(study, cause, rules.zambezi.routing, circumstances)
             for orthanc_id, keywords in to_read(study, lacking).items():
                 self._attributes.read(reader, [orthanc_id], keywords)
-        return self.candidates(query, "study_uid = ?", study_uid, rules), circumstances
+        return self.candidates(query, _OF_UID, study_uid, rules), circumstances
 
     def last_completed(self, before: int, limit: int) -> list[tuple[int, str, str]]:
         """Studies that became complete last: (entry, Study UID, payload), those before an entry, the newest first."""
@@ -78,7 +81,8 @@ class Studies:
 def went(query: Query, study_uid: str) -> set[tuple[str, str, str]]:
     """What rules sent of a study before: (rule, destination, Orthanc id)."""
     rows = query(
-        "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id) WHERE study_uid = ?",
+        "SELECT rule, destination, orthanc_id FROM routed JOIN instances USING (orthanc_id)"
+        " WHERE study_orthanc_id IN (SELECT study_orthanc_id FROM studies WHERE study_uid = ?)",
         (study_uid,),
     )
     return set(rows)
