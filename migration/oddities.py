@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 #: So many Study Instance UIDs of each sort are kept as examples; the count is of all.
@@ -17,6 +17,7 @@ SORTS = (
 )  # fmt: skip
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _FIRST_YEAR = 1900
+_A_DAY = timedelta(days=1)
 
 
 def of(facts: Mapping[str, Mapping[str, str]], patients: Mapping[str, set[str]], today: date) -> dict[str, Any]:
@@ -59,7 +60,10 @@ def sorts_of(
 
 
 def date_sort(text: str, today: date) -> str:
-    """ "": a date (DA, PS3.5 6.2) that may be, or none; form, impossible, old or future."""
+    """ "": a date (DA, PS3.5 6.2) that may be, or none; form, impossible, old or future.
+
+    `today` is UTC's: in the source's zone it may be tomorrow already.
+    """
     if not text:
         return ""
     if not re.fullmatch(r"[0-9]{8}", text):
@@ -67,7 +71,7 @@ def date_sort(text: str, today: date) -> str:
     if not is_date(text):
         return "impossible"
     day = date.fromisoformat(text)
-    return "old" if day.year < _FIRST_YEAR else "future" if day > today else ""
+    return "old" if day.year < _FIRST_YEAR else "future" if day > today + _A_DAY else ""
 
 
 def is_date(text: str) -> bool:

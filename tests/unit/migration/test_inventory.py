@@ -187,6 +187,10 @@ def test_odd_dates_are_told_apart():
     }  # fmt: skip
 
 
+def test_where_it_is_tomorrow_already_an_exam_of_that_day_is_nothing_odd():
+    assert [oddities.date_sort(f"{TODAY + timedelta(days=days):%Y%m%d}", TODAY) for days in (1, 2)] == ["", "future"]
+
+
 def test_the_slices_leave_no_day_out():
     parts = all_days(TODAY)
     assert parts[0].matching == "00010101-19691231"
