@@ -66,6 +66,15 @@ def test_a_merge_of_the_his_reaches_order_page_and_images_and_is_taken_back(hosp
         "the images are back", lambda: archived(hospital, order.study_uid) != [(prior, "Teste^Envio")]
     )
     assert "Teste, Encomenda" in nelson.page(f"/orders/{order.id}")
+    # It looks once more before it is done; under way, it would meet the kill rounds of this same hospital.
+    invariants.eventually("the undo is done", lambda: undone(hospital) != "done")
+
+
+def undone(hospital: Hospital) -> str:
+    """The state of the last undo."""
+    with hospital.database().begin() as session:
+        last = select(Correction.state).where(Correction.kind == "undo").order_by(Correction.id.desc()).limit(1)
+        return str(session.scalar(last))
 
 
 def state_of(hospital: Hospital, number: int) -> str:
