@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from operations import postgresql, preparing, source_certificates, supervision
+from operations import coming_up, postgresql, preparing, source_certificates, supervision
 from zambezi import clock, keys
 from zambezi import config as configuration
 from zambezi.config import schema as schema_of
@@ -17,6 +17,8 @@ from zambezi.orthanc_client import OrthancClient, OrthancRefused, OrthancUnreach
 
 #: Processes that read their settings when they start; each may be stopped at any moment.
 READERS = ("ris", "gateway", "migration", "operations")
+#: They come up in seconds; where the central database is away, nobody should wait longer for what isn't theirs.
+_READY_SECONDS = 60
 
 
 @click.group()
@@ -72,7 +74,10 @@ def reload_rules() -> None:
 
 
 def reload() -> None:
-    """What `zambezi config reload` does; the process ends with 1 where the archive keeps what it has."""
+    """What `zambezi config reload` does.
+
+    The process ends with 1 where the archive keeps what it has, or one that was started again does not come up.
+    """
     environment = Environment.read()
     found = configuration.load(environment.config_dir, {**os.environ, **environment.variables()})
     if not environment.keys_file.exists():
@@ -99,3 +104,6 @@ def reload() -> None:
         click.echo(f"  systemctl restart {units}")
         return
     click.echo(f"Configuration {found.hash[:12]}: taken by the archive, {', '.join(restarted)} started again with it.")
+    # Until then the pages say that they are away, and a sender of HL7 finds nobody.
+    if not coming_up.wait(environment, made, restarted, _READY_SECONDS):
+        sys.exit(1)

@@ -13,19 +13,16 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from operations import encryption, leftovers, preparing, readiness, supervision
+from operations import coming_up, encryption, leftovers, preparing, readiness, supervision
 from zambezi import clock, users
 from zambezi.account import become_account
 from zambezi.config import Configuration
 from zambezi.database.engine import connect, sessions
 from zambezi.database.tables import User
 from zambezi.environment import Environment, EnvironmentFault
-from zambezi.keys import Keys
 
 #: The first start of a large archive looks through its files; nothing else takes longer.
 _READY_SECONDS = 300
-#: A process that ended so many times while it was starting won't come up by waiting.
-_FAILED_STARTS = 4
 #: The login that is made where there is none.
 FIRST_LOGIN = "administrator"
 
@@ -58,7 +55,8 @@ def up(detach: bool) -> None:
         subprocess.Popen(
             command, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
-    if not _wait_until_ready(environment, keys, started):
+    here = {*supervision.present(), *supervision.nodes(environment)} & {*readiness.probes(environment, keys, started)}
+    if not coming_up.wait(environment, keys, dict.fromkeys(sorted(here), started), _READY_SECONDS):
         sys.exit(1)
 
 
@@ -139,35 +137,3 @@ def offer_first_sign_in(environment: Environment) -> None:
         click.echo(
             f"  first sign-in      {FIRST_LOGIN}, one-time password {password} (shown once; then choose your own)"
         )
-
-
-def _wait_until_ready(environment: Environment, keys: Keys, started: datetime) -> bool:
-    """Wait for every process, a line each; False when one did not come up, said with the end of its log."""
-    waiting = readiness.probes(environment, keys, started)
-    started_here = {*supervision.present(), *supervision.nodes(environment)}
-    waiting = {name: probe for name, probe in waiting.items() if name in started_here}
-    failed: dict[str, set[int]] = {}
-    why = dict.fromkeys(waiting, "")
-    begun = time.monotonic()
-    while waiting and time.monotonic() - begun < _READY_SECONDS:
-        seen = {p.name: p for p in supervision.processes(environment) or []}
-        for name in list(waiting):
-            process = seen.get(name)
-            if process and process.state == "RUNNING":
-                why[name] = waiting[name]()
-                if not why[name]:
-                    click.echo(f"  ready after {time.monotonic() - begun:4.1f} s  {name}")
-                    del waiting[name]
-            elif process and process.starts_failed:
-                failed.setdefault(name, set()).add(process.since)
-        if any(len(times) >= _FAILED_STARTS for times in failed.values()):
-            break
-        time.sleep(0.2)
-    for name in waiting:
-        click.echo(f"{name} did not come up{': ' + why[name] if why[name] else ''}. The end of its log:", err=True)
-        log = environment.logs_dir / f"{name}.log"
-        for line in log.read_text(errors="replace").splitlines()[-12:] if log.exists() else ["(no log)"]:
-            click.echo(f"    {line}", err=True)
-    if waiting:
-        click.echo("The others go on; `zambezi down` stops them.", err=True)
-    return not waiting

@@ -11,10 +11,12 @@ import sysconfig
 import xmlrpc.client
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from zambezi import clock
 from zambezi.environment import REPOSITORY, Environment
 
 #: nginx writes what goes wrong before its configuration is read to standard error, too (-e).
@@ -163,11 +165,13 @@ def processes(environment: Environment) -> list[Process] | None:
     )
 
 
-def restart(environment: Environment, names: Iterable[str]) -> list[str]:
-    """Stop and start processes that run; which they were."""
+def restart(environment: Environment, names: Iterable[str]) -> dict[str, datetime]:
+    """Stop and start processes that run; which they were, each with the moment from which on it is the new one."""
     running = [p.name for p in processes(environment) or [] if p.name in set(names)]
     asked = supervisor(environment)
+    started = {}
     for name in running:
         asked.stopProcess(name)
+        started[name] = clock.now()
         asked.startProcess(name, False)
-    return running
+    return started

@@ -364,6 +364,7 @@ def test_a_reload_brings_rules_and_peers_to_an_archive_that_runs_on(house: Hospi
     )
     said = house.zambezi("config", "reload")
     assert "taken by the archive" in said
+    house.person("radiologista").get("/studies")  # the pages are there at once
     newcomer.store(slices)
 
     def routed() -> str:
