@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,12 +27,12 @@ PROCESSES = ("orthanc", "ris", "gateway", "migration", "operations", "front")
 LASTING = (*PROCESSES, "postgres", "pod")
 PASSING = ("secrets", "prepare")
 #: All there is in one: the coercing port is asked for by a file of its own.
-COMPOSED = ["docker/compose.yml", "docker/compose.coercing.yml"]
+COMPOSED = ("docker/compose.yml", "docker/compose.coercing.yml")
 #: Ports inside of the pod, with the variable that publishes each somewhere else.
 PUBLISHED = {
     8080: "ZAMBEZI_HTTP_PORT", 8443: "ZAMBEZI_HTTPS_PORT", 4242: "ZAMBEZI_DICOM_PORT", 4243: "ZAMBEZI_MPPS_PORT",
     2762: "ZAMBEZI_DICOM_TLS_PORT", 2763: "ZAMBEZI_MPPS_TLS_PORT", 2575: "ZAMBEZI_MLLP_PORT",
-    4244: "ZAMBEZI_COERCING_PORT",
+    4244: "ZAMBEZI_COERCING_PORT", 4252: "ZAMBEZI_DICOM_PORT_TWO",
 }  # fmt: skip
 
 
@@ -128,13 +128,13 @@ class Installation:
 
 
 @contextmanager
-def an_installation(folder: Path, name: str) -> Iterator[Installation]:
-    """`up` as docs/install.md has it, with images of this checkout, on free ports; `down` with its volumes at last."""
+def an_installation(folder: Path, name: str, composed: Sequence[str] = COMPOSED) -> Iterator[Installation]:
+    """`up` of these files, with images of this checkout, on free ports; `down` with its volumes at last."""
     ports = {inside: free_port() for inside in PUBLISHED}
     variables = {**IMAGES, **{PUBLISHED[inside]: str(port) for inside, port in ports.items()}}
     file = folder / "variables"
     file.write_text("".join(f"{key}={value}\n" for key, value in variables.items()))
-    project = Project(REPOSITORY, COMPOSED, wait=False, env_file=[str(file)])
+    project = Project(REPOSITORY, list(composed), wait=False, env_file=[str(file)])
     project.project = f"zambezi-test-{name}-{os.getpid()}"
     with project:
         yield Installation(project, DockerClient(), ports)

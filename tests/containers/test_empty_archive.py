@@ -99,7 +99,7 @@ def test_orthanc_and_ris_hear_the_pod_alone_and_nobody_there_without_credentials
     (network,) = pod.attrs["NetworkSettings"]["Networks"].values()
     address = network["IPAddress"]
     published = {int(port.partition("/")[0]) for port, where in pod.ports.items() if where}
-    assert published == set(PUBLISHED)
+    assert published == set(PUBLISHED) - {4252}  # a second node has it
     assert not any(empty.container(name).ports.get("5432/tcp") for name in ("postgres", "pod"))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address, 8000), timeout=5)
