@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,11 @@ class Journal:
         """Read what is committed."""
         with self._reading:
             return self._reader.execute(sql, values).fetchall()
+
+    def query_all(self, sql: str) -> list[Any]:
+        """Read a whole table, on a connection of its own: of millions of rows no other reader should wait for that."""
+        with closing(self.reader()) as reader:
+            return reader.execute(sql).fetchall()
 
     def meta(self, key: str) -> str | None:
         found = self.query("SELECT value FROM meta WHERE key = ?", (key,))

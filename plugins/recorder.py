@@ -91,10 +91,10 @@ class Recorder:
         return {orthanc_id: Because(cause, reference) for orthanc_id, cause, reference in rows}
 
     def present_count(self) -> int:
-        return int(self._journal.query("SELECT count(*) FROM instances WHERE present = 1")[0][0])
+        return int(self._journal.query_all("SELECT count(*) FROM instances WHERE present = 1")[0][0])
 
     def present_but(self, others: Collection[str]) -> list[str]:
-        rows = self._journal.query("SELECT orthanc_id FROM instances WHERE present = 1")
+        rows = self._journal.query_all("SELECT orthanc_id FROM instances WHERE present = 1")
         return [row[0] for row in rows if row[0] not in others]
 
     def present_in(self, resources: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,6 +56,35 @@ def test_a_transaction_that_fails_leaves_nothing(journal: Journal) -> None:
     assert journal.meta("key") is None
     add(journal)
     assert first_broken(journal.entries_after(0, "", 10)) is None
+
+
+def test_who_reads_a_whole_table_holds_up_no_other_reader(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(journal, 1000)
+    reading, may_go_on = threading.Event(), threading.Event()
+
+    def stop_in_the_middle() -> int:
+        reading.set()
+        may_go_on.wait(10)
+        return 0
+
+    connect = journal.reader
+
+    def reader() -> sqlite3.Connection:
+        opened = connect()
+        opened.set_progress_handler(stop_in_the_middle, 100)
+        return opened
+
+    monkeypatch.setattr(journal, "reader", reader)
+    with ThreadPoolExecutor(2) as threads:
+        counted = threads.submit(journal.query_all, "SELECT count(*) FROM entries WHERE hash <> ''")
+        assert reading.wait(10)
+        asked = threads.submit(journal.entries_after, 0, "", 10)
+        try:
+            assert len(asked.result(timeout=5)) == 10
+            assert not counted.done()
+        finally:
+            may_go_on.set()
+        assert counted.result(timeout=10) == [(1000,)]
 
 
 def test_only_events_of_the_list_are_told(journal: Journal) -> None:
