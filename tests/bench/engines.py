@@ -20,12 +20,12 @@ def measure() -> None:
             ingest.settled(sqlite)
             ingest.settled(on.hospital)
 
-        first = on.hospital.environment.ports.dicom
+        first = ingest.Archive((on.hospital.environment.ports.dicom,))
         print(f"engines, {ROUNDS} interleaved rounds each, Orthanc {sqlite.orthanc().system()['Version']}")
         for edge in ingest.SIZES:
             for senders in ingest.SENDERS:
-                others = {"SQLite": (sqlite.environment.ports.dicom,)}
-                ingest.measure(edge, senders, (first,), others, settle, "PostgreSQL", ROUNDS)
+                others = {"SQLite": ingest.Archive((sqlite.environment.ports.dicom,))}
+                ingest.measure(edge, senders, first, others, settle, "PostgreSQL", ROUNDS)
         for edge in ingest.SIZES:
-            both = tuple(dicom for _, dicom in two)
-            ingest.measure(edge, 4, both, {"one node": (first,)}, settle, "two nodes", ROUNDS)
+            both = ingest.Archive(tuple(dicom for _, dicom in two))
+            ingest.measure(edge, 4, both, {"one node": first}, settle, "two nodes", ROUNDS)
