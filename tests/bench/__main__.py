@@ -10,7 +10,7 @@ from tests.running import a_hospital
 
 
 def _sizes() -> None:
-    with a_hospital(quiet_seconds=600) as hospital:
+    with a_hospital(quiet_seconds=ingest.NEVER) as hospital:
         memory.measure(hospital)
         starts.measure(hospital)
 

@@ -14,7 +14,10 @@ def measure() -> None:
     """Print the tables. The clusters have fsync on; index and central database lie in one each."""
     two = (free_port(), free_port()), (free_port(), free_port())
     nodes = ",".join(f"{name}={http}/{dicom}" for name, (http, dicom) in zip(("one", "two"), two, strict=True))
-    with a_hospital(quiet_seconds=600) as sqlite, a_hospital_on_postgresql(600, {"ZAMBEZI_NODES": nodes}) as on:
+    with (
+        a_hospital(quiet_seconds=ingest.NEVER) as sqlite,
+        a_hospital_on_postgresql(ingest.NEVER, {"ZAMBEZI_NODES": nodes}) as on,
+    ):
 
         def settle() -> None:
             ingest.settled(sqlite)

@@ -39,6 +39,8 @@ Doors = tuple[int, ...]
 
 #: Archives that use less than so much of one core, all together, are at rest; looked at for so long.
 _AT_REST, _LOOK_S = 0.15, 0.5
+#: What is stored is not delivered while others are measured.
+NEVER = 86400
 _OURS = ("PythonScript", "LuaScripts", "Python")
 _VIEWERS = ("Plugins", "DicomWeb", "WebViewer")
 
@@ -169,7 +171,7 @@ def _quarters(ratios: Sequence[float]) -> str:
 
 def main() -> None:
     """Print the table."""
-    with tempfile.TemporaryDirectory() as name, a_hospital(quiet_seconds=600) as hospital:
+    with tempfile.TemporaryDirectory() as name, a_hospital(quiet_seconds=NEVER) as hospital:
         bare = Bare(Path(name) / "bare", hospital, nodelay=True)
         viewers = Bare(Path(name) / "viewers", hospital, nodelay=True, viewers=True)
         stock = Bare(Path(name) / "stock", hospital, nodelay=False)

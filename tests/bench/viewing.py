@@ -74,7 +74,7 @@ def rate(port: int, headers: Mapping[str, str], wanted: list[str], count: int) -
 
 def main() -> None:
     """Print the ratio for each size, round by round."""
-    with tempfile.TemporaryDirectory() as name, a_hospital(quiet_seconds=600) as hospital:
+    with tempfile.TemporaryDirectory() as name, a_hospital(quiet_seconds=ingest.NEVER) as hospital:
         bare = Bare(Path(name) / "bare", hospital, nodelay=True, viewers=True)
         try:
             kept = keys.load(hospital.environment.keys_file)
