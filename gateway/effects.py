@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import case, select, update
+from sqlalchemy import CursorResult, Table, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -47,6 +47,12 @@ _STUDY_FACTS = {
     "patient_id": 64, "patient_name": 200, "birth_date": 8, "sex": 16, "accession_number": 64, "study_date": 8,
     "study_time": 16, "description": 200,
 }  # fmt: skip
+_SERIES = cast("Table", Series.__table__)
+_ADD_TO_SERIES = (
+    update(_SERIES)
+    .where(_SERIES.c.series_uid == bindparam("uid"), _SERIES.c.orthanc_id == bindparam("id"))
+    .values(instances=_SERIES.c.instances + bindparam("count"))
+)
 
 
 @dataclass(frozen=True)
@@ -160,24 +166,25 @@ class Effects:
     def _stored(self, key: StudyKey, sums: Counted) -> None:
         total = sum(sums.series.values())
         at = {"first_at": sums.first_at, "last_at": sums.last_at}
-        self._insert(
-            Study, study_uid=key.study_uid, orthanc_id=key.orthanc_id, cause=sums.cause,
-            reference=sums.reference[:200], instances=0, **at,
-        )  # fmt: skip
-        study = self._session.get_one(Study, (key.study_uid, key.orthanc_id), with_for_update=True)
+        # Most images come to a study and a series that are there: to insert first would be a statement in vain each.
+        study = self._session.get(Study, (key.study_uid, key.orthanc_id), with_for_update=True)
+        if study is None:
+            self._insert(
+                Study, study_uid=key.study_uid, orthanc_id=key.orthanc_id, cause=sums.cause,
+                reference=sums.reference[:200], instances=0, **at,
+            )  # fmt: skip
+            study = self._session.get_one(Study, (key.study_uid, key.orthanc_id), with_for_update=True)
         study.instances += total
         study.last_at = max(study.last_at, sums.last_at)
         study.sender = study.sender or sums.sender
         for (series_uid, orthanc_id, modality), count in sums.series.items():
-            self._insert(
-                Series, series_uid=series_uid, orthanc_id=orthanc_id, study_uid=key.study_uid, modality=modality[:16],
-                instances=0,
-            )  # fmt: skip
-            self._session.execute(
-                update(Series)
-                .where(Series.series_uid == series_uid, Series.orthanc_id == orthanc_id)
-                .values(instances=Series.instances + count)
-            )
+            added = {"uid": series_uid, "id": orthanc_id, "count": count}
+            if not cast("CursorResult[Any]", self._session.execute(_ADD_TO_SERIES, added)).rowcount:
+                self._insert(
+                    Series, series_uid=series_uid, orthanc_id=orthanc_id, study_uid=key.study_uid,
+                    modality=modality[:16], instances=0,
+                )  # fmt: skip
+                self._session.execute(_ADD_TO_SERIES, added)
         modalities = {m for m in study.modalities.split("\\") if m} | {m for _, _, m in sums.series if m}
         study.modalities = "\\".join(sorted(modalities))[:100]
         self._session.flush()

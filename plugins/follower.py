@@ -36,7 +36,7 @@ LISTED = 10000
 ROUND_S = 0.1
 #: ... but while instances pour in (a round had so many), one commit and one request are for many of them. Each
 #: commit waits for the disk that Orthanc writes the images to, and each batch is one commit of the gateway's, too.
-BUSY_ROUND_S = 0.5
+BUSY_ROUND_S = 1.0
 BUSY = 10
 #: Without a call from Orthanc (events are lost in a crash, and may be), a round comes by itself.
 IDLE_S = 0.5
