@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
+from sqlalchemy import Engine, event
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -32,6 +35,13 @@ ARGUMENTS = [
     "--disable-gpu-watchdog", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+@event.listens_for(Engine, "connect")
+def rows_without_an_order_come_the_other_way_round(connection: Any, _record: Any) -> None:
+    """What asks for no order gets another than that of writing, as PostgreSQL may give it on any day."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA reverse_unordered_selects = ON").close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 
 from demo.neighbours import free_port
 from gateway.hl7.mllp import Framer, frame
@@ -181,7 +181,7 @@ class Alone:
 
     def all(self, table: Any, *conditions: Any) -> list[Any]:
         with self.sessions() as session:
-            return list(session.scalars(select(table).where(*conditions)).all())
+            return list(session.scalars(select(table).where(*conditions).order_by(*inspect(table).primary_key)))
 
     def count(self, table: Any, *conditions: Any) -> int:
         with self.sessions() as session:

@@ -207,7 +207,9 @@ def test_images_that_the_archive_lost_or_never_had_are_named_to_station_and_pers
     row = until(lambda: (found := place.row(transaction)).state == "reported" and found)
     with place.sessions() as session:
         item = session.scalars(select(ExceptionItem).where(ExceptionItem.reference == f"{row.id} not safe")).one()
-        entries = session.scalars(select(AuditEntry).where(AuditEntry.event == "commitment-changed")).all()
+        entries = session.scalars(
+            select(AuditEntry).where(AuditEntry.event == "commitment-changed").order_by(AuditEntry.seq)
+        ).all()
     assert (item.facts["failed"], item.facts["asked"]) == (5, 6)
     states = [json.loads(one.payload)["state"] for one in entries if transaction.encode() in one.payload]
     assert states == ["asked", "checked", "reported"]

@@ -16,7 +16,7 @@ import pytest
 import requests
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from gateway.journal import Follower
 from gateway.pushes import Pushes
@@ -127,7 +127,7 @@ class Room:
 
     def all(self, table: Any, *conditions: Any) -> list[Any]:
         with self.sessions() as session:
-            return list(session.scalars(select(table).where(*conditions)).all())
+            return list(session.scalars(select(table).where(*conditions).order_by(*inspect(table).primary_key)))
 
     def told(self, number: int) -> list[dict[str, Any]]:
         """The deletion's audit entries, in their order."""

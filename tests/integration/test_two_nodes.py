@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 
 from demo.neighbours import free_ports
 from tests import postgres
@@ -87,7 +87,7 @@ class House:
 
     def all(self, table: Any, *conditions: Any) -> list[Any]:
         with self.sessions() as session:
-            return list(session.scalars(select(table).where(*conditions)).all())
+            return list(session.scalars(select(table).where(*conditions).order_by(*inspect(table).primary_key)))
 
 
 def standing(node: Archive) -> dict[str, Any]:

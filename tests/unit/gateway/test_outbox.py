@@ -108,7 +108,9 @@ def test_who_let_a_lease_run_out_stands_in_the_audit(made, now):
         a_delivery(session, now)
         claimed(session, now, "w1")
         assert claimed(session, now + LEASE, "w2").taken_from == "w1"
-        entries = session.scalars(select(AuditEntry).where(AuditEntry.event == "delivery-changed")).all()
+        entries = session.scalars(
+            select(AuditEntry).where(AuditEntry.event == "delivery-changed").order_by(AuditEntry.seq)
+        ).all()
         assert b"the lease of w1 ran out; w2 goes on" in entries[-1].payload
 
 

@@ -88,7 +88,7 @@ def test_files_are_joined_by_a_query(tmp_path: Path):
     (tmp_path / "doctors.csv").write_text("NUM,MEDICO\n101,Dr. Nkavele\n")
     how = {
         "Csv": ["exams.csv", "doctors.csv"],
-        "Query": "SELECT e.*, MEDICO FROM exams e LEFT JOIN doctors d USING (NUM)",
+        "Query": "SELECT e.*, MEDICO FROM exams e LEFT JOIN doctors d USING (NUM) ORDER BY ID",
     }
     raws, _facts = read(tmp_path, "Exams", how)
     assert [(raw.values["ID"], raw.values["MEDICO"]) for raw in raws][:3] == [

@@ -76,7 +76,7 @@ def channel(opened: Sessions, name: str = "webhook") -> AlertChannel:
 
 def trail(opened: Sessions) -> list[dict]:
     with opened() as session:
-        rows = session.scalars(select(AuditEntry).where(AuditEntry.event == "alerted")).all()
+        rows = session.scalars(select(AuditEntry).where(AuditEntry.event == "alerted").order_by(AuditEntry.seq)).all()
     return [Sealed(row.journal, row.seq, row.hash, row.payload).facts for row in rows]
 
 

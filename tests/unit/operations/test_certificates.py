@@ -109,7 +109,9 @@ def test_the_front_door_gets_its_certificate_and_the_trail_its_entries(keeper: K
         certificate_keeping.FRONT, certificate_keeping.AUTHORITY,
     ]  # fmt: skip
     with keeper.sessions() as session:
-        entries = session.scalars(select(AuditEntry).where(AuditEntry.event == "certificate-changed")).all()
+        entries = session.scalars(
+            select(AuditEntry).where(AuditEntry.event == "certificate-changed").order_by(AuditEntry.seq)
+        ).all()
         told = [entry.payload for entry in entries]
     assert len(told) == 2
     assert b'"console:ana"' in told[1]

@@ -138,7 +138,9 @@ def test_a_database_that_goes_away_a_dead_process_and_a_full_disk_are_told_witho
     ]
     watch.audit_what_was_told()
     with bench.sessions() as session:
-        trail = session.scalars(select(AuditEntry.payload).where(AuditEntry.event == "alerted")).all()
+        trail = session.scalars(
+            select(AuditEntry.payload).where(AuditEntry.event == "alerted").order_by(AuditEntry.seq)
+        ).all()
         assert audit.verify(session) == []
     assert [json.loads(one)["count"] for one in trail] == [1, 2, 3]
     assert condition_file.load(condition_file.path(bench.environment)).unaudited == []

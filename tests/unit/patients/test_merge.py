@@ -146,7 +146,7 @@ def test_no_name_is_in_the_audit_trail(made):
         an_order(session, prior)
         merge(session, prior, survivor)
         unmerge(session, prior)
-        entries = [json.loads(row.payload) for row in session.scalars(select(AuditEntry))]
+        entries = [json.loads(row.payload) for row in session.scalars(select(AuditEntry).order_by(AuditEntry.seq))]
         changes = [entry["changed"] for entry in entries if entry["event"] == "patient-changed"]
         assert changes[-2:] == [["merged"], ["merge undone"]]
         assert all("Fam" not in json.dumps(entry) for entry in entries)

@@ -207,7 +207,9 @@ def test_a_person_resumes_it_and_that_stands_in_the_audit(made):
     with made.begin() as session:
         assert breakers.resume(session, "PACS", now=NOW, writer="gateway", who="maria") == ["dicom:PACS"]
         assert breakers.paused(session) == []
-        said = session.scalars(select(AuditEntry).where(AuditEntry.event == "neighbour-changed")).all()
+        said = session.scalars(
+            select(AuditEntry).where(AuditEntry.event == "neighbour-changed").order_by(AuditEntry.seq)
+        ).all()
         assert [entry.who for entry in said] == [None, "maria"]
         assert breakers.resume(session, "PACS", now=NOW, writer="gateway", who="maria") == []
     assert enter(made) is not None

@@ -118,7 +118,9 @@ def test_a_person_who_may_goes_on_at_once_and_that_is_audited(paused: Hospital):
     assert answer.status_code == 303
     assert state(paused) == "closed"
     with paused.sessions.begin() as session:
-        said = session.scalars(select(AuditEntry).where(AuditEntry.event == "neighbour-changed")).all()
+        said = session.scalars(
+            select(AuditEntry).where(AuditEntry.event == "neighbour-changed").order_by(AuditEntry.seq)
+        ).all()
     assert said[-1].who == "administrator"
     page = client.get(answer.location, headers=HTML).text
     assert "em pausa" not in page
@@ -157,7 +159,9 @@ def test_at_the_console_a_pseudonym_says_whom_it_stands_for_and_the_question_is_
     assert told.output == f"UEM: patient NID-1, first sent {at[:19]}Z\n"
     assert CliRunner().invoke(commands.route, ["whose", "Z"]).exit_code == 1
     with hospital.sessions.begin() as session:
-        said = session.scalars(select(AuditEntry).where(AuditEntry.event == "pseudonym-read")).all()
+        said = session.scalars(
+            select(AuditEntry).where(AuditEntry.event == "pseudonym-read").order_by(AuditEntry.seq)
+        ).all()
     assert [json.loads(entry.payload)["found"] for entry in said] == [1, 0]
 
 

@@ -188,7 +188,9 @@ def test_several_are_decided_at_once_and_the_filters_stay(hospital):
     assert admin.post("/exceptions/decide", data=form | {"item": range(500)}).status_code == 400
     assert admin.post("/exceptions/decide", data=form | {"item": [99999]}).status_code == 404
     with hospital.sessions.begin() as session:
-        rows = session.scalars(select(AuditEntry).where(AuditEntry.event == "exception-decided")).all()
+        rows = session.scalars(
+            select(AuditEntry).where(AuditEntry.event == "exception-decided").order_by(AuditEntry.seq)
+        ).all()
         facts = [Sealed(row.journal, row.seq, row.hash, row.payload).facts for row in rows]
     assert [(one["exception"], one["who"]) for one in facts if one["exception"] in chosen] == [
         (number, "administrator") for number in sorted(chosen)

@@ -40,7 +40,9 @@ def carried(hospital: Hospital, client) -> Token:
 
 def entries(hospital: Hospital, event: str) -> list[dict]:
     with hospital.sessions.begin() as session:
-        rows = session.scalars(select(AuditEntry.payload).where(AuditEntry.event == event)).all()
+        rows = session.scalars(
+            select(AuditEntry.payload).where(AuditEntry.event == event).order_by(AuditEntry.seq)
+        ).all()
     return [json.loads(row) for row in rows]
 
 

@@ -40,7 +40,9 @@ def carried(hospital: Hospital, client) -> Token:
 
 def entries(hospital: Hospital, *events: str) -> list[dict]:
     with hospital.sessions.begin() as session:
-        rows = session.scalars(select(AuditEntry.payload).where(AuditEntry.event.in_(events))).all()
+        rows = session.scalars(
+            select(AuditEntry.payload).where(AuditEntry.event.in_(events)).order_by(AuditEntry.seq)
+        ).all()
     return [json.loads(row) for row in rows]
 
 

@@ -68,7 +68,7 @@ def row(made: Hospital, held_id: int = 1) -> Held:
 
 def views(made: Hospital) -> list[dict]:
     with made.sessions.begin() as session:
-        rows = session.scalars(select(AuditEntry).where(AuditEntry.event == "viewed")).all()
+        rows = session.scalars(select(AuditEntry).where(AuditEntry.event == "viewed").order_by(AuditEntry.seq)).all()
         return [Sealed(one.journal, one.seq, one.hash, one.payload).facts for one in rows]
 
 
