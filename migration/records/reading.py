@@ -37,7 +37,7 @@ class Source:
     @property
     def is_stable(self) -> bool:
         """Whether its rows come in the same order again, so that a pass can go on in its midst."""
-        return self.records.from_.sql is None
+        return self.records.from_.sql is None and not self.records.from_.query
 
     def files(self) -> list[Path]:
         """The files that it reads; MappingFault where one isn't there."""
@@ -110,10 +110,9 @@ def fingerprint(found: Sequence[Source]) -> str:
     """Changes when a file does; a database has none of its own."""
     told = hashlib.sha256()
     for source in found:
-        if source.is_stable:
-            for file in source.files():
-                looked = file.stat()
-                told.update(f"{file} {looked.st_size} {looked.st_mtime_ns}\n".encode())
+        for file in source.files():
+            looked = file.stat()
+            told.update(f"{file} {looked.st_size} {looked.st_mtime_ns}\n".encode())
     return told.hexdigest()
 
 

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import func, select
 
-from migration.records import archiving, deciding, importing, reconciling
+from migration.records import archiving, deciding, importing, reading, reconciling
 from migration.records.commands import records
 from migration.records.deciding import CannotDecide
 from migration.records.importing import Stopped
@@ -255,6 +255,22 @@ def test_a_pass_that_is_killed_goes_on_where_it_was(made: Sessions, folder: Path
         imported = session.scalars(select(LegacyImport)).one()
         assert (imported.pass_no, imported.state) == (1, "done")
         assert session.scalar(select(func.count()).select_from(Order)) == 3
+
+
+def test_rows_of_a_query_are_all_met_again_after_an_interruption_for_they_may_come_in_another_order(
+    made: Sessions, folder: Path, monkeypatch
+):
+    """A newer SQLite or another day may give them otherwise where the query doesn't say in which order."""
+    monkeypatch.setattr(importing, "BATCH", 2)
+    joined = {**MAPPING, "Exams": {**MAPPING["Exams"], "From": {"Csv": ["exams.csv"], "Query": "SELECT * FROM exams"}}}
+    running = job(made, folder, joined)
+    running.tell = lambda kind, number, counts: running.stop.set() if (kind, number) == ("exam", 2) else None
+    with pytest.raises(Stopped):
+        importing.run(running)
+    ask = reading.sql_rows.query
+    monkeypatch.setattr(reading.sql_rows, "query", lambda *about: reversed(list(ask(*about))))
+    importing.run(job(made, folder, joined))
+    assert set(rows(made, "exam")) == {"1", "2", "3", "4", "5", "6"}
 
 
 def test_a_key_that_stands_twice_is_listed_and_not_guessed(made: Sessions, folder: Path):
