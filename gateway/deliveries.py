@@ -69,6 +69,8 @@ class DicomSender(threading.Thread):
         self._site = site
         self._courier = courier
         self._policy = destination.policy
+        # What isn't due yet may go to another destination, once this one is paused.
+        self._look = outbox.look(kind, name, early=isinstance(destination, Destination) and bool(destination.alternate))
         self._neighbour = breakers.Neighbour(
             f"{kind}:{name}", QUEUE, breakers.Rule(destination.break_after, destination.policy), WRITER
         )
@@ -100,6 +102,8 @@ class DicomSender(threading.Thread):
         """
         now = self._now()
         if not windows.is_open(self._destination.windows, now, self._site.zone, self._site.holidays):
+            return False
+        if not self._look(self._sessions, now):
             return False
         with self._sessions.begin() as session:
             entry = self._neighbour.enter(session, now, LEASE)

@@ -58,7 +58,10 @@ class Pushes:
         told: dict[str, Any] = self._orthanc.get("/zambezi/status")
         self._age_worklist(now)
         pushed: list[str] = []
+        there = generations.look(self._sessions)
         for name, made in self._kinds.items():
+            if there.get(name, 0) == told[f"{name}_generation"]:
+                continue
             with self._sessions.begin() as session:
                 generation = generations.current(session, name)
                 # Read under the same lock as the number: a newer number never goes with older content.

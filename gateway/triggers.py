@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from zambezi import audit, clock, deletions, exceptions, outbox, telling, triggers
 from zambezi.config import Configuration
-from zambezi.database.engine import Sessions
+from zambezi.database.engine import Sessions, looking
 from zambezi.database.tables import AuditEntry, ChainHead, Deletion, Delivery, Order, Study, TriggerCursor
 from zambezi.telling import Event
 from zambezi.triggers import Happened
@@ -42,6 +42,9 @@ BATCH = 100
 IDLE_S = 1.0
 #: Without a rule for it there is nothing to look for.
 NOTHING_S = 3600.0
+
+_HEADS = select(ChainHead.journal, ChainHead.seq).where(ChainHead.journal.not_like(_ARCHIVE))
+_CURSORS = select(TriggerCursor.journal, TriggerCursor.seq)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Watcher:
 
     def round(self) -> float:
         """Look at what is new; the seconds to wait before the next time."""
+        if self._events and not self._is_behind():
+            return IDLE_S
         with self._sessions.begin() as session:
             if not self._events:
                 # Rules that come later tell of what happens then, not of the years before.
@@ -77,11 +82,16 @@ class Watcher:
                 return NOTHING_S
             return 0.0 if self._look(session) else IDLE_S
 
+    def _is_behind(self) -> bool:
+        """Whether there is anything that isn't read yet, or nothing was ever read."""
+        with looking(self._sessions) as connection:
+            heads = dict(connection.execute(_HEADS).tuples().all())
+            read = dict(connection.execute(_CURSORS).tuples().all())
+        return not read or any(seq > read.get(journal, 0) for journal, seq in heads.items())
+
     def _look(self, session: Session) -> bool:
         """Whether there is more than one transaction should take."""
-        heads = session.execute(
-            select(ChainHead.journal, ChainHead.seq).where(ChainHead.journal.not_like(_ARCHIVE))
-        ).all()
+        heads = session.execute(_HEADS).all()
         cursors = {one.journal: one for one in session.scalars(select(TriggerCursor).with_for_update())}
         if not cursors:
             session.add(TriggerCursor(journal="", seq=0))

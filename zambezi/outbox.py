@@ -55,6 +55,12 @@ def add(
     return added
 
 
+def look(kind: str, destination: str, early: bool = False) -> leases.Look:
+    """Whether `claim` may find a delivery of this kind to this destination; `early`: or one that isn't due yet."""
+    wanted = (Delivery.kind == kind, Delivery.destination == destination)
+    return leases.Look(Delivery, ready=("due", "retrying"), working="sending", where=wanted, early=early)
+
+
 def claim(
     session: Session, kind: str, *, now: datetime, owner: str, lease: timedelta, writer: str, destination: str = ""
 ) -> tuple[Delivery, Lease] | None:

@@ -46,6 +46,8 @@ CHUNK = 50
 _UNDECIDED = ("comparing", "waiting", "releasing", "discard-asked")
 _IN_DOUBT = ("conflict", "quarantine")
 
+_REQUESTS = leases.Look(CommitmentRequest, ready=("due", "retrying"), working="working")
+
 #: A study of which everything that a station asked about is safe: (session, Study UID, by, now).
 Ready = Callable[[Session, str, Literal["commitment"], datetime], None]
 
@@ -89,6 +91,8 @@ class Worker(threading.Thread):
 
     def work_one(self) -> bool:
         """Take the request that has waited longest as far as it goes now; False where none is due."""
+        if not _REQUESTS(self._sessions, self._now()):
+            return False
         with self._sessions.begin() as session:
             claimed = leases.claim(
                 session, CommitmentRequest, ready=("due", "retrying"), working="working", now=self._now(),

@@ -109,6 +109,7 @@ class Sender(threading.Thread):
         self._now = now
         self._site = site
         self._draw = draw
+        self._look = outbox.look("hl7", name)
         self._line = Line(peer.host, peer.port)
         self._neighbour = breakers.Neighbour(f"hl7:{name}", QUEUE, breakers.Rule(peer.break_after, peer.policy), WRITER)
         self.error = ""
@@ -134,6 +135,8 @@ class Sender(threading.Thread):
         """Send the message that has waited longest; False where none is due, or the peer isn't asked now."""
         now = self._now()
         if not windows.is_open(self._peer.windows, now, self._site.zone, self._site.holidays):
+            return False
+        if not self._look(self._sessions, now):
             return False
         with self._sessions.begin() as session:
             entry = self._neighbour.enter(session, now, LEASE)

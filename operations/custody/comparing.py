@@ -64,6 +64,11 @@ def verdict(newcomer: bytes, other: bytes | None) -> Verdict:
     return Verdict("waiting", f"The same SOP Instance UID came with other content: {shown} differ.", tags)
 
 
+def look(state: str) -> leases.Look:
+    """Whether `claim` may find a row in this state."""
+    return leases.Look(Held, ready=(state,), working=state)
+
+
 def claim(session: Session, desk: Desk, state: str) -> tuple[Held, leases.Lease] | None:
     """One row in this state that nobody is working on; it stays in the state until the work is done."""
     now = desk.now()
@@ -71,6 +76,9 @@ def claim(session: Session, desk: Desk, state: str) -> tuple[Held, leases.Lease]
     return leases.claim(
         session, Held, ready=(state,), working=state, now=now, owner=desk.owner, lease=LEASE, where=(free,)
     )
+
+
+_CONFLICTS = look("comparing")
 
 
 class Comparing:
@@ -82,6 +90,8 @@ class Comparing:
     def round(self) -> bool:
         """Compare one newcomer with the archive's copy; True if there was one."""
         desk = self._desk
+        if not _CONFLICTS(desk.sessions, desk.now()):
+            return False
         with desk.sessions.begin() as session:
             claimed = claim(session, desk, "comparing")
         if claimed is None:

@@ -39,6 +39,8 @@ TOLD_EVERY = 8
 #: So long a correction of the same instances is waited for at a time.
 QUEUED = timedelta(seconds=5)
 
+_CORRECTIONS = leases.Look(Correction, ready=("due", "retrying"), working="preparing", also_working=("switching",))
+
 
 class Correcting:
     """The step of the custody worker."""
@@ -50,6 +52,8 @@ class Correcting:
 
     def round(self) -> bool:
         """Carry out one correction, or go on with one; False where none is due."""
+        if not _CORRECTIONS(self._desk.sessions, self._desk.now()):
+            return False
         with self._desk.sessions.begin() as session:
             claimed = leases.claim(
                 session, Correction, ready=("due", "retrying"), working="preparing", also_working=("switching",),

@@ -45,6 +45,10 @@ PART = 500
 #: Deliveries that may still bring something to a receiver.
 UNMADE = ("due", "sending", "retrying", "parked")
 
+_DELETIONS = leases.Look(
+    Deletion, ready=("confirmed", "retrying"), working="due", also_working=("deleting", "restoring")
+)
+
 
 class Parked(Exception):
     """It can't go on by itself; the text says to a person why."""
@@ -350,6 +354,8 @@ class Deleting:
     # -- the row
 
     def _claim(self) -> tuple[Deletion, Lease] | None:
+        if not _DELETIONS(self._desk.sessions, self._desk.now()):
+            return None
         with self._desk.sessions.begin() as session:
             return leases.claim(
                 session, Deletion, ready=("confirmed", "retrying"), working="due",

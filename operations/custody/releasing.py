@@ -57,6 +57,9 @@ def is_same(one: bytes, other: bytes) -> bool:
         return False
 
 
+_RELEASES = comparing.look("releasing")
+
+
 class Releasing:
     """Releases one object a round."""
 
@@ -66,6 +69,8 @@ class Releasing:
     def round(self) -> bool:
         """Carry one release out, or look how far its correction is; True if there was one."""
         desk = self._desk
+        if not _RELEASES(desk.sessions, desk.now()):
+            return False
         with desk.sessions.begin() as session:
             claimed = comparing.claim(session, desk, "releasing")
             correction = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -53,6 +55,16 @@ def sessions(engine: Engine, process: str) -> Sessions:
     return made
 
 
+@contextmanager
+def looking(sessions: Sessions) -> Iterator[Connection]:
+    """A connection that only looks, for a moment: it waits for no writer and holds up none.
+
+    What is done because of it must be looked at again in a transaction.
+    """
+    with sessions.kw["bind"].connect() as connection:
+        yield connection.execution_options(only_looks=True)
+
+
 def _before_commit(connection: Connection, process: str) -> None:
     before = connection.info.get("changes")
     _committing.wrote = before is None or before != _changes(connection)
@@ -83,7 +95,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("only_looks") else "BEGIN IMMEDIATE")
     connection.info["changes"] = _changes(connection)
 
 

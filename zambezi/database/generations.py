@@ -8,7 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from zambezi.database.engine import Sessions, looking
 from zambezi.database.tables import Generation
+
+_ALL = select(Generation.name, Generation.number)
 
 Name = Literal["worklist", "announced", "revocations", "ready"]
 
@@ -30,6 +33,12 @@ def raise_orders(session: Session) -> None:
 def current(session: Session, name: Name) -> int:
     """The generation there is; 0 before the first change."""
     return session.scalars(select(Generation.number).where(Generation.name == name)).first() or 0
+
+
+def look(sessions: Sessions) -> dict[str, int]:
+    """The generations there are at this moment; no lock is taken. What was never raised isn't among them."""
+    with looking(sessions) as connection:
+        return dict(connection.execute(_ALL).tuples().all())
 
 
 def raise_beyond(session: Session, name: Name, number: int) -> int:

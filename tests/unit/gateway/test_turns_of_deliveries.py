@@ -115,6 +115,9 @@ def test_what_waits_while_a_destination_fails_goes_to_its_alternate_and_it_is_fo
     assert not one.sender.deliver_one()  # paused now, and two failures aren't three
     assert one.row().state == "retrying"
     one.attempt()  # the probe fails, too
+    assert one.row().state == "retrying"
+    assert not one.sender.deliver_one()
+    assert one.row().state == "cancelled", "it goes at once, and not only when its own turn would come"
     one.add("later" + first[-10:], [["id0", "1.2", "1.2.3"]], priority=7)
     assert not one.sender.deliver_one()
     with one.made.begin() as session:

@@ -93,6 +93,41 @@ def test_a_death_counts_as_an_attempt_only_where_it_says_something_of_the_work(m
             assert row.attempts == attempts
 
 
+def test_a_look_finds_what_a_claim_would_find_and_nothing_that_it_would_not(made):
+    """Every state with every time before, at and after now."""
+    words = {"ready": ("due", "retrying"), "working": "working", "also_working": ("checking",)}
+    look = leases.Look(Work, **words)
+    moments = [clock.text(NOW + timedelta(seconds=n)) for n in (-1, 0, 1)]
+    for state in ("due", "retrying", "working", "checking", "done"):
+        for next_at in moments:
+            for until in (None, *moments):
+                with made.begin() as session:
+                    session.execute(delete(Work))
+                    session.execute(insert(Work), [{"state": state, "next_at": next_at, "lease_until": until}])
+                looked = look(made, NOW)
+                with made.begin() as session:
+                    found = leases.claim(session, Work, now=NOW, owner="w", lease=LEASE, **words)
+                assert looked == (found is not None), (state, next_at, until)
+
+
+def test_an_early_look_finds_what_is_not_due_yet_and_not_what_another_has_at_hand(made):
+    put(made, 1)
+    early = leases.Look(Work, ready=("due",), working="working", early=True)
+    assert early(made, NOW - LEASE)
+    claim(made)
+    assert not early(made, NOW)
+
+
+def test_a_look_waits_for_nobody_who_writes(made):
+    put(made, 1)
+    look = leases.Look(Work, ready=("due",), working="working")
+    with made.begin() as session, ThreadPoolExecutor(1) as other:
+        claimed(session, "w1", NOW, LEASE)
+        # SQLite would let a second writer wait for half a minute.
+        assert other.submit(look, made, NOW).result(timeout=10), "as it was committed last"
+    assert not look(made, NOW)
+
+
 def test_a_keeper_holds_the_lease_as_long_as_the_work_lasts_and_says_when_it_is_lost(made):
     put(made, 1)
     short = timedelta(seconds=0.6)
