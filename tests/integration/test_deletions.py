@@ -130,9 +130,9 @@ class Room:
             return list(session.scalars(select(table).where(*conditions).order_by(*inspect(table).primary_key)))
 
     def told(self, number: int) -> list[dict[str, Any]]:
-        """The deletion's audit entries, in their order."""
+        """The deletion's audit entries, whoever wrote them, in the order of their times."""
         facts = [json.loads(one.payload) for one in self.all(AuditEntry, AuditEntry.event == "deletion-changed")]
-        return [one for one in facts if one["deletion"] == number]
+        return sorted((one for one in facts if one["deletion"] == number), key=lambda one: one["at"])
 
 
 @pytest.fixture(scope="module")
