@@ -85,8 +85,8 @@ class Watcher:
     def _is_behind(self) -> bool:
         """Whether there is anything that isn't read yet, or nothing was ever read."""
         with looking(self._sessions) as connection:
-            heads = dict(connection.execute(_HEADS).tuples().all())
-            read = dict(connection.execute(_CURSORS).tuples().all())
+            heads = dict(connection.execute(_HEADS).all())
+            read = dict(connection.execute(_CURSORS).all())
         return not read or any(seq > read.get(journal, 0) for journal, seq in heads.items())
 
     def _look(self, session: Session) -> bool:

@@ -38,7 +38,7 @@ def current(session: Session, name: Name) -> int:
 def look(sessions: Sessions) -> dict[str, int]:
     """The generations there are at this moment; no lock is taken. What was never raised isn't among them."""
     with looking(sessions) as connection:
-        return dict(connection.execute(_ALL).tuples().all())
+        return dict(connection.execute(_ALL).all())
 
 
 def raise_beyond(session: Session, name: Name, number: int) -> int:
