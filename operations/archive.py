@@ -31,6 +31,8 @@ log = logging.getLogger("zambezi.archive")
 
 #: So long a port may still be held by a process that has been killed.
 _ENDING_S = 3.0
+#: Where libraries are: Debian has a folder for each architecture.
+_LIBRARIES = Path("/usr/lib")
 
 
 class ArchiveFault(Exception):
@@ -173,7 +175,24 @@ def program_environment(environ: Mapping[str, str], environment: Environment) ->
         "PYTHONNOUSERSITE": "1",
         # Debian's DCMTK leaves Nagle's algorithm on, which costs a factor of eight.
         "TCP_NODELAY": "1",
+        **allocator(environ),
     }
+
+
+def allocator(environ: Mapping[str, str], libraries: Path = _LIBRARIES) -> dict[str, str]:
+    """Which memory allocator Orthanc runs with, as variables: jemalloc where it is installed.
+
+    Orthanc takes every image apart into thousands of small pieces: a third of its work is the C library's malloc.
+    Somebody's own LD_PRELOAD stays as it is.
+    """
+    if environ.get("LD_PRELOAD"):
+        return {}
+    found = sorted(libraries.glob("*/libjemalloc.so.2"))
+    if not found:
+        log.warning("libjemalloc2 is not installed: Orthanc takes images in more slowly; apt-get install libjemalloc2")
+        return {}
+    # What is free goes back to the system without waiting for the next use.
+    return {"LD_PRELOAD": str(found[0]), "MALLOC_CONF": environ.get("MALLOC_CONF") or "background_thread:true"}
 
 
 def _stays_taken(port: int) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 
 import orthanc
 
-from plugins import declared, index_id, moved, peers, pushed
+from plugins import declared, index_id, moved, peers, pushed, thread_state
 from plugins.admission import Gate
 from plugins.arrivals import Arrivals
 from plugins.attributes import Reader
@@ -311,6 +311,7 @@ def main() -> Plugin:
     registered.append((partial(orthanc.RegisterRestCallback, "/zambezi/(.*)"), plugin.on_rest))
     if plugin.rules.admits:
         registered.append((orthanc.RegisterIncomingCStoreInstanceFilter, plugin.on_c_store))
+    registered = [(register, thread_state.kept(callback)) for register, callback in registered]
     for register, callback in registered:
         register(callback)
     # Orthanc's plugin drops its references at the end without holding Python's lock. A bound method that only it
