@@ -16,7 +16,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +41,8 @@ COMING = 500_000
 IN_FLIGHT_S = 30
 #: So many of their bytes are at hand, for the case that another content follows before the first one is stored.
 KEPT_BYTES = 64_000_000
+#: So many of what came are digested ahead; the others when they are asked for.
+FRESH = 10_000
 
 _COPIES = (
     "SELECT instances.orthanc_id, instances.sha256, came.sha256 FROM instances LEFT JOIN came"
@@ -108,11 +110,27 @@ def judge(
     return Verdict("conflict", "comparing", "the archive has the same instance, and its bytes' digest isn't known")
 
 
+class Digest:
+    """The SHA-256 of what came, made when it is asked for: a sender waits while Orthanc's threads compute."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content: bytes | None = content
+        self._sha256 = ""
+
+    def sha256(self) -> str:
+        """In hex. Two threads may ask at a time; the bytes are let go when it is known."""
+        content = self._content
+        if content is not None:
+            self._sha256 = hashlib.sha256(content).hexdigest()
+            self._content = None
+        return self._sha256
+
+
 @dataclass
 class _Coming:
     """An instance that came and isn't recorded yet."""
 
-    sha256: str | None  # None where Orthanc may have stored other bytes
+    digest: Digest | None  # None where Orthanc may have stored other bytes
     size: int
     at: float
     is_held: bool  # its bytes are in the hold, whatever Orthanc does with them
@@ -146,6 +164,8 @@ class Arrivals:
         self._of_sop: dict[str, set[str]] = {}
         self._bytes: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._bytes_size = 0
+        #: What came since `digest_ahead` was called, as far as it matters.
+        self._fresh: deque[tuple[str, str]] = deque(maxlen=FRESH)
 
     def look(
         self, content: bytes, by_dicom: bool, now: datetime, came: Came | None = None, read: Header | None = None
@@ -164,11 +184,13 @@ class Arrivals:
             return self._hold(content, None, verdict, by_dicom, now)
 
     def _look(self, content: bytes, by_dicom: bool, now: datetime, came: Came | None, newcomer: Header) -> bool:
-        sha256 = hashlib.sha256(content).hexdigest()
-        first = came.sha256 if came else sha256  # what each sending of it has in common
+        digest = Digest(content)
         key = newcomer.sop_uid, newcomer.orthanc_id
-        # Another node may have let it in a moment ago: none of our tables tells of that.
-        elsewhere = self._claims.claim(newcomer.orthanc_id, first, now) if self._claims else None
+        elsewhere, first = None, ""
+        if self._claims:
+            # Another node may have let it in a moment ago: none of our tables tells of that.
+            first = came.sha256 if came else digest.sha256()  # what each sending of it has in common
+            elsewhere = self._claims.claim(newcomer.orthanc_id, first, now)
         with self._lock:
             earlier = self._coming.get(key)
             # First what is coming, then what is recorded: in between an instance is in both, never in neither.
@@ -177,22 +199,25 @@ class Arrivals:
             is_recorded = any(one.orthanc_id == newcomer.orthanc_id for one in recorded)
             if elsewhere and not is_recorded and earlier is None:
                 coming.append(Copy(newcomer.orthanc_id, elsewhere.sha256, elsewhere.sha256))
-            is_ours = self._is_ours(newcomer.sop_uid, sha256, by_dicom)
+            is_ours = self._is_ours(newcomer.sop_uid, digest, by_dicom)
             verdict = Verdict()
             if not self._recovering:  # operations.recovery compares and holds by itself: it knows whose file it was
                 # Claims go by identity: of one that Orthanc may read in another way there is none to be found.
                 knows_all = self._knows_all and (self._claims is None or newcomer.is_certain)
-                verdict = judge(newcomer, sha256, coming + recorded, is_ours, knows_all, came.sha256 if came else None)
+                copies = coming + recorded
+                sha256 = digest.sha256() if copies else ""  # of what nobody else has the UID of, it makes no difference
+                verdict = judge(newcomer, sha256, copies, is_ours, knows_all, came.sha256 if came else None)
             rival = self._bytes.get(key)
             if verdict.why != "no-identity" and (is_ours or not is_recorded):
-                self._expect(key, sha256, content, verdict, came)
+                self._expect(key, digest, content, verdict, came)
         if not verdict.why:
             return True
         held = self._hold(content, newcomer, verdict, by_dicom, now)
         is_other = elsewhere is not None and elsewhere.sha256 != first and not is_recorded and earlier is None
         if held and elsewhere and is_other and _is_in_flight(elsewhere, now):
             return False  # nobody knows which of the two Orthanc stores: the sender sends it again
-        if not held or earlier is None or earlier.is_held or earlier.sha256 == sha256:
+        sha256 = digest.sha256()
+        if not held or earlier is None or earlier.is_held or (earlier.digest and earlier.digest.sha256() == sha256):
             return held
         # Which of the two Orthanc stores first, nobody knows: the earlier one must be safe before the newcomer goes on.
         if rival is None:
@@ -205,16 +230,17 @@ class Arrivals:
             self._drop_bytes(key)
         return True
 
-    def _is_ours(self, sop_uid: str, sha256: str, by_dicom: bool) -> bool:
+    def _is_ours(self, sop_uid: str, digest: Digest, by_dicom: bool) -> bool:
         because = self._announced().instances.get(sop_uid)
         if by_dicom or because is None or because.cause not in (causes.CORRECTION, causes.RESTORE):
             return False
         # An announcement stays for weeks: it holds for the very bytes that were announced, never for others.
-        return because.sha256 == sha256
+        return because.sha256 == digest.sha256()
 
     def _copy(self, sop_uid: str, orthanc_id: str) -> Copy:
         coming = self._coming[sop_uid, orthanc_id]
-        return Copy(orthanc_id, coming.sha256, coming.came.sha256 if coming.came else None)
+        sha256 = coming.digest.sha256() if coming.digest else None
+        return Copy(orthanc_id, sha256, coming.came.sha256 if coming.came else None)
 
     def holds(self, newcomer: Header, sha256: str) -> bool:
         """Whether the archive has these very bytes under the newcomer's identity."""
@@ -222,24 +248,30 @@ class Arrivals:
             recorded = [Copy(*row) for row in self._reader.execute(_COPIES, (newcomer.sop_uid,))]
         return any((one.orthanc_id, one.sha256) == (newcomer.orthanc_id, sha256) for one in recorded)
 
-    def _expect(self, key: tuple[str, str], sha256: str, content: bytes, verdict: Verdict, came: Came | None) -> None:
+    def _expect(
+        self, key: tuple[str, str], digest: Digest, content: bytes, verdict: Verdict, came: Came | None
+    ) -> None:
         """It may be what Orthanc stores under this identity; where another may be, too, the digest isn't known."""
         there = self._coming.get(key)
         if there is None:
             at = self._monotonic()
-            known = None if verdict.why else sha256
+            known = None if verdict.why else digest
             self._coming[key] = _Coming(known, len(content), at, bool(verdict.why), came if known else None)
             self._of_sop.setdefault(key[0], set()).add(key[1])
             if not verdict.why:
                 self._bytes[key] = content
                 self._bytes_size += len(content)
+                self._fresh.append(key)
         else:
             there.looks += 1
-            if there.sha256 != sha256:
-                there.sha256 = None
+            if there.digest is None or there.digest.sha256() != digest.sha256():
+                there.digest = None
                 there.came = there.came if came and there.came and there.came.sha256 == came.sha256 else None
         while self._bytes_size > KEPT_BYTES:
-            self._drop_bytes(next(iter(self._bytes)))
+            oldest = next(iter(self._bytes))
+            if kept := self._coming[oldest].digest:
+                kept.sha256()  # it would keep the bytes
+            self._drop_bytes(oldest)
         if len(self._coming) > COMING:
             self._forget(next(iter(self._coming)))
             self._knows_all = False
@@ -280,13 +312,22 @@ class Arrivals:
         """Hold what the archive doesn't take as it is; whether its bytes and the entry are on disk."""
         return self._hold(content, newcomer, Verdict("identity", "waiting", reason), True, now, sender)
 
+    def digest_ahead(self) -> None:
+        """Make the digests of what came since the last call, in a thread that no sender waits for."""
+        with self._lock:
+            there = [self._coming.get(key) for key in self._fresh]
+            self._fresh.clear()
+        for one in there:
+            if one and one.digest:
+                one.digest.sha256()
+
     # -- what the follower tells and asks
 
     def digest(self, sop_uid: str, orthanc_id: str, size: int) -> str | None:
         """The digest of the bytes that Orthanc stored, if it is known which they were."""
         with self._lock:
             coming = self._coming.get((sop_uid, orthanc_id))
-            return coming.sha256 if coming and coming.size == size else None
+        return coming.digest.sha256() if coming and coming.digest and coming.size == size else None
 
     def arrived(self, sop_uid: str, orthanc_id: str, size: int) -> tuple[str | None, Came | None]:
         """SHA-256 of what Orthanc was given to store (None: nobody saw it), and what came where that was coerced."""
@@ -296,7 +337,9 @@ class Arrivals:
         if recorded:
             sha256, came, changed = recorded
             return sha256, Came(came, (), tuple(changed.split()) if changed is not None else None) if came else None
-        return (coming.sha256, coming.came) if coming and coming.size == size else (None, None)
+        if not coming or coming.size != size:
+            return None, None
+        return coming.digest.sha256() if coming.digest else None, coming.came
 
     def came(self, sop_uid: str, orthanc_id: str, size: int) -> Came | None:
         """What Orthanc's copy was before it was coerced, if it was and that is known."""

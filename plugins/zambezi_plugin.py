@@ -182,12 +182,13 @@ class Plugin:
         """Let notifications pile up for a moment, and take them at once.
 
         They come one by one from a thread that does nothing else. Waking it, and taking Python's lock, for
-        each stored instance costs more than what is done with it; nobody waits for that thread.
+        each stored instance costs more than what is done with it; nobody waits for that thread. So it digests, too.
         """
         now = time.monotonic()
         if now - self.gathered_at > GATHER_S:
             time.sleep(GATHER_S)
             self.gathered_at = time.monotonic()
+            self.arrivals.digest_ahead()
 
     def start(self) -> None:
         """Begin to follow, and to look at the disks: Orthanc answers HTTP now."""

@@ -204,6 +204,32 @@ def test_a_rival_of_what_is_not_at_hand_any_more_waits_until_that_must_be_stored
     assert bench.look(other)
 
 
+@pytest.mark.parametrize("ahead", [True, False], ids=["made ahead", "its bytes not at hand any more"])
+def test_a_digest_is_known_when_the_sender_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch, ahead: bool) -> None:
+    if not ahead:
+        monkeypatch.setattr(arrivals, "KEPT_BYTES", 0)
+    one = written(image())
+    assert bench.look(one)
+    if ahead:
+        bench.arrivals.digest_ahead()
+    with monkeypatch.context() as later:
+        later.setattr(arrivals.hashlib, "sha256", None)  # whoever digests now fails
+        recorded = bench.record(one)
+    assert recorded == digest(one)
+
+
+def test_nothing_is_digested_while_a_sender_waits_unless_there_is_something_to_compare_it_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two()
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(arrivals.hashlib, "sha256", None)
+        assert bench.look(one)
+    assert bench.look(one), "the same again"
+    assert bench.look(other)
+    assert sorted(bench.held) == sorted([("conflict", digest(other)), ("conflict", digest(one))])
+
+
 def test_before_following_has_caught_up_what_is_unknown_is_held(bench: Bench) -> None:
     one, other = two()
     bench.look(one)
