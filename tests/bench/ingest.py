@@ -3,7 +3,8 @@
 All have the same Orthanc settings and TCP_NODELAY. Zambezi has journal, audit, routing decisions, access filter and
 every process running. It is held against Orthanc with the viewers' plugins that it has, too (DICOMweb, web viewer,
 GDCM: what a hospital would load anyway, and the web viewer looks at each instance), against the same with the memory
-allocator that ours has (what remains is the cost of our own code), and against Orthanc without any plugin. Beside it, fewer runs into Orthanc with Debian's stock environment (no TCP_NODELAY).
+allocator that ours has (what remains is the cost of our own code), and against Orthanc without any plugin. Beside it,
+fewer runs into Orthanc with Debian's stock environment (no TCP_NODELAY).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import requests
 
 from demo.hospital import Hospital
 from demo.neighbours import free_port
-from operations import archive, supervision
+from operations import supervision
+from operations.archive import allocator
 from tests.bench import instances
 from tests.bench.migration_places import busy
 from tests.running import a_hospital
@@ -49,7 +51,7 @@ class Bare:
     """Orthanc without anything of ours: our checked settings, with the viewers' plugins or without any."""
 
     def __init__(
-        self, folder: Path, hospital: Hospital, nodelay: bool, viewers: bool = False, allocator: bool = False
+        self, folder: Path, hospital: Hospital, nodelay: bool, viewers: bool = False, our_allocator: bool = False
     ) -> None:
         self.dicom_port, self.http_port = free_port(), free_port()
         loaded = config.load(hospital.environment.config_dir, hospital.variables()).orthanc
@@ -66,8 +68,8 @@ class Bare:
         folder.mkdir(parents=True)
         (folder / "orthanc.json").write_text(json.dumps(settings))
         environment = {**os.environ, **({"TCP_NODELAY": "1"} if nodelay else {})}
-        if allocator:
-            environment |= archive.allocator({})
+        if our_allocator:
+            environment |= allocator({})
         with (folder / "log").open("w") as log:
             self._process = subprocess.Popen(
                 ["/usr/sbin/Orthanc", str(folder / "orthanc.json")], env=environment, stdout=log, stderr=log
@@ -178,7 +180,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, a_hospital(quiet_seconds=NEVER) as hospital:
         bare = Bare(Path(name) / "bare", hospital, nodelay=True)
         viewers = Bare(Path(name) / "viewers", hospital, nodelay=True, viewers=True)
-        alike = Bare(Path(name) / "alike", hospital, nodelay=True, viewers=True, allocator=True)
+        alike = Bare(Path(name) / "alike", hospital, nodelay=True, viewers=True, our_allocator=True)
         stock = Bare(Path(name) / "stock", hospital, nodelay=False)
         pids = tuple(one.pid for one in supervision.processes(hospital.environment) or [])
         ours = Archive((hospital.environment.ports.dicom,), pids)
