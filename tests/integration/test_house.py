@@ -340,6 +340,13 @@ def orthanc_pid(house: Hospital) -> int:
     return next(p.pid for p in supervision.processes(house.environment) or [] if p.name == "orthanc")
 
 
+def test_orthanc_runs_with_the_allocator_that_make_install_brings(house: Hospital):
+    keeper = orthanc_pid(house)
+    (orthanc,) = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+
+    assert "libjemalloc.so.2" in Path(f"/proc/{orthanc}/maps").read_text()
+
+
 def test_a_reload_brings_rules_and_peers_to_an_archive_that_runs_on(house: Hospital, settings: Path, tmp_path: Path):
     running = orthanc_pid(house)
     ports = house.environment.ports
