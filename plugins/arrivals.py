@@ -217,7 +217,8 @@ class Arrivals:
         if held and elsewhere and is_other and _is_in_flight(elsewhere, now):
             return False  # nobody knows which of the two Orthanc stores: the sender sends it again
         sha256 = digest.sha256()
-        if not held or earlier is None or earlier.is_held or (earlier.digest and earlier.digest.sha256() == sha256):
+        before = earlier.digest if earlier else None  # another sender may take it away at any time
+        if not held or earlier is None or earlier.is_held or (before and before.sha256() == sha256):
             return held
         # Which of the two Orthanc stores first, nobody knows: the earlier one must be safe before the newcomer goes on.
         if rival is None:
@@ -315,11 +316,11 @@ class Arrivals:
     def digest_ahead(self) -> None:
         """Make the digests of what came since the last call, in a thread that no sender waits for."""
         with self._lock:
-            there = [self._coming.get(key) for key in self._fresh]
+            there = [self._coming[key].digest for key in self._fresh if key in self._coming]
             self._fresh.clear()
         for one in there:
-            if one and one.digest:
-                one.digest.sha256()
+            if one:
+                one.sha256()
 
     # -- what the follower tells and asks
 
@@ -327,19 +328,19 @@ class Arrivals:
         """The digest of the bytes that Orthanc stored, if it is known which they were."""
         with self._lock:
             coming = self._coming.get((sop_uid, orthanc_id))
-        return coming.digest.sha256() if coming and coming.digest and coming.size == size else None
+            digest = coming.digest if coming and coming.size == size else None
+        return digest.sha256() if digest else None
 
     def arrived(self, sop_uid: str, orthanc_id: str, size: int) -> tuple[str | None, Came | None]:
         """SHA-256 of what Orthanc was given to store (None: nobody saw it), and what came where that was coerced."""
         with self._lock:
             recorded = self._reader.execute(_ARRIVED, (orthanc_id,)).fetchone()
             coming = self._coming.get((sop_uid, orthanc_id))
+            digest, was = (coming.digest, coming.came) if coming and coming.size == size else (None, None)
         if recorded:
             sha256, came, changed = recorded
             return sha256, Came(came, (), tuple(changed.split()) if changed is not None else None) if came else None
-        if not coming or coming.size != size:
-            return None, None
-        return coming.digest.sha256() if coming.digest else None, coming.came
+        return digest.sha256() if digest else None, was
 
     def came(self, sop_uid: str, orthanc_id: str, size: int) -> Came | None:
         """What Orthanc's copy was before it was coerced, if it was and that is known."""
