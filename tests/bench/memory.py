@@ -1,4 +1,4 @@
-"""Memory of every process: idle, while instances come, and of Orthanc while requests pass its access filter.
+"""Memory of every process: idle, of Orthanc while requests pass its access filter, and while instances come.
 
 Ingest must be flat. Debian 12's Python plugin loses about a kilobyte with each request that its filter sees; what
 bounds that is a memory limit and a start in a quiet hour (docs/install.md).
@@ -41,12 +41,25 @@ def resident(hospital: Hospital) -> dict[str, int]:
     return {one.name: tree(one.pid) for one in supervision.processes(hospital.environment) or [] if one.pid}
 
 
+def _asked(hospital: Hospital) -> None:
+    """Print what a request leaves behind; before anything is stored, since an allocator's free memory would hide it."""
+    orthanc = hospital.orthanc()
+    for _ in range(REQUESTS // 10):  # caches of the web server's threads
+        orthanc.get("/system")
+    before = resident(hospital)["orthanc"]
+    for _ in range(REQUESTS):
+        orthanc.get("/system")
+    growth = (resident(hospital)["orthanc"] - before) * 1024 / REQUESTS
+    print(f"orthanc grows by {growth:.0f} bytes with each of {REQUESTS} requests that pass the filter", flush=True)
+
+
 def measure(hospital: Hospital) -> None:
     """Print the table; the hospital holds `INSTANCES` more afterwards."""
     version = hospital.orthanc().system()["Version"]
     print(f"memory in MB, Orthanc {version}, {INSTANCES} instances of {ingest.SIZES[EDGE][0]}", flush=True)
     time.sleep(_IDLE_S)
     samples = [resident(hospital)]
+    _asked(hospital)
     made = instances.template(EDGE)
     for _ in range(LOTS):
         ingest.rate((hospital.environment.ports.dicom,), made, INSTANCES // LOTS, SENDERS)
@@ -60,11 +73,3 @@ def measure(hospital: Hospital) -> None:
         growth = (sizes[-1] - sizes[-1 - half]) * 1024 / (INSTANCES // LOTS * half)
         print(f"{name:>12}" + "".join(f"{size / 1024:8.0f}" for size in sizes) + f"{growth:8.0f}", flush=True)
     print(f"{'all':>12}" + "".join(f"{sum(sample.values()) / 1024:8.0f}" for sample in samples))
-    orthanc = hospital.orthanc()
-    for _ in range(REQUESTS // 10):  # caches of the web server's threads
-        orthanc.get("/system")
-    before = resident(hospital)["orthanc"]
-    for _ in range(REQUESTS):
-        orthanc.get("/system")
-    growth = (resident(hospital)["orthanc"] - before) * 1024 / REQUESTS
-    print(f"orthanc grows by {growth:.0f} bytes with each of {REQUESTS} requests that pass the filter", flush=True)
