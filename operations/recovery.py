@@ -43,6 +43,9 @@ STOP_S = 60
 #: Below ZAMBEZI_HOME/orthanc: names of files that a restored index on PostgreSQL doesn't know (operations.backup).
 INGEST_AGAIN = "ingest-again"
 
+#: How what DICOMweb (1.15 and newer) keeps of a series begins: a version, a digest, gzip. We have it switched off
+#: (zambezi.config.safety), but an archive that ran before that has a file of it for each series.
+_TOLD_OF_SERIES = re.compile(rb"[0-9]+;[0-9a-f]{32};\x1f\x8b")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -146,8 +149,13 @@ def on_a_port_of_its_own(environment: Environment) -> Environment:
 
 
 def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool:
-    """Store one file again; True if Orthanc holds its bytes now, False if the hold does."""
+    """Store one file again; True if Orthanc holds its bytes now (or they were no object), False if the hold does."""
     content = file.read_bytes()
+    if _TOLD_OF_SERIES.match(content):
+        # Worked out from the images, and of patients: not an object, and no more than Orthanc would make anew.
+        log.info("%s is what DICOMweb kept of a series: it is removed", file.name)
+        file.unlink()
+        return True
     try:
         stored = orthanc.store(content)
         held = orthanc.md5(stored["ID"])

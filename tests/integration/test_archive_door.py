@@ -17,7 +17,7 @@ import requests
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from tests.integration.archive_fixture import Archive, image, until
+from tests.integration.archive_fixture import Archive, image, until, written
 from zambezi import viewer_cache
 from zambezi.access import tokens
 
@@ -119,6 +119,32 @@ def test_what_the_web_viewer_showed_is_gone_from_its_cache_when_it_is_deleted(ar
     archive.start()
     assert cached() == set()
     assert look(kept) == 200
+
+
+def test_viewers_are_told_of_a_corrected_image_what_the_archive_has(archive: Archive) -> None:
+    """As a correction does it: the same instance goes, and comes again with another name; its series stays."""
+    one = image(PatientName="Antes^Nome")
+    other = image(one.StudyInstanceUID, one.SeriesInstanceUID, PatientName="Antes^Nome")
+    assert archive.send(one, other) == [0, 0]
+    until(lambda: archive.events("stored", sop_uid=other.SOPInstanceUID))
+    shown = token(archive)
+
+    def told() -> dict[str, str]:
+        path = f"/dicom-web/studies/{one.StudyInstanceUID}/series/{one.SeriesInstanceUID}/metadata"
+        answer = requests.get(
+            archive.environment.orthanc_url + path, auth=archive.keys.basic("front"), timeout=30,
+            cookies={tokens.COOKIE: shown},
+        )  # fmt: skip
+        return {told["00080018"]["Value"][0]: told["00100010"]["Value"][0]["Alphabetic"] for told in answer.json()}
+
+    assert set(told().values()) == {"Antes^Nome"}
+    custody = archive.as_service("custody")
+    (there,) = custody.find("Instance", {"SOPInstanceUID": one.SOPInstanceUID})
+    custody.request("DELETE", f"/instances/{there}")
+    until(lambda: archive.events("deleted", study_uid=one.StudyInstanceUID))
+    one.PatientName = "Depois^Nome"
+    custody.store(written(one))
+    assert told() == {one.SOPInstanceUID: "Depois^Nome", other.SOPInstanceUID: "Antes^Nome"}
 
 
 def test_a_narrow_token_opens_its_study_and_no_other(archive: Archive) -> None:

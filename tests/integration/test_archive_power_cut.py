@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import threading
@@ -159,6 +160,20 @@ def test_a_file_that_was_not_written_to_its_end_is_kept_and_no_incident(tmp_path
     assert json.loads(note.read_text())["state"] == "kept"
     assert archive.events("incident") == []
     assert archive.events("stored") == []
+    archive.leave()
+
+
+def test_what_dicomweb_kept_of_a_series_is_no_image_and_no_incident(tmp_path: Path) -> None:
+    """Of an archive that ran with DICOMweb's cache; the index had not written its row."""
+    archive = Archive(tmp_path).start()
+    archive.kill()
+    lost = archive.environment.storage_dir / "ab" / "cd" / "abcd0000-1111-2222-3333-444455556666"
+    lost.parent.mkdir(parents=True)
+    lost.write_bytes(b"2;6d82071c9956b59d13e4960901001ad4;" + gzip.compress(b"[]"))
+    archive.start()
+    assert not lost.exists()
+    assert list(hold.files(archive.environment.hold_dir)) == []
+    assert archive.events("incident") == []
     archive.leave()
 
 

@@ -78,6 +78,11 @@ REQUIRED: tuple[tuple[str, Any, str], ...] = (
     ("WebDavEnabled", False, "a way in that no check of ours covers"),
     ("HttpCompressionEnabled", False, "the front door compresses; compressing pixels here costs a factor of ten"),
     (
+        "DicomWeb.EnableMetadataCache",
+        False,
+        "a newer DICOMweb plugin tells viewers what it kept of a series: after a correction that is the name before it",
+    ),
+    (
         "Python.AllowThreads",
         True,
         "a newer plugin keeps Python's lock otherwise while it waits for Orthanc, which may wait for Python",
