@@ -28,14 +28,17 @@ WAIT_S = 25.0
 WAITING = 8
 #: Most entries in one answer.
 ENTRIES = 2000
+#: What the front door puts before the number of a frame that the web viewer is asked for (plugins.viewer_cache).
+PICTURES = "Zambezi-Pictures"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Status and JSON of an answer."""
+    """Status and JSON of an answer, and its own headers."""
 
     status: int
     body: dict[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Routes:
         *,
         ready: Pushed[Signs],
         reading: Callable[[], AbstractContextManager[Reader]],
+        generation: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._rules = rules
@@ -81,6 +85,7 @@ class Routes:
             "worklist": worklist, "announced": announced, "revocations": revocations, "ready": ready,
         }  # fmt: skip
         self._reading = reading
+        self._generation = generation
         self._follower = follower
         self._take_peers = take_peers
         self._room = room
@@ -94,7 +99,7 @@ class Routes:
         """What is answered to a call; unknown paths 404, wrong methods 405, what can't be understood 400."""
         name = call.path.removeprefix("/zambezi/").rstrip("/")
         reading: dict[str, Callable[[Call], Answer]] = {
-            "door": lambda _: Answer(200),
+            "door": lambda _: Answer(200, headers={PICTURES: "0" * self._generation()}),
             "viewer-door": lambda _: Answer(200),
             "status": self._status,
             "journal": self._entries, "explain": self._explain,

@@ -1,4 +1,10 @@
-"""What leaves the archive leaves the Orthanc web viewer's cache, too (zambezi.viewer_cache)."""
+"""What leaves the archive leaves the Orthanc web viewer's cache, too (zambezi.viewer_cache).
+
+Files are taken away a few seconds later, but the viewer keeps its list of them: an image that was replaced under the
+same identity would be shown as it was. So pictures have another name since each deletion: `generation` noughts stand
+before the frame's number, which the viewer reads as the same number and keeps as another picture. The front door puts
+them there (docker/nginx/nginx.conf).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +23,8 @@ GATHER_S = 4.0
 #: ... but not longer than this after the first; and once more for what was still being made for a viewer.
 LONGEST_S = 60.0
 JOIN_S = 5.0
+#: After so many generations the first is used again: what was kept of it went long ago, or the viewer has started anew.
+GENERATIONS = 1000
 
 
 class ViewerCache:
@@ -28,6 +36,8 @@ class ViewerCache:
         """`there`: which of these Orthanc ids the archive has (asked from the thread)."""
         self._folder = Path(folder) if folder and viewer_cache.is_apart(Path(folder), storage) else None
         self._there = there
+        self._counting = threading.Lock()
+        self._generation, self._is_told = 0, False
         self._asked = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="zambezi-viewer-cache", daemon=True)
@@ -36,8 +46,18 @@ class ViewerCache:
         if self._folder:
             self._thread.start()
 
+    @property
+    def generation(self) -> int:
+        """Of pictures, for somebody who looks at one now."""
+        with self._counting:
+            self._is_told = True
+            return self._generation
+
     def deleted(self) -> None:
-        """Something left the archive."""
+        """Something left the archive; it may come again with other content."""
+        with self._counting:
+            if self._is_told:  # of what nobody has looked at under this number there is no old picture
+                self._generation, self._is_told = (self._generation + 1) % GENERATIONS, False
         self._asked.set()
 
     def stop(self) -> None:

@@ -133,7 +133,7 @@ class Plugin:
             self.journal, self.rules, self.completeness, self.worklist, self.announced, self.revocations,
             lambda: self.follower, self.take_peers, lambda: self.room.told, self.versions, lambda: self.offered,
             Verifier(environment.storage_dir, self.rest, self.arrivals.arrived), self.standing, ready=self.ready,
-            reading=self.reading,
+            reading=self.reading, generation=lambda: self.viewer_cache.generation,
         )  # fmt: skip
 
     def rest(self) -> OrthancRest:
@@ -271,6 +271,8 @@ class Plugin:
             Call(request["method"], uri, request.get("get", {}), request.get("body", b"") or b"")
         )
         body = json.dumps(answer.body)
+        for name, value in answer.headers.items():
+            output.SetHttpHeader(name, value)
         if answer.status == 200:
             output.AnswerBuffer(body, "application/json")
         else:

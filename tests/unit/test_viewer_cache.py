@@ -72,3 +72,17 @@ def test_a_cache_path_that_holds_the_archives_files_is_never_touched(tmp_path: P
         assert ViewerCache(str(folder), storage, lambda asked: []).forget() == 0
     assert viewer_cache.is_apart(storage / "WebViewerCache", storage)
     assert image.exists()
+
+
+def test_pictures_have_another_name_after_each_deletion_that_somebody_may_have_seen_the_old_one_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.viewer_cache.GENERATIONS", 3)
+    cache = ViewerCache(str(tmp_path / "cache"), tmp_path / "storage", lambda asked: asked)
+    cache.deleted()
+    seen = [cache.generation, cache.generation]
+    for _ in range(4):
+        cache.deleted()
+        cache.deleted()  # nobody has looked in between
+        seen.append(cache.generation)
+    assert seen == [0, 0, 1, 2, 0, 1]
