@@ -107,14 +107,15 @@ class Plugin:
         self.recovering = configuration.get("DicomServerEnabled") is False
         # Of one node nothing here depends on a gateway, or on anybody else.
         shared, several = environment.index_dir, bool(environment.nodes)
-        self.standing = Standing(self.journal, environment.node, shared) if several else None
+        self.viewer_cache = ViewerCache(
+            configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir, self.known
+        )
+        told = self.viewer_cache.deleted
+        self.standing = Standing(self.journal, environment.node, shared, told) if several else None
         self.arrivals = Arrivals(
             self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
             claims=Claims(shared / "claims") if several else None,
         )  # fmt: skip
-        self.viewer_cache = ViewerCache(
-            configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir, self.known
-        )
         self.coercion = Coercion(
             lambda: self.rules.now.zambezi.coercions, self.journal, self.worklist, lambda: self.announced.content,
             self.arrivals.holds, self.recovering,

@@ -49,7 +49,10 @@ class Node:
         rules = FixedRules(self.rules)
         recorder = Recorder(self.journal, rules)
         spools = Spool(self.folder / "queries.log"), Spool(self.folder / "incidents.log")
-        self.standing = Standing(self.journal, self.name, self.folder.parent)
+        self.told_of_deletions: list[str] = []
+        self.standing = Standing(
+            self.journal, self.name, self.folder.parent, lambda: self.told_of_deletions.append(self.name)
+        )
         claims = Claims(self.folder.parent / "claims", lambda: START)
         self.arrivals = Arrivals(self.journal, self.folder / "hold", Announced, claims=claims)
         self.follower = Follower(
@@ -261,6 +264,7 @@ def test_what_was_deleted_through_the_other_node_is_told_by_that_one_once(house:
     assert [one["noticed"] for one in house.two.entries("deleted")] == ["seen"]
     assert house.one.entries("deleted", "incident") == []
     assert house.one.tables() == house.two.tables()
+    assert (house.one.told_of_deletions, house.two.told_of_deletions) == (["one"], []), "its viewer may keep a picture"
 
 
 def test_a_change_that_is_committed_late_is_recorded(house: House):
