@@ -2,7 +2,7 @@
 
 Orthanc must not run. Its own rule holds: nothing is written into its storage or index behind its back; a
 file goes in through POST /instances, as user `recovery`, and the lost file is removed only when Orthanc
-holds the same bytes, or the hold does.
+holds the same bytes, or the hold does. Only what DICOMweb worked out from images is no loss, and goes.
 """
 
 from __future__ import annotations

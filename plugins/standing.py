@@ -68,7 +68,7 @@ class Offer:
 class Standing:
     """This node's standing. A node without a name is the only one, and records."""
 
-    def __init__(self, journal: Journal, node: str, shared: Path, deleted: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, journal: Journal, node: str, shared: Path, deleted: Callable[[], None]) -> None:
         """`deleted` is told when others deleted something: our Orthanc doesn't hear of that."""
         self._journal = journal
         self._deleted = deleted
