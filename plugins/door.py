@@ -16,10 +16,15 @@ from plugins import http_filter
 from plugins.http_filter import Decision, Request
 from plugins.journal import Journal
 from plugins.refusals import Refusals
+from plugins.replaced import Replaced
 from zambezi.access.tokens import Token
 
 #: So many (session, study) pairs are remembered; what is forgotten is recorded once more.
 REMEMBERED = 50000
+OLD = (
+    "another node replaced or deleted images of the study since this one showed it: here only what is read from the"
+    " file each time is shown (OHIF), until this node's Orthanc starts anew"
+)
 
 
 class Door:
@@ -32,18 +37,23 @@ class Door:
         refusals: Refusals,
         revoked: Callable[[], frozenset[str]],
         has_room: Callable[[int, str], bool] = lambda _size, _way: True,
+        replaced: Replaced | None = None,
     ) -> None:
+        """`replaced`: of several nodes, what this one may show as it was before another one deleted it."""
         self._key = key
         self._journal = journal
         self._refusals = refusals
         self._revoked = revoked
         self._has_room = has_room
+        self._replaced = replaced
         self._viewed: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lock = threading.Lock()
 
     def ask(self, request: Request, now: datetime) -> bool:
         """Whether the request may pass."""
         decision = http_filter.decide(request, self._key, self._revoked(), int(now.timestamp()), self._journal.study_of)
+        if decision.allowed and decision.views and not self._is_current(request, decision.views):
+            decision = Decision(False, OLD, decision.who, decision.token)
         if decision.allowed and decision.token and decision.views:
             decision = self._recorded(request, decision, decision.token, decision.views, now)
         if decision.allowed and http_filter.stores(request) and not self._has_room(request.size, request.user):
@@ -51,6 +61,9 @@ class Door:
         if not decision.allowed:
             self._refusals.note(request.address, request.method, request.path, decision.reason, decision.who)
         return decision.allowed
+
+    def _is_current(self, request: Request, study_uid: str) -> bool:
+        return self._replaced is None or self._replaced.may_show(study_uid, request.path.rstrip("/"))
 
     def _recorded(self, request: Request, decision: Decision, token: Token, study_uid: str, now: datetime) -> Decision:
         view = (token.session, study_uid)

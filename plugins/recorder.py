@@ -30,9 +30,13 @@ StudyFacts = Callable[[str], Mapping[str, Any]]
 class Recorder:
     """Reads and writes the journal's tables on behalf of the follower."""
 
-    def __init__(self, journal: Journal, rules: Rules) -> None:
+    def __init__(
+        self, journal: Journal, rules: Rules, deleted: Callable[[str, Collection[str]], None] = lambda *_: None
+    ) -> None:
+        """`deleted` is told of each deletion that is recorded: study_uid, and the Orthanc ids of what went."""
         self._journal = journal
         self._rules = rules
+        self._deleted = deleted
 
     # -- where following stands
 
@@ -330,6 +334,7 @@ class Recorder:
             transaction.execute("DELETE FROM routed WHERE orthanc_id = ?", (orthanc_id,))
             transaction.execute("DELETE FROM came WHERE orthanc_id = ?", (orthanc_id,))
         for (study, uid), instances in studies.items():
+            self._deleted(uid, [one[0] for one in instances])
             for n in range(0, len(instances), PART):
                 transaction.append(
                     "deleted",

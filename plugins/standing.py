@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -68,8 +68,10 @@ class Offer:
 class Standing:
     """This node's standing. A node without a name is the only one, and records."""
 
-    def __init__(self, journal: Journal, node: str, shared: Path, deleted: Callable[[], None]) -> None:
-        """`deleted` is told when others deleted something: our Orthanc doesn't hear of that."""
+    def __init__(
+        self, journal: Journal, node: str, shared: Path, deleted: Callable[[str, Collection[str]], None]
+    ) -> None:
+        """`deleted` is told what others deleted: study_uid, and Orthanc ids. Our Orthanc doesn't hear of that."""
         self._journal = journal
         self._deleted = deleted
         self._file = shared / FILE
@@ -133,8 +135,9 @@ class Standing:
                     self.others.take_back(transaction, offer.fenced)
                 if news:
                     self.others.take(transaction, offer.entries, offer.through)
-            if any(one["event"] == "deleted" for one in offer.entries):
-                self._deleted()
+            for one in offer.entries:
+                if one["event"] == "deleted" and one["seq"] > applied.get(one["journal"], 0):
+                    self._deleted(one.get("study_uid", ""), [orthanc_id for orthanc_id, *_ in one["instances"]])
         return [(one["sop_uid"], one["orthanc_id"]) for one in offer.entries if one["event"] == "stored"]
 
     def _knows(self, offer: Offer) -> bool:

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -40,6 +40,7 @@ from plugins.orthanc_rest import OrthancRest
 from plugins.pushed import Announced, Pushed
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
+from plugins.replaced import Replaced
 from plugins.room import RoomWatch
 from plugins.routes import Call, Routes
 from plugins.rules import Rules
@@ -82,7 +83,10 @@ class Plugin:
         self.announced: Pushed[Announced] = Pushed(home / "announced.json", Announced(), pushed.announced)
         self.revocations: Pushed[frozenset[str]] = Pushed(home / "revocations.json", frozenset(), pushed.revocations)
         refusals = Refusals()
-        self.recorder = Recorder(self.journal, self.rules)
+        # Of one node nothing here depends on a gateway, or on anybody else.
+        shared, several = environment.index_dir, bool(environment.nodes)
+        self.replaced = Replaced() if several else None
+        self.recorder = Recorder(self.journal, self.rules, self.deleted)
         self.ready: Pushed[Signs] = Pushed(home / "ready.json", {}, pushed.ready)
         self.completeness = Completeness(
             self.journal, self.rules, lambda: self.ready.content, lambda: self.announced.content
@@ -96,7 +100,7 @@ class Plugin:
         self.room.look(clock.now())
         self.door = Door(
             keys.load(environment.keys_file).session_key, self.journal, refusals, lambda: self.revocations.content,
-            self.room.admits,
+            self.room.admits, self.replaced,
         )  # fmt: skip
         configuration = json.loads(orthanc.GetConfiguration())
         self.http_port = int(configuration["HttpPort"])
@@ -105,13 +109,10 @@ class Plugin:
         self.token = orthanc.GenerateRestApiAuthorizationToken()
         # The recovering Orthanc (operations.recovery) is the one whose DICOM port is closed.
         self.recovering = configuration.get("DicomServerEnabled") is False
-        # Of one node nothing here depends on a gateway, or on anybody else.
-        shared, several = environment.index_dir, bool(environment.nodes)
         self.viewer_cache = ViewerCache(
             configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir, self.known
         )
-        told = self.viewer_cache.deleted
-        self.standing = Standing(self.journal, environment.node, shared, told) if several else None
+        self.standing = Standing(self.journal, environment.node, shared, self.deleted) if several else None
         self.arrivals = Arrivals(
             self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
             claims=Claims(shared / "claims") if several else None,
@@ -166,6 +167,12 @@ class Plugin:
         finally:
             rest.close()
 
+    def deleted(self, study_uid: str, orthanc_ids: Collection[str]) -> None:
+        """The journal tells that these went; of several nodes, perhaps by another one's hand."""
+        if self.replaced:
+            self.replaced.deleted(study_uid, orthanc_ids)
+            self.viewer_cache.deleted()
+
     def on_change(self, change_type: int, _level: int, resource: str) -> None:
         """Notification: Orthanc started, stops, or something in it changed."""
         if change_type == orthanc.ChangeType.ORTHANC_STARTED:
@@ -173,6 +180,8 @@ class Plugin:
         elif change_type == orthanc.ChangeType.ORTHANC_STOPPED:
             self.stop()
         elif self.follower and change_type == orthanc.ChangeType.DELETED:
+            if self.replaced:
+                self.replaced.deleted_here(resource)
             self.follower.check_deleted(resource)
             self.viewer_cache.deleted()
         elif self.follower and change_type == orthanc.ChangeType.NEW_INSTANCE:

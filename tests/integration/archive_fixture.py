@@ -172,6 +172,9 @@ class Archive:
         url = self.environment.orthanc_url + path
         return requests.post(url, json=body, auth=self.keys.basic(service), timeout=30)
 
+    def delete(self, path: str, service: str) -> requests.Response:
+        return requests.delete(self.environment.orthanc_url + path, auth=self.keys.basic(service), timeout=30)
+
     def entries(self) -> list[dict[str, Any]]:
         """The whole journal, as its readers get it; its chain is checked."""
         found: list[Sealed] = []

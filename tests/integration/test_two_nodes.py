@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +22,9 @@ from sqlalchemy import func, inspect, select
 
 from demo.neighbours import free_ports
 from tests import postgres
-from tests.integration.archive_fixture import Archive, image, until
+from tests.integration.archive_fixture import Archive, image, until, written
 from tests.killing import family
-from zambezi import audit
+from zambezi import announcing, audit, causes, clock
 from zambezi.access import tokens
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import AuditEntry, ExceptionItem, FollowerLease, Held, Study
@@ -193,6 +195,51 @@ def test_a_conflict_across_the_nodes_is_held_whole(house: House):
     held = until(lambda: house.all(Held, Held.sop_uid == first.SOPInstanceUID))
     assert {one.why for one in held} == {"conflict"}
     assert (house.one.environment.hold_dir / held[0].sha256[:2] / f"{held[0].sha256}.dcm").exists()
+
+
+def test_what_was_replaced_through_one_node_the_other_does_not_show_as_it_was(house: House):
+    one = image("1.2.3.5", PatientID="REPLACED")
+    house.one.send(one)
+    until(lambda: house.two.journal_rows("SELECT 1 FROM instances WHERE study_uid = '1.2.3.5' AND present = 1"))
+    made = tokens.begin("ana", "session", "radiologist", int(time.time()), 600)
+    cookie = {tokens.COOKIE: tokens.sign(made, house.one.keys.session_key)}
+
+    def shown(node: Archive, path: str) -> tuple[int, str]:
+        answer = node.get(path, service="front", cookies=cookie)
+        # DICOMweb's parts stand between lines that are made anew for each answer, and name the node.
+        text = answer.content.decode("latin-1").replace(node.environment.orthanc_url, "")
+        return answer.status_code, re.sub(r"--[0-9a-f-]{30,}", "", text)
+
+    there = house.two.as_service().find("Instance", {"SOPInstanceUID": one.SOPInstanceUID})[0]
+    series = house.two.as_service().get(f"/instances/{there}")["ParentSeries"]
+    dicomweb = f"/dicom-web/studies/1.2.3.5/series/{one.SeriesInstanceUID}/instances/{one.SOPInstanceUID}"
+    uids = f"studyUID=1.2.3.5&seriesUID={one.SeriesInstanceUID}&objectUID={one.SOPInstanceUID}"
+    anew = [f"{dicomweb}/frames/1", f"{dicomweb}/metadata", f"/instances/{there}/file"]
+    kept = [
+        f"/wado?requestType=WADO&{uids}", f"{dicomweb}/rendered", f"/instances/{there}/preview",
+        f"/web-viewer/series/{series}", f"/web-viewer/instances/deflate-{there}_0",
+    ]  # fmt: skip
+    before = {path: shown(house.two, path) for path in (*anew, *kept)}
+    assert {status for status, _ in before.values()} == {200}
+
+    assert house.one.delete(f"/instances/{there}", service="custody").status_code == 200
+    until(lambda: house.all(AuditEntry, AuditEntry.event == "deleted", AuditEntry.study_uid == "1.2.3.5"))
+    one.PixelData, one.PatientName = bytes([9, 200] * 32), "Outro^Rui"
+    content = written(one)
+    with house.sessions.begin() as session:
+        coming = {one.SOPInstanceUID: hashlib.sha256(content).hexdigest()}
+        generation = announcing.announce_instances(session, coming, causes.CORRECTION, "correction 1", clock.now())
+    assert announcing.wait_until_known(house.one.as_service("custody"), generation, 20)
+    assert house.one.as_service("custody").store(content)["ID"] == there
+    until(lambda: [shown(house.two, path)[0] for path in kept] == [403] * len(kept))
+    for path in anew:
+        assert shown(house.two, path) == shown(house.one, path) != before[path], path
+    # Through the node that replaced it, all of it can be seen; through the other one when it has started anew.
+    now = {path: shown(house.one, path) for path in kept}
+    assert all(status == 200 and (status, body) != before[path] for path, (status, body) in now.items()), now
+    house.two.kill()
+    begin(house.two)
+    assert {path: shown(house.two, path) for path in kept} == now
 
 
 def test_the_recorder_is_killed_and_comes_back(house: House):

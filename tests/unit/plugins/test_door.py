@@ -15,6 +15,7 @@ from plugins.door import Door
 from plugins.http_filter import Request
 from plugins.journal import Journal, Transaction
 from plugins.refusals import EVERY, KINDS, Refusals
+from plugins.replaced import Replaced
 from zambezi.access import tokens
 
 KEY = "11" * 32
@@ -88,3 +89,15 @@ def test_kinds_of_refusals_beyond_the_limit_are_counted_together() -> None:
     assert len(told) == KINDS + 1
     assert sum(one["count"] for one in told) == KINDS * 5
     assert max(len(one["path"]) for one in told) <= 200
+
+
+def test_what_another_node_replaced_is_refused_where_this_one_may_have_kept_it(journal: Journal) -> None:
+    replaced, refusals = Replaced(), Refusals()
+    door = Door(KEY, journal, refusals, frozenset, replaced=replaced)
+    series, rendered = (request(f"/dicom-web/studies/1.2/{end}") for end in ("series", "rendered"))
+    assert door.ask(series, NOW) and door.ask(rendered, NOW)
+    replaced.deleted("1.2", ["i1"])
+    assert not door.ask(rendered, NOW)
+    assert "another node replaced" in refusals.take(NOW)[0]["reason"]
+    assert door.ask(series, NOW)
+    assert door.ask(request("/dicom-web/studies/1.3/rendered"), NOW)
