@@ -22,8 +22,8 @@ from zambezi.access.tokens import Token
 #: So many (session, study) pairs are remembered; what is forgotten is recorded once more.
 REMEMBERED = 50000
 OLD = (
-    "another node replaced or deleted images of the study since this one showed it: here only what is read from the"
-    " file each time is shown (OHIF), until this node's Orthanc starts anew"
+    "another node replaced or deleted images of the study since this one showed it; it may have kept them, and shows"
+    " the study again when its Orthanc was started anew"
 )
 
 
@@ -52,7 +52,7 @@ class Door:
     def ask(self, request: Request, now: datetime) -> bool:
         """Whether the request may pass."""
         decision = http_filter.decide(request, self._key, self._revoked(), int(now.timestamp()), self._journal.study_of)
-        if decision.allowed and decision.views and not self._is_current(request, decision.views):
+        if decision.allowed and decision.views and self._replaced and not self._replaced.may_show(decision.views):
             decision = Decision(False, OLD, decision.who, decision.token)
         if decision.allowed and decision.token and decision.views:
             decision = self._recorded(request, decision, decision.token, decision.views, now)
@@ -61,9 +61,6 @@ class Door:
         if not decision.allowed:
             self._refusals.note(request.address, request.method, request.path, decision.reason, decision.who)
         return decision.allowed
-
-    def _is_current(self, request: Request, study_uid: str) -> bool:
-        return self._replaced is None or self._replaced.may_show(study_uid, request.path.rstrip("/"))
 
     def _recorded(self, request: Request, decision: Decision, token: Token, study_uid: str, now: datetime) -> Decision:
         view = (token.session, study_uid)

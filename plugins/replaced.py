@@ -2,13 +2,12 @@
 
 Orthanc keeps what it has parsed of an image, and its web viewer the list of a series. Both forget what this Orthanc
 deletes; of what another node deletes they don't hear, and there is no way to tell them. An image that was replaced
-under the same identity, a corrected patient among them, would be shown as it was. So of a study that was shown here
-before, whatever isn't read from the file each time is refused until this Orthanc starts anew.
+under the same identity, a corrected patient among them, would be shown as it was: by 1.10.1 in the web viewer, by
+1.12.7 in OHIF, too. So such a study, if it was shown here before, is refused until this Orthanc starts anew.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -18,11 +17,6 @@ from collections.abc import Callable, Collection
 REMEMBERED = 50000
 #: So long it is known what this Orthanc deleted itself: the journal, ours or another's, tells of that later.
 OWN_S = 60.0
-
-#: Read from the file each time: DICOMweb but for what it has rendered, and files.
-_FROM_FILES = re.compile(
-    r"/dicom-web/(?!.*/(rendered|thumbnail)$).*|/(studies|series)/[^/]+/(archive|media)|/instances/[^/]+/file"
-)
 
 
 class Replaced:
@@ -36,10 +30,10 @@ class Replaced:
         #: Study Instance UID -> Orthanc ids of what others deleted since it was shown.
         self._old: dict[str, set[str]] = {}
 
-    def may_show(self, study_uid: str, path: str) -> bool:
-        """Whether what this Orthanc answers there is as the archive has it; asked before it is shown."""
+    def may_show(self, study_uid: str) -> bool:
+        """Whether this Orthanc shows the study as the archive has it; asked before it is shown."""
         with self._lock:
-            if study_uid in self._old and not _FROM_FILES.fullmatch(path):
+            if study_uid in self._old:
                 return False
             self._shown[study_uid] = None
             self._shown.move_to_end(study_uid)

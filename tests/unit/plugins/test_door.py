@@ -99,5 +99,6 @@ def test_what_another_node_replaced_is_refused_where_this_one_may_have_kept_it(j
     replaced.deleted("1.2", ["i1"])
     assert not door.ask(rendered, NOW)
     assert "another node replaced" in refusals.take(NOW)[0]["reason"]
-    assert door.ask(series, NOW)
+    assert not door.ask(series, NOW)
     assert door.ask(request("/dicom-web/studies/1.3/rendered"), NOW)
+    assert journal.head[0] == 3, "what was refused is no view"
