@@ -2,8 +2,9 @@
 
 Studies of five hundred images are recorded as the plugin records them (its recorder, its completeness clock, one
 commit of 500 at a time, `synchronous=FULL`), and followed as the gateway follows them (sealed entries behind a cursor
-into the central table, with their effects). A smaller one by `python -m tests.bench.journal ENTRIES`. What an arrival
-is looked up by is measured beside it.
+into the central table, with their effects). A smaller one by `python -m tests.bench.journal ENTRIES`; in several
+sittings by `python -m tests.bench.journal ENTRIES FOLDER`, which keeps the folder and goes on in it. What an arrival is
+looked up by is measured beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,10 +86,11 @@ class _Taken:
     following: list[float] = field(default_factory=list)
 
 
-def main(entries: int = ENTRIES) -> None:
-    """Fill it, and print what each tenth cost at its end."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+def main(entries: int = ENTRIES, kept: str = "") -> None:
+    """Fill it, and print what each tenth cost at its end; `kept` is a folder where an earlier run goes on."""
+    with nullcontext(kept) if kept else tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         folder = Path(name)
+        folder.mkdir(exist_ok=True)
         journal = Journal(folder / "journal.db")
         rules = _Fixed()
         recorder = Recorder(journal, rules)
@@ -100,7 +103,8 @@ def main(entries: int = ENTRIES) -> None:
         commits = max(_PARTS, entries // BATCH)
         print(f"journal of {commits * BATCH:,} entries, {BATCH} in a commit; medians of the last {_LAST} of each part")
         taken, begun = _Taken(), time.perf_counter()
-        for number in range(1, commits + 1):
+        done = (journal.head[0] + 1) // BATCH  # of the first study one entry comes with the second
+        for number in range(done + 1, commits + 1):
             _step(recorder, completeness, journal, follower, number, taken)
             if number % (commits // _PARTS) == 0:
                 append, follow = (statistics.median(one[-_LAST:]) / BATCH for one in (taken.appending, taken.following))
@@ -178,4 +182,4 @@ def _look(arrivals: Arrivals) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else ENTRIES)
+    main(int(sys.argv[1]) if sys.argv[1:] else ENTRIES, *sys.argv[2:3])
