@@ -432,7 +432,10 @@ def lines(found: Status) -> list[str]:
 
 def _node(told: Mapping[str, Any]) -> str:
     does = f"records for all, epoch {told['epoch']}" if told["records"] else "answers, and another one records"
-    return f"node {told['node']} {does}; its journal {told['journal']} has {told['seq']} entries"
+    line = f"node {told['node']} {does}; its journal {told['journal']} has {told['seq']} entries"
+    if refused := told.get("refused_studies"):
+        line += f"; studies that it refuses since another node corrected them, until it is started again: {refused}"
+    return line
 
 
 def _is_news(going: Going, now: datetime) -> bool:

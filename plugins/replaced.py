@@ -30,6 +30,12 @@ class Replaced:
         #: Study Instance UID -> Orthanc ids of what others deleted since it was shown.
         self._old: dict[str, set[str]] = {}
 
+    @property
+    def refused(self) -> int:
+        """How many studies are not shown here any more."""
+        with self._lock:
+            return len(self._old)
+
     def may_show(self, study_uid: str) -> bool:
         """Whether this Orthanc shows the study as the archive has it; asked before it is shown."""
         with self._lock:

@@ -21,6 +21,7 @@ from typing import Any
 
 from plugins.journal import Journal
 from plugins.others import Others
+from plugins.replaced import Replaced
 from zambezi import durable
 
 log = logging.getLogger("zambezi.standing")
@@ -78,6 +79,7 @@ class Standing:
         self._offered: Offer | None = None
         self._offering = threading.Lock()
         self.others = Others(journal)
+        self.replaced = Replaced()
         self.node = node
         self.epoch = int(journal.meta(_EPOCH) or 0)
         self.records = not node
@@ -94,7 +96,7 @@ class Standing:
         """For `GET /zambezi/status`."""
         return {
             "node": self.node, "records": self.records, "epoch": self.epoch, "applied": self.others.applied(),
-            "marked": self._mark[1],
+            "marked": self._mark[1], "refused_studies": self.replaced.refused,
         }  # fmt: skip
 
     def offer(self, offer: Offer) -> None:

@@ -40,7 +40,6 @@ from plugins.orthanc_rest import OrthancRest
 from plugins.pushed import Announced, Pushed
 from plugins.recorder import Recorder
 from plugins.refusals import Refusals
-from plugins.replaced import Replaced
 from plugins.room import RoomWatch
 from plugins.routes import Call, Routes
 from plugins.rules import Rules
@@ -85,7 +84,8 @@ class Plugin:
         refusals = Refusals()
         # Of one node nothing here depends on a gateway, or on anybody else.
         shared, several = environment.index_dir, bool(environment.nodes)
-        self.replaced = Replaced() if several else None
+        self.standing = Standing(self.journal, environment.node, shared, self.deleted) if several else None
+        self.replaced = self.standing.replaced if self.standing else None
         self.recorder = Recorder(self.journal, self.rules, self.deleted)
         self.ready: Pushed[Signs] = Pushed(home / "ready.json", {}, pushed.ready)
         self.completeness = Completeness(
@@ -112,7 +112,6 @@ class Plugin:
         self.viewer_cache = ViewerCache(
             configuration.get("WebViewer", {}).get("CachePath"), environment.storage_dir, self.known
         )
-        self.standing = Standing(self.journal, environment.node, shared, self.deleted) if several else None
         self.arrivals = Arrivals(
             self.journal, environment.hold_dir, lambda: self.announced.content, self.recovering,
             claims=Claims(shared / "claims") if several else None,

@@ -231,6 +231,7 @@ def test_what_was_replaced_through_one_node_the_other_does_not_show_as_it_was(ho
     assert announcing.wait_until_known(house.one.as_service("custody"), generation, 20)
     assert house.one.as_service("custody").store(content)["ID"] == there
     until(lambda: {shown(house.two, path)[0] for path in paths} == {403})
+    assert [standing(node)["refused_studies"] for node in (house.one, house.two)] == [0, 1]
     # Through the node that replaced it, all of it can be seen; through the other one when it has started anew.
     now = {path: shown(house.one, path) for path in paths}
     assert all(status == 200 and (status, body) != before[path] for path, (status, body) in now.items()), now

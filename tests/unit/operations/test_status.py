@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,6 +54,18 @@ def test_everything_dead_is_still_a_status(tmp_path: Path):
     assert {part.state for part in found.parts} == {"stopped"}
     assert any("`zambezi up` starts it" in sentence for sentence in found.trouble)
     assert any(line.lstrip("! ").startswith(f"at rest: data folder {tmp_path}: ") for line in status.lines(found))
+
+
+def test_a_node_says_which_studies_it_can_not_show_until_it_is_started_again(tmp_path: Path):
+    nodes = [
+        {"node": name, "records": name == "one", "epoch": 3, "journal": name, "seq": 7, "refused_studies": refused}
+        for name, refused in (("one", 0), ("two", 2))
+    ]
+    found = status.look(Environment.read({"ZAMBEZI_HOME": str(tmp_path)}), NOW)
+    said = [line for line in status.lines(replace(found, archive={"nodes": nodes})) if line.startswith("  node ")]
+    assert ["refuses since another node corrected them, until it is started again: 2" in line for line in said] == [
+        False, True
+    ]  # fmt: skip
 
 
 def test_what_waits_and_a_channel_that_fails_are_in_the_status(tmp_path: Path, tables_url: str):
