@@ -51,7 +51,7 @@ COMMANDS: dict[str, str] = {
     "run": "operations.alone:run_alone",
     "ready": "operations.alone:ready",
     "service": "operations.service_commands:service",
-    "status": "operations.status:status",
+    "status": "operations.status_commands:status",
     "self-check": "operations.self_check_commands:command",
     "config": "operations.configuring:config",
     "audit": "operations.trail.commands:audit",

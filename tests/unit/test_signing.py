@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from operations.key_commands import key as key_commands
-from operations.status import lines, look
+from operations.status import look
+from operations.status_commands import lines
 from zambezi import audit, clock, signing
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import AuditEntry, Base, ExceptionItem

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from operations import status, supervision
+from operations.status_commands import known_faults, lines
 from operations.supervision import Process
 from zambezi import clock, exceptions
 from zambezi.database.engine import connect, sessions
@@ -53,7 +54,7 @@ def test_everything_dead_is_still_a_status(tmp_path: Path):
     assert not found.is_well
     assert {part.state for part in found.parts} == {"stopped"}
     assert any("`zambezi up` starts it" in sentence for sentence in found.trouble)
-    assert any(line.lstrip("! ").startswith(f"at rest: data folder {tmp_path}: ") for line in status.lines(found))
+    assert any(line.lstrip("! ").startswith(f"at rest: data folder {tmp_path}: ") for line in lines(found))
 
 
 def test_a_node_says_which_studies_it_can_not_show_until_it_is_started_again(tmp_path: Path):
@@ -62,7 +63,7 @@ def test_a_node_says_which_studies_it_can_not_show_until_it_is_started_again(tmp
         for name, refused in (("one", 0), ("two", 2))
     ]
     found = status.look(Environment.read({"ZAMBEZI_HOME": str(tmp_path)}), NOW)
-    said = [line for line in status.lines(replace(found, archive={"nodes": nodes})) if line.startswith("  node ")]
+    said = [line for line in lines(replace(found, archive={"nodes": nodes})) if line.startswith("  node ")]
     assert ["refuses since another node corrected them, until it is started again: 2" in line for line in said] == [
         False, True
     ]  # fmt: skip
@@ -85,7 +86,7 @@ def test_what_waits_and_a_channel_that_fails_are_in_the_status(tmp_path: Path, t
     assert found.exceptions == [exceptions.Waiting("hold", "conflict", 3, clock.text(NOW - timedelta(hours=2)))]
     trouble = "alerts by mail fail since 2026-03-01T08:30:00: mail.hcm: refused"
     assert trouble in found.trouble
-    said = "\n".join(status.lines(found))
+    said = "\n".join(lines(found))
     assert "3  hold conflict, the oldest since 2026-03-01T06:30:00" in said
     assert trouble in said
     on = "SQLite" if tables_url.startswith("sqlite") else "PostgreSQL"
@@ -102,6 +103,6 @@ def test_every_process_has_its_program_in_supervisords_configuration(tmp_path: P
 
 
 def test_the_open_faults_of_an_orthanc_are_said_until_it_has_them_no_more():
-    assert len(status.known_faults("1.10.1")) == 2 and "CVE-2026-5437" in status.known_faults("1.12.7")[0]
-    assert len(status.known_faults("1.12.11")) == 1
-    assert status.known_faults("1.13.0") == status.known_faults("mainline") == status.known_faults("") == []
+    assert len(known_faults("1.10.1")) == 2 and "CVE-2026-5437" in known_faults("1.12.7")[0]
+    assert len(known_faults("1.12.11")) == 1
+    assert known_faults("1.13.0") == known_faults("mainline") == known_faults("") == []

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from operations import condition_file, observing, status, supervision, watching
 from operations.alert_channels import Webhook
+from operations.status_commands import lines
 from operations.supervision import Process
 from operations.watching import House, Watch
 from tests.unit.operations.receivers import Heard, http_receiver
@@ -155,7 +156,7 @@ def test_a_receiver_that_is_away_is_told_all_at_once_and_its_failure_is_in_the_s
     assert len(heard.requests) == 1, "it waits a minute"
     found = status.look(bench.environment, bench.now)
     assert any("alerts by webhook fail since" in said and "503" in said for said in found.trouble)
-    assert any("Disk nearly full: migration has stopped since 2026-03-02" in line for line in status.lines(found))
+    assert any("Disk nearly full: migration has stopped since 2026-03-02" in line for line in lines(found))
     heard.status = 204
     bench.free = 1.0
     minutes(bench, watch, way, 2)

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from gateway import commands
 from operations import status
+from operations.status_commands import lines
 from tests.unit.ris_service.seeding import CHEST, HTML, Hospital, csrf, seeded
 from zambezi import breakers, clock, outbox
 from zambezi.config.settings import Zambezi
@@ -168,5 +169,5 @@ def test_at_the_console_a_pseudonym_says_whom_it_stands_for_and_the_question_is_
 def test_status_says_it_too_and_counts_what_dead_workers_left(paused: Hospital):
     found = status.look(paused.environment, paused.clock())
     assert len(found.paused) == 1
-    assert "dicom:HARARE is paused" in "\n".join(status.lines(found))
+    assert "dicom:HARARE is paused" in "\n".join(lines(found))
     assert found.queues["deliveries abandoned by their workers"] == 0
