@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection
 
 #: So many studies are remembered as shown: what was shown before them was pushed out of memory since.
 REMEMBERED = 50000
-#: So long it is known what this Orthanc deleted itself: the journal, ours or another's, tells of that later.
-OWN_S = 60.0
+#: So long it is known what this Orthanc deleted itself: the journal, ours or another's, tells of that later, and the
+#: node that all ask first must not refuse what it corrected itself while following was behind.
+OWN_S = 300.0
 
 
 class Replaced:
