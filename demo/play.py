@@ -55,6 +55,7 @@ def main() -> int:
     failed = False
     try:
         start(hospital)
+        bring_people(hospital)
         print(f"the hospital is up after {time.monotonic() - begun:.1f} s")
         run = hospital.load_run()
         if run is None or os.environ.get("REPLAY") == "1":
@@ -77,13 +78,17 @@ def main() -> int:
 
 
 def start(hospital: Hospital) -> None:
-    """Neighbours, every process, and the demo's people."""
+    """Neighbours and every process."""
     hospital.environment.home.mkdir(parents=True, exist_ok=True)
     hospital.neighbours.start(hospital.environment.ports.dicom)
     if supervision.lone(hospital.environment).exists():
         wait_for("every process", lambda: not hospital.try_zambezi("status").returncode, 120)
     else:
         hospital.zambezi("up", "--detach")
+
+
+def bring_people(hospital: Hospital) -> None:
+    """The demo's accounts, as an administrator makes them."""
     known = hospital.zambezi("user", "list")
     for login, name, role in PEOPLE:
         if login not in known.split():

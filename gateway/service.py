@@ -83,9 +83,10 @@ class Repeated(threading.Thread):
     act: Callable[[], float]  # returns the seconds to wait before the next time
     stop_asked: threading.Event
     error: str = ""
+    patience_s: float | None = None  # how long a stop waits for it; None: until it is through with what it does
 
     def __post_init__(self) -> None:
-        super().__init__(name=self.label)
+        super().__init__(name=self.label, daemon=self.patience_s is not None)
 
     def __hash__(self) -> int:
         return id(self)  # threads are kept in sets by their identity
@@ -149,7 +150,8 @@ class Gateway:
             )  # fmt: skip
         self._threads: list[Any] = []
         for name, follower in self._followers.items():
-            self._threads.append(Repeated(f"journal {name}".strip(), partial(_follow, follower), self.stop_asked))
+            following = Repeated(f"journal {name}".strip(), partial(_follow, follower), self.stop_asked, patience_s=1)
+            self._threads.append(following)
         for name, pushing in (pushes or {"": Pushes(sessions, settings, orthanc())}).items():
             self._threads.append(Repeated(f"pushes {name}".strip(), partial(_push, pushing), self.stop_asked))
         if self._nodes:
@@ -220,7 +222,7 @@ class Gateway:
                 self.coercing.stop()
             for thread in self._threads:
                 if thread.is_alive():
-                    thread.join()
+                    thread.join(getattr(thread, "patience_s", None))
 
     def _release_predecessors(self) -> None:
         try:
@@ -286,8 +288,8 @@ class Gateway:
 
 
 def _follow(follower: Follower) -> float:
-    # The wait is short, so that a stop isn't kept waiting by a journal where nothing happens.
-    follower.follow(wait_s=5)
+    # Where nothing happens it waits in the archive, and a stop leaves it there: what isn't committed comes again.
+    follower.follow()
     return 0
 
 
@@ -327,7 +329,3 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, DBAPIError):
         return outbox.database_trouble(error)
     return str(error)[:300]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

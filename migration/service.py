@@ -260,7 +260,3 @@ def main() -> None:
     waking.until(migrations.stop, scheduler, migrations.clock_was_put_back)
     scheduler.shutdown(wait=True)
     migrations.wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Starting the archive (`python -m operations.archive`): checks, recovery of what the index lost, then Orthanc.
+"""Starting the archive: checks, recovery of what the index lost, then Orthanc.
 
 On SQLite each image file is on disk before it is answered Success, but the index is written up to ten
 seconds later: after a power cut there are files that the index doesn't know. They are ingested again, by
@@ -213,7 +213,3 @@ def _package(library: str) -> str:
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -93,7 +93,8 @@ def program(words: list[str]) -> str:
     """The process that a command line belongs to, or supervisord; empty if it is none of ours."""
     if Path(words[0]).name == "Orthanc":
         return "orthanc"
-    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    behind = words[words.index("-m") + 1 :] if "-m" in words else []
+    module = next((word for word in behind if word != "zambezi.starting"), "")
     if module == "supervisor.supervisord":
         return "supervisord"
     if module == "operations.keeper":

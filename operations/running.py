@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+import xmlrpc.client
+from contextlib import suppress
 from datetime import datetime
 
 import click
@@ -71,6 +73,11 @@ def down() -> None:
         return
     supervisor = supervision.supervisor(environment)
     pid = supervisor.getPID()
+    # Supervisord would stop one after the other; only Orthanc has a reason to be the last: the others ask it.
+    for process in running:
+        if not process.name.startswith("orthanc"):
+            with suppress(xmlrpc.client.Fault):  # it runs no more
+                supervisor.stopProcess(process.name, False)
     supervisor.shutdown()
     while leftovers.is_alive(pid):
         time.sleep(0.1)

@@ -393,7 +393,3 @@ def _desk(environment: Environment, loaded: config.Configuration) -> worker.Desk
         clock.now,
         f"{socket.gethostname()}/{os.getpid()}",
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -110,7 +110,7 @@ def command(environment: Environment, name: str) -> str:
     """The command line of a process, quoted as a shell takes it."""
     module = PROCESSES[name.partition("-")[0]]
     # -P: the working folder is ZAMBEZI_HOME/run and must not be imported from.
-    return f"{sys.executable} -P -m {module}" if module else NGINX.format(run=environment.run_dir)
+    return f"{sys.executable} -P -m zambezi.starting {module}" if module else NGINX.format(run=environment.run_dir)
 
 
 def variables(name: str) -> dict[str, str]:

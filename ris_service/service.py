@@ -97,7 +97,3 @@ def main() -> None:
         for thread in (storing, telling):
             thread.join(max(0, deadline - time.monotonic()))
         log.info("stopped")
-
-
-if __name__ == "__main__":
-    main()

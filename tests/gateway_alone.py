@@ -55,6 +55,8 @@ class FakePlugin:
         default_factory=lambda: dict.fromkeys(("worklist", "announced", "revocations", "ready"), 0)
     )
     asked: int = 0
+    waits_s: float = 0.3  # with its answer, at most, while there is nothing new
+    waiting: int = 0
     #: Held by a test that changes more than one thing at once.
     changing: Any = field(default_factory=threading.Lock)
 
@@ -71,9 +73,11 @@ class FakePlugin:
             return 200, {"journal": self.journal, **{f"{k}_generation": v for k, v in self.generations.items()}}
         if name == "journal":
             self.asked += 1
-            since, end = int(query["since"]), time.monotonic() + min(float(query["wait"]), 0.3)
+            since, end = int(query["since"]), time.monotonic() + min(float(query["wait"]), self.waits_s)
+            self.waiting += 1
             while query["journal"] == self.journal and len(self.entries) == since and time.monotonic() < end:
                 time.sleep(0.02)
+            self.waiting -= 1
             with self.changing:
                 if query["journal"] != self.journal:
                     return 409, {"error": "this is another journal"}
@@ -141,7 +145,10 @@ class Alone:
     def start(self, wait: bool = True) -> None:
         with (self.environment.home / "gateway.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.service"], env=self.environ, cwd=REPOSITORY, stderr=log
+                [sys.executable, "-m", "zambezi.starting", "gateway.service"],
+                env=self.environ,
+                cwd=REPOSITORY,
+                stderr=log,
             )
         if wait:
             eventually(self._listens)

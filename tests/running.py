@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 from demo import play
-from demo.hospital import Hospital
+from demo.hospital import PASSWORD, PEOPLE, Hospital
 from demo.neighbours import Neighbours, free_port
+from ris_service.commands import CHAIN
 from tests import postgres
+from zambezi import clock, users
 from zambezi.environment import PORTS, REPOSITORY, Environment
 
 
@@ -64,12 +66,22 @@ def a_hospital(
             patch.setenv(name, value)
         try:
             play.start(hospital)
+            _bring_people(hospital)
             yield hospital
         finally:
             hospital.try_zambezi("down")
             hospital.neighbours.stop()
             if "ZAMBEZI_KEEP" not in os.environ:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bring_people(hospital: Hospital) -> None:
+    """The demo's accounts, without a process for each."""
+    now = clock.now()
+    with hospital.database().begin() as session:
+        for login, name, role in PEOPLE:
+            user = users.add(session, login, name, role, PASSWORD, now, CHAIN, "tests")
+            users.set_password(session, user, PASSWORD, now, CHAIN)
 
 
 @contextmanager

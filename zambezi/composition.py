@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from zambezi.starting import importing
+
 #: Flask Blueprints, in the order of the navigation.
 PAGE_SETS: tuple[str, ...] = (
     "ris_service.session_pages:pages",
@@ -88,4 +90,5 @@ OF_THE_MACHINE = ("service",)
 def load(dotted: str) -> Any:
     """What `package.module:name` names."""
     module, _, name = dotted.partition(":")
-    return getattr(import_module(module), name)
+    with importing():
+        return getattr(import_module(module), name)

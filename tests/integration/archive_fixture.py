@@ -108,7 +108,7 @@ class Archive:
         log = (self.home / "orthanc.log").open("ab")
         environ = {**os.environ, **self.variables, "PYTHONPATH": str(REPOSITORY)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "operations.archive"], env=environ, stdout=log, stderr=log
+            [sys.executable, "-m", "zambezi.starting", "operations.archive"], env=environ, stdout=log, stderr=log
         )
         log.close()
         if wait:

@@ -183,7 +183,7 @@ class Lab:
 
     def start_service(self, name: str = "migration") -> subprocess.Popen[bytes]:
         """The migration process itself; several, where each has a name."""
-        return self.start(name, [sys.executable, "-m", "migration.service"])
+        return self.start(name, [sys.executable, "-m", "zambezi.starting", "migration.service"])
 
 
 @contextmanager

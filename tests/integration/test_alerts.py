@@ -45,7 +45,7 @@ def configure(home: Environment, port: int) -> None:
 @contextmanager
 def operations(home: Environment) -> Iterator[subprocess.Popen[bytes]]:
     environ = {**os.environ, **home.variables(), "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen([sys.executable, "-m", "operations.service"], env=environ)
+    process = subprocess.Popen([sys.executable, "-m", "zambezi.starting", "operations.service"], env=environ)
     try:
         yield process
     finally:

@@ -176,7 +176,9 @@ def operations_process(
 
     def begin() -> None:
         variables = {**os.environ, **environment.variables(), "PYTHONPATH": str(REPOSITORY)}
-        running.append(subprocess.Popen([sys.executable, "-P", "-m", "operations.service"], env=variables))
+        running.append(
+            subprocess.Popen([sys.executable, "-P", "-m", "zambezi.starting", "operations.service"], env=variables)
+        )
 
     def again() -> None:
         running[-1].kill()

@@ -61,7 +61,9 @@ class Place:
         environ = {**os.environ, **self.archive.variables, "ZAMBEZI_CONFIG": str(config),
                    "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
         with (self.folder / "gateway.log").open("ab") as log:
-            self.gateway = subprocess.Popen([sys.executable, "-m", "gateway.service"], env=environ, stderr=log)
+            self.gateway = subprocess.Popen(
+                [sys.executable, "-m", "zambezi.starting", "gateway.service"], env=environ, stderr=log
+            )
         until(self._echoes)
 
     def _echoes(self) -> bool:

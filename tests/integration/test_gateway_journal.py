@@ -223,6 +223,15 @@ def test_a_delivery_to_a_place_the_configuration_does_not_name_waits_for_a_perso
         assert alone.count(ExceptionItem, ExceptionItem.room == "delivery") == 1
 
 
+def test_a_stop_waits_for_no_archive_that_has_nothing_to_tell(tmp_path: Path):
+    with a_gateway(tmp_path, settings(), start=False) as alone:
+        alone.plugin.waits_s = 60
+        alone.start()
+        eventually(lambda: alone.plugin.waiting == 1)
+        assert alone.stop() == 0
+        assert alone.plugin.waiting == 1
+
+
 def test_a_new_journal_is_an_incident_and_following_goes_on(tmp_path: Path):
     with a_gateway(tmp_path, settings()) as alone:
         began(alone)

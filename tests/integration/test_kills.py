@@ -10,8 +10,8 @@ from tests import killing
 
 pytestmark = pytest.mark.timeout(1500)
 
-#: Deaths of each process in one round. Where three of these run at a time, nothing may come up between two deaths.
-DEATHS = 30
+#: Deaths of each process in one round: what a quiet machine comes to. On a busy one nothing may come up between two.
+DEATHS = 15
 
 
 @pytest.mark.parametrize("seed", [1, 2])

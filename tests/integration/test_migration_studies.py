@@ -322,7 +322,11 @@ def test_a_worker_that_was_thought_dead_can_finish_nothing(lab: Lab) -> None:
 def test_the_service_without_an_installation_says_what_is_missing(tmp_path: Path) -> None:
     environ = {"ZAMBEZI_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin"}
     ended = subprocess.run(
-        [sys.executable, "-m", "migration.service"], env=environ, capture_output=True, text=True, cwd=REPOSITORY
+        [sys.executable, "-m", "zambezi.starting", "migration.service"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
     )
     assert ended.returncode == 2
     assert "zambezi up" in ended.stderr

@@ -52,7 +52,9 @@ class House:
             own = {**environ, "ZAMBEZI_MLLP_PORT": mllp, "ZAMBEZI_MPPS_PORT": mpps}
             with (self.one.home / "gateway.log").open("ab") as log:
                 self.gateways.append(
-                    subprocess.Popen([sys.executable, "-m", "gateway.service"], env=own, stdout=log, stderr=log)
+                    subprocess.Popen(
+                        [sys.executable, "-m", "zambezi.starting", "gateway.service"], env=own, stdout=log, stderr=log
+                    )
                 )
 
     def kill_gateways(self) -> None:

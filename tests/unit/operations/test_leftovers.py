@@ -19,9 +19,10 @@ from zambezi.environment import Environment
     ("words", "name"),
     [
         (["/usr/sbin/Orthanc", "/srv/zambezi/orthanc/config", ""], "orthanc"),
-        (["/v/bin/python3", "-P", "-m", "operations.archive", ""], "orthanc"),
+        (["/v/bin/python3", "-P", "-m", "zambezi.starting", "operations.archive", ""], "orthanc"),
         (["/v/bin/python3", "-P", "-S", "-m", "operations.keeper", "/usr/sbin/Orthanc", "c", ""], "orthanc"),
-        (["/v/bin/python3", "-P", "-m", "gateway.service", ""], "gateway"),
+        (["/v/bin/python3", "-P", "-m", "zambezi.starting", "gateway.service", ""], "gateway"),
+        (["/v/bin/python3", "-P", "-m", "gateway.service", ""], "gateway"),  # of the version before an upgrade
         (["/v/bin/python3", "-P", "-m", "supervisor.supervisord", "-c", "x", ""], "supervisord"),
         (["/v/bin/python3", "-P", "-m", "demo.play", ""], ""),
         (["/v/bin/python3", "-m"], ""),
