@@ -1,11 +1,9 @@
-"""Custody's deletions in a process of their own, which a test lets die: `python -m tests.custody_process`.
-
-It ends with 0 as soon as nothing is left to do at once.
-"""
+"""Custody's deletions in a process of their own, which a test lets die (zambezi.crash)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 
 from operations.custody.deleting import Deleting
@@ -17,9 +15,10 @@ from zambezi.environment import Environment
 from zambezi.orthanc_client import OrthancClient
 
 
-def main() -> None:
-    """Work as long as there is work."""
-    environment = Environment.read(os.environ)
+def work(variables: Mapping[str, str], crash: str) -> None:
+    """As long as something is left to do at once; dies where a file in `crash` says."""
+    os.environ["ZAMBEZI_CRASH_DIR"] = crash
+    environment = Environment.read(variables)
     desk = Desk(
         environment,
         Zambezi(),
@@ -31,7 +30,3 @@ def main() -> None:
     step = Deleting(desk, timedelta(seconds=30))
     while step.round():
         pass
-
-
-if __name__ == "__main__":
-    main()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,13 +20,13 @@ from gateway.journal import Follower
 from gateway.pushes import Pushes
 from operations.custody.deleting import Deleting
 from operations.custody.worker import WRITER, Desk
+from tests import custody_process
 from tests.integration.archive_fixture import Archive, image, until
 from tests.schema import upgraded
 from zambezi import audit, clock, deletions, hold, outbox
 from zambezi.config.settings import Zambezi
 from zambezi.database.engine import Sessions, connect, sessions
 from zambezi.database.tables import AuditEntry, Deletion, DeletionItem, Delivery, ExceptionItem, Held, Study
-from zambezi.environment import REPOSITORY
 from zambezi.orthanc_client import OrthancClient, OrthancUnreachable
 
 ENDED = ("done", "parked", "restored", "asked", "withdrawn")
@@ -320,7 +318,8 @@ def test_a_death_at_any_commit_deletes_nothing_without_its_copy_and_nothing_else
     stays = room.stored(*study_of(1))
     crash = room.archive.home / "crash"
     crash.mkdir(exist_ok=True)
-    environ = {**os.environ, **room.archive.variables, "PYTHONPATH": str(REPOSITORY), "ZAMBEZI_CRASH_DIR": str(crash)}
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([custody_process.__name__])
     folder = room.archive.environment.hold_dir
     deaths = 0
     for n in range(1, 80):
@@ -329,7 +328,9 @@ def test_a_death_at_any_commit_deletes_nothing_without_its_copy_and_nothing_else
         before = room.there(study.study_uid)
         number = room.decided(study)
         (crash / WRITER).write_text(str(n))
-        ended = subprocess.run([sys.executable, "-m", "tests.custody_process"], env=environ, timeout=60, check=False)
+        process = processes.Process(target=custody_process.work, args=(room.archive.variables, str(crash)))
+        process.start()
+        process.join(60)
         (crash / WRITER).unlink(missing_ok=True)
         items, left = room.items(number), room.there(study.study_uid)
         for uid in set(before) - set(left):
@@ -339,9 +340,9 @@ def test_a_death_at_any_commit_deletes_nothing_without_its_copy_and_nothing_else
         assert room.work(number).state == "done", n
         assert room.there(study.study_uid) == {}
         assert {uid: hold.get(folder, one.sha256 or "") for uid, one in room.items(number).items()} == before
-        if ended.returncode == 0:
+        if process.exitcode == 0:
             break
-        assert ended.returncode == 137
+        assert process.exitcode == 137
         deaths += 1
     assert deaths >= 15
     assert len(room.there(stays.study_uid)) == 1
