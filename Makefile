@@ -33,7 +33,7 @@ try-bundle: ## Try that bundle on a bare Debian without a network, as root (SUIT
 
 test: ## Run every test, with real servers on free ports (ARGS="-k worklist" for some)
 	@tools/install --tests
-	@$(PYTHON) -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@$(PYTHON) -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-containers: ## Build the images and look at an installation in containers (needs Docker Engine)
 	@tools/install --tests
@@ -49,7 +49,7 @@ check: ## Lint, formatting and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: ## Measure ingest against bare Orthanc, memory, starts, engines, nodes, viewing, routing, audit, journal, migration (ARGS="ingest" for some)
+bench: ## Measure ingest against bare Orthanc, rules, memory, starts, engines, nodes, viewing, routing, audit, journal, migration (ARGS="ingest" for some)
 	@tools/install --tests
 	@$(PYTHON) -m tests.bench $(ARGS)
 

@@ -1,6 +1,6 @@
 """One installation for the whole run: each test brings patients of its own.
 
-`make test` runs three tests at a time. All that use that one installation stay together, in the order of their files;
+`make test` runs four tests at a time. All that use that one installation stay together, in the order of their files;
 otherwise a file is what stays together. Those that wait longest begin first.
 """
 

@@ -58,6 +58,14 @@ def stopped(hospital: Hospital) -> list[str]:
     return [one.name for one in found if one.state == "STOPPED"]
 
 
+def empty_second(hospital: Hospital) -> None:
+    """dcmqrscp reads its whole index for each image it takes: after some rounds it would be all that is waited for."""
+    hospital.neighbours.control("stop", "second")
+    for file in (hospital.neighbours.folder / "second").iterdir():
+        file.unlink()
+    hospital.neighbours.control("start", "second")
+
+
 def waits_for(hospital: Hospital, *destinations: str) -> bool:
     """Whether a delivery to each of the destinations was tried in vain."""
     with hospital.database().begin() as session:
@@ -197,6 +205,7 @@ def one_round(
     `others`: victims that supervisord doesn't run, each with how it is killed and started again. Each dies at least
     once, and until the work is done, but no oftener than `most`.
     """
+    empty_second(hospital)
     begun = time.monotonic()
     work = Work(hospital, instances, orders, reports)
     deaths = {name: partial(kill, hospital, name) for name in VICTIMS} | dict(others or {})

@@ -5,7 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import engines, ingest, journal, ledger, memory, migration, routing, starts, trail, viewing
+from tests.bench import (
+    engines,
+    ingest,
+    ingest_rules,
+    journal,
+    ledger,
+    memory,
+    migration,
+    routing,
+    starts,
+    trail,
+    viewing,
+)
 from tests.running import a_hospital
 
 
@@ -16,9 +28,9 @@ def _sizes() -> None:
 
 
 PARTS = {
-    "ingest": ingest.main, "memory": _sizes, "engines": engines.measure, "routing": routing.measure,
-    "audit": trail.main, "journal": journal.main, "viewing": viewing.main, "ledger": ledger.main,
-    "migration": migration.main,
+    "ingest": ingest.main, "rules": ingest_rules.main, "memory": _sizes, "engines": engines.measure,
+    "routing": routing.measure, "audit": trail.main, "journal": journal.main, "viewing": viewing.main,
+    "ledger": ledger.main, "migration": migration.main,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -95,13 +95,16 @@ class Bare:
         self._process.wait(60)
 
 
-def rate(doors: Doors, made: bytes, count: int, senders: int, nodelay: bool = True) -> float:
-    """Instances a second that `senders` dcmsend programs get into the archive, each by the next of its DICOM ports."""
+def rate(doors: Doors, made: Sequence[bytes], count: int, senders: int, nodelay: bool = True) -> float:
+    """Instances a second that `senders` dcmsend programs get into the archive.
+
+    Each stores copies of the next of what is `made`, by the next of the archive's DICOM ports.
+    """
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # memory, so that reading costs nothing
         lots = []
-        for sender in range(senders):
+        for sender, copied in zip(range(senders), itertools.cycle(made), strict=False):
             lot = Path(folder) / str(sender)
-            instances.write(made, count // senders, lot)
+            instances.write(copied, count // senders, lot)
             lots.append(lot)
         environment = {**os.environ, **({"TCP_NODELAY": "1"} if nodelay else {})}
         begun = time.perf_counter()
@@ -137,11 +140,14 @@ class Run:
 
 def measure(
     edge: int, senders: int, ours: Archive, others: dict[str, Archive], settle: Callable[[], None],
-    name: str = "ours", times: int = ROUNDS,
+    name: str = "ours", times: int = ROUNDS, made: Sequence[bytes] = (),
 ) -> None:  # fmt: skip
-    """Interleaved runs into ours and each of the others; ours divided by the other's, round by round."""
+    """Interleaved runs into ours and each of the others; ours divided by the other's, round by round.
+
+    `made`: what each of the senders stores; a CT slice of that edge unless told.
+    """
     label, count = SIZES[edge]
-    made = instances.template(edge)
+    made = made or [instances.template(edge)]
     archives = [ours, *others.values()]
     rounds = []
     for number in range(times + 1):
@@ -200,7 +206,7 @@ def main() -> None:
                 for senders in SENDERS:
                     measure(edge, senders, ours, others, settle)
             for edge, (label, _) in SIZES.items():
-                made = instances.template(edge)
+                made = [instances.template(edge)]
                 quick = rate(ours.doors, made, 200, 1)
                 plain = rate((stock.dicom_port,), made, 200, 1, nodelay=False)
                 print(f"{label:>7}, 1 sender : ours {quick:6.0f}/s, Debian's stock environment {plain:6.0f}/s, "

@@ -12,14 +12,16 @@ from demo import images
 _STUDY, _SERIES, _INSTANCE = (f"2.25.{digit * 34}" for digit in "345")
 
 
-def template(edge: int) -> bytes:
-    """A CT slice of `edge` x `edge` pixels of 16 bit, with placeholders for its UIDs."""
+def template(edge: int, **tags: str) -> bytes:
+    """A CT slice of `edge` x `edge` pixels of 16 bit, with placeholders for its UIDs; `tags` by keyword."""
     dataset = images.sample("CT_small.dcm")
     dataset.Rows = dataset.Columns = edge
     dataset.PixelData = bytes(range(256)) * (edge * edge * 2 // 256)
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = _STUDY, _SERIES, _INSTANCE
     dataset.file_meta.MediaStorageSOPInstanceUID = _INSTANCE
     dataset.PatientID = "BENCH"
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
     out = io.BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()

@@ -60,7 +60,7 @@ def measure(hospital: Hospital) -> None:
     time.sleep(_IDLE_S)
     samples = [resident(hospital)]
     _asked(hospital)
-    made = instances.template(EDGE)
+    made = [instances.template(EDGE)]
     for _ in range(LOTS):
         ingest.rate((hospital.environment.ports.dicom,), made, INSTANCES // LOTS, SENDERS)
         ingest.settled(hospital)

@@ -89,7 +89,7 @@ def main() -> None:
             print(f"viewing, {ROUNDS} interleaved rounds each, {CONNECTIONS} connections")
             for edge, count in SLICES.items():
                 for door in (hospital.environment.ports.dicom, bare.dicom_port):
-                    ingest.rate((door,), instances.template(edge), STORED, 1)
+                    ingest.rate((door,), [instances.template(edge)], STORED, 1)
                 wanted = {port: paths(port, accounts[port], edge) for port in asks}
                 ratios, rates = [], []
                 for number in range(ROUNDS + 1):

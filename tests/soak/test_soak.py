@@ -12,19 +12,10 @@ from tests import killing
 pytestmark = pytest.mark.timeout(10800)
 
 
-def _empty_second(hospital: Hospital) -> None:
-    """dcmqrscp reads its whole index for each image it takes: after some rounds it would be all that is waited for."""
-    hospital.neighbours.control("stop", "second")
-    for file in (hospital.neighbours.folder / "second").iterdir():
-        file.unlink()
-    hospital.neighbours.control("start", "second")
-
-
 @pytest.mark.parametrize("number", range(1, 11))
 def test_ten_kill_rounds(
     hospital: Hospital, deaths_of_databases: dict[str, Callable[[], bool]], number: int, say: Callable[[str], None]
 ):
-    _empty_second(hospital)
     seed = time.time_ns()
     say(f"round {number}: seed {seed}")
     seen = killing.one_round(
