@@ -1,4 +1,4 @@
-"""Ingest with a hundred rules of routing and a hundred of coercion, four senders, against Orthanc with our allocator.
+"""Ingest with a hundred rules of routing and a hundred of coercion, four senders, against Orthanc with viewers' plugins.
 
 None of the routing rules sends what is stored here away: what is measured is deciding, not delivering, and decided is
 as soon as a study is quiet for a second. Once no image meets a rule of coercion, once one sender in four does.
@@ -25,14 +25,18 @@ _COERCED = {"InstitutionName": "Clinic 42 of the north"}
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as name, a_hospital(quiet_seconds=1, before=_write_rules) as hospital:
+        installed = Bare(Path(name) / "installed", hospital, nodelay=True, viewers=True)
         alike = Bare(Path(name) / "alike", hospital, nodelay=True, viewers=True, our_allocator=True)
         pids = tuple(one.pid for one in supervision.processes(hospital.environment) or [])
         ours = Archive((hospital.environment.ports.dicom,), pids)
-        others = {"Orthanc with viewers' plugins and our allocator": Archive((alike.dicom_port,), (alike.pid,))}
+        others = {
+            "with the viewers' plugins": Archive((installed.dicom_port,), (installed.pid,)),
+            "and our allocator": Archive((alike.dicom_port,), (alike.pid,)),
+        }
 
         def settle() -> None:
             settled(hospital)
-            rested((*pids, alike.pid))
+            rested((*pids, installed.pid, alike.pid))
 
         try:
             for edge in SIZES:
@@ -44,7 +48,8 @@ def main() -> None:
             if len(coerced_studies) < len(SIZES) * ROUNDS:
                 raise RuntimeError(f"{len(coerced_studies)} studies were coerced: this measured something else")
         finally:
-            alike.stop()
+            for one in (installed, alike):
+                one.stop()
 
 
 def _write_rules(environment: Environment) -> None:
