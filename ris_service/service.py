@@ -1,7 +1,7 @@
 """The process `ris`: waitress on loopback, the thread that stores signed reports, signs of life.
 
-`python -m ris_service.service`; stops on SIGTERM after the requests in flight. Everything durable is in the
-database before an answer leaves, so it may be killed at any moment.
+It stops on SIGTERM after the requests in flight. Everything durable is in the database before an answer leaves, so it
+may be killed at any moment.
 """
 
 from __future__ import annotations
