@@ -138,10 +138,10 @@ class Migrations:
                     for project in projects
                     if project.state == "running"
                 }
-                said = {"projects": details, **({"note": self._waits} if self._waits else {})}
-                processes.heartbeat(
-                    session, PROCESS, clock.now(), self._office.configuration.hash, said, self._last_error
-                )
+                said, told = {"projects": details, **({"note": self._waits} if self._waits else {})}, self._last_error
+                processes.heartbeat(session, PROCESS, clock.now(), self._office.configuration.hash, said, told)
+            if self._last_error == told:
+                self._last_error = ""
         except SQLAlchemyError as error:
             log.warning("no heartbeat: the database can't be used: %s", type(error).__name__)
 

@@ -164,7 +164,10 @@ class Caretaker:
         """Write our row in process_state."""
         with self._writing.begin() as session:
             details = {**self._findings.details, **status.queues(session, clock.now())}
-            heartbeat(session, PROCESS, clock.now(), self._configuration, details, self._findings.last_error)
+            told = self._findings.last_error
+            heartbeat(session, PROCESS, clock.now(), self._configuration, details, told)
+        if self._findings.last_error == told:
+            self._findings.last_error = ""
 
     def look_at_disk(self) -> None:
         """An item while there is too little room, settled by itself once there is more."""
@@ -279,16 +282,18 @@ class Caretaker:
 
     def guarded(self, job: Callable[[], object], name: str = "") -> Callable[[], None]:
         """The job, with its faults said in the log and in our row instead of ending anything."""
-        called = name or job.__name__.replace("_", " ")
+        called, logged = name or job.__name__.replace("_", " "), ""
 
         def run() -> None:
+            nonlocal logged
             try:
                 job()
+                logged = ""
             except (SQLAlchemyError, OSError) as error:
                 sentence = f"{called}: {str(error).splitlines()[0]}"
-                if sentence != self._findings.last_error:
+                if sentence != logged:
                     log.error(sentence)
-                self._findings.last_error = sentence
+                logged = self._findings.last_error = sentence
 
         return run
 

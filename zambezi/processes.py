@@ -21,7 +21,8 @@ def heartbeat(
     last_error: str = "",
 ) -> None:
     """Write the process's row (every ~5 s, and at its start). `details` holds queue depths and the like, as plain
-    JSON; `last_error` is a sentence, which stays with its time until the next one, even when all goes well again.
+    JSON; `last_error` says what went wrong since the last sign of life, or still does (""): a sentence, which stays
+    with the time at which it was said last until the next one, even when all goes well again.
     """
     row = session.get(ProcessState, process)
     if row is None:
@@ -31,5 +32,5 @@ def heartbeat(
     row.version = __version__
     row.configuration = configuration_hash
     row.details = dict(details or {})
-    if last_error and last_error != row.last_error:
+    if last_error:
         row.last_error, row.last_error_at = last_error, clock.text(now)

@@ -1,4 +1,4 @@
-"""Ingest with a hundred rules of routing and a hundred of coercion, four senders, against Orthanc with viewers' plugins.
+"""Ingest with a hundred rules each of routing and coercion, four senders, against Orthanc with viewers' plugins.
 
 None of the routing rules sends what is stored here away: what is measured is deciding, not delivering, and decided is
 as soon as a study is quiet for a second. Once no image meets a rule of coercion, once one sender in four does.

@@ -17,7 +17,7 @@ from operations.service import Caretaker, audit_concerns, disk_concern, raise_it
 from zambezi import clock, disk, exception_kinds, exception_rules, exceptions, users
 from zambezi.config.settings import Disk
 from zambezi.database.engine import connect, sessions
-from zambezi.database.tables import AuditEntry, Base, ExceptionItem
+from zambezi.database.tables import AuditEntry, Base, ExceptionItem, ProcessState
 from zambezi.disk import Gauge, Volume
 from zambezi.environment import Environment
 
@@ -65,6 +65,30 @@ def test_a_disk_that_gets_full_is_an_item_once_and_no_longer_when_there_is_room(
     assert looked() == [("There is room again.", what), ("", "incident"), ("", "exception-decided")]
     free = 18.0
     assert looked()[0][0] is None, "what comes again waits anew"
+
+
+def test_a_job_that_fails_is_said_when_it_fails_and_never_after(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    environment = Environment.read({"ZAMBEZI_HOME": str(tmp_path)})
+    opened = sessions(connect(environment.database_url, "operations"), "operations")
+    with opened.begin() as session:
+        Base.metadata.create_all(session.connection())
+    caretaker = Caretaker(environment, opened, opened, "", ZoneInfo("Africa/Maputo"), Gauge(Disk(), list))
+    outcomes = iter(["no such place", "no such place", "", "", "no such place"])
+
+    def backup() -> None:
+        if why := next(outcomes):
+            raise OSError(why)
+
+    job, said = caretaker.guarded(backup), []
+    for _ in range(5):
+        job()
+        caretaker.sign_of_life()
+        with opened() as session:
+            row = session.get_one(ProcessState, "operations")
+            said.append((row.last_error, row.last_error_at == row.at))
+    error = "backup: no such place"
+    assert said == [(error, True), (error, True), (error, False), (error, False), (error, True)]
+    assert [one.getMessage() for one in caplog.records] == [error, error], "once for each time that it goes wrong"
 
 
 def test_each_broken_place_of_the_audit_trail_is_a_concern():
