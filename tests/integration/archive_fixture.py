@@ -84,6 +84,7 @@ class Archive:
             **{name: str(port) for name, port in ports.items()},
             "ZAMBEZI_HOME": str(self.home),
             "ZAMBEZI_REPOSITORY": str(REPOSITORY),
+            "ZAMBEZI_DATABASE_URL": "",  # its own, where the hospital of the same run has everything in PostgreSQL
             **self.variables,
         }
         self.environment = Environment.read(self.variables)
