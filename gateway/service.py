@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable
@@ -67,6 +68,8 @@ PROCESS = "gateway"
 HEARTBEAT_S = 5.0
 PUSH_S = 1.0
 AWAY_S = 2.0
+#: The archive may start together with us, and look through its files first: until then it's no error that it is away.
+COMING_UP_S = 60.0
 #: One station that hangs must not keep the others from being told.
 COMMITMENT_WORKERS = 2
 #: An attempt's C-FIND may take as long as Orthanc's own DicomScuTimeout, and then some.
@@ -84,12 +87,19 @@ class Repeated(threading.Thread):
     stop_asked: threading.Event
     error: str = ""
     patience_s: float | None = None  # how long a stop waits for it; None: until it is through with what it does
+    has_acted: bool = False
 
     def __post_init__(self) -> None:
         super().__init__(name=self.label, daemon=self.patience_s is not None)
+        self._made = time.monotonic()
 
     def __hash__(self) -> int:
         return id(self)  # threads are kept in sets by their identity
+
+    @property
+    def is_coming_up(self) -> bool:
+        """Whether its error is no more than that what it works with has not come up yet, either."""
+        return not self.has_acted and time.monotonic() - self._made < COMING_UP_S
 
     def run(self) -> None:
         while not self.stop_asked.is_set():
@@ -97,7 +107,7 @@ class Repeated(threading.Thread):
                 wait = self.act()
                 if self.error:
                     log.info("%s: goes on", self.label)
-                self.error = ""
+                self.error, self.has_acted = "", True
             except (OrthancError, DBAPIError, ValueError) as error:
                 wait = AWAY_S
                 self._say(_in_words(error))
@@ -260,7 +270,10 @@ class Gateway:
     def _beat(self) -> None:
         now: datetime = clock.now()
         associated = self.modalities.callers.due(now, self.stop_asked.is_set())
-        errors = {thread.name: thread.error for thread in self._threads if thread.error}
+        errors = {
+            thread.name: thread.error for thread in self._threads
+            if thread.error and not getattr(thread, "is_coming_up", False)
+        }  # fmt: skip
         try:
             with self._sessions.begin() as session:
                 settings = self._configuration.zambezi
