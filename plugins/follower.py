@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -45,6 +45,7 @@ IDLE_S = 0.5
 BACK, BACK_S = 400, 10.0
 #: A node that doesn't record sees a deletion before it is told of the store; it looks again for so long.
 UNTOLD_S = 60.0
+#: Series and studies that are remembered between rounds: those that were asked for last.
 _PARENTS = 20000
 
 
@@ -159,12 +160,11 @@ class Follower:
             self._to_check = set()
         fresh = [row.orthanc_id for row in self._recorder.unknown(new)]
         # What was deleted, or comes again, may be about somebody else now: it is read anew.
-        for orthanc_id in (*self._asked, *self._recorder.parents_of_present(fresh)):
+        again = self._recorder.parents_of_present(fresh)
+        for orthanc_id in (*self._asked, *again):
             self._parents.pop(orthanc_id, None)
         instances = self._instances(fresh)
-        began = self._recorder.unknown_studies(instances.values())
-        for study, first in began.items():
-            self._parents[study]["Issuer"] = self._archive.issuer(first)
+        self._ask_issuers(instances, again)
         reach = rows[-1] if rows else cursor
         deleted = self._deleted(instances) if done else {}
         self._completeness.stored(instances)
@@ -187,6 +187,7 @@ class Follower:
         if done and not self._compared:
             self._compare(now)
         self._noted.record(now)
+        self._forget_oldest()
         return not done or not is_prepared or has_more
 
     def _late(self, cursor: Change, is_busy: bool) -> list[Change]:
@@ -287,10 +288,26 @@ class Follower:
         return known if known or self._standing is None else self._archive.sha256(orthanc_id)
 
     def _fetch_parents(self, orthanc_ids: list[str]) -> None:
-        missing = [one for one in dict.fromkeys(orthanc_ids) if one not in self._parents]
-        self._parents.update(self._archive.contents(missing))
+        """These are known from now on until _forget_oldest, but for those that are gone from the archive."""
+        wanted = dict.fromkeys(orthanc_ids)
+        self._parents.update(self._archive.contents([one for one in wanted if one not in self._parents]))
+        for one in wanted:
+            if one in self._parents:
+                self._parents.move_to_end(one)
+
+    def _forget_oldest(self) -> None:
+        # Only between rounds: what a round has asked for it goes on asking for, and what it lacks it takes for gone.
         while len(self._parents) > _PARENTS:
             self._parents.popitem(last=False)
+
+    def _ask_issuers(self, instances: Mapping[str, Instance], again: Collection[str] = ()) -> None:
+        """The issuer of the Patient ID, of the first image of each study that begins with these, or may `again`."""
+        began = self._recorder.unknown_studies(instances.values())
+        for one in instances.values():
+            if one.study_orthanc_id in again:
+                began.setdefault(one.study_orthanc_id, one.orthanc_id)
+        for study, first in began.items():
+            self._parents[study]["Issuer"] = self._archive.issuer(first)
 
     def _deleted(self, new: Mapping[str, Instance]) -> dict[str, str]:
         """Which of the resources that Orthanc deleted are still gone, with how that is known.
@@ -326,18 +343,19 @@ class Follower:
         self._settle(now, self._gone(self._recorder.present_but(self._inventory)), strange)
         self._inventory, self._compared = None, True
 
-    def _settle(self, now: datetime, missing: Sequence[str], strange: list[str]) -> None:
-        instances = self._instances(strange)
-        for study, first in self._recorder.unknown_studies(instances.values()).items():
-            self._parents[study]["Issuer"] = self._archive.issuer(first)
-        if not (missing or instances or self._recorder.doubted()):
-            return
-        with self._journal.transaction() as transaction:
-            # No change number: their rows are not in /changes.
-            rows = [Change(self._index_id, 0, orthanc_id, "") for orthanc_id in instances]
-            self._recorder.record(transaction, rows, instances, now, _facts_of(self._parents))
-            self._recorder.record_deleted(transaction, dict.fromkeys(missing, "unseen"), now)
-            self._recorder.trust_all(transaction)
+    def _settle(self, now: datetime, missing: Sequence[str], strange: Sequence[str]) -> None:
+        for n in range(0, len(strange), PIECE):
+            instances = self._instances(list(strange[n : n + PIECE]))
+            self._ask_issuers(instances)
+            with self._journal.transaction() as transaction:
+                # No change number: their rows are not in /changes.
+                rows = [Change(self._index_id, 0, orthanc_id, "") for orthanc_id in instances]
+                self._recorder.record(transaction, rows, instances, now, _facts_of(self._parents))
+            self._forget_oldest()
+        if missing or self._recorder.doubted():
+            with self._journal.transaction() as transaction:
+                self._recorder.record_deleted(transaction, dict.fromkeys(missing, "unseen"), now)
+                self._recorder.trust_all(transaction)
 
     def _list(self) -> set[str]:
         found: set[str] = set()

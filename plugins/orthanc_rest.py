@@ -67,8 +67,12 @@ class OrthancRest:
         return int(self.get("/statistics")["CountInstances"])
 
     def issuer(self, orthanc_id: str) -> str:
-        """Issuer of Patient ID (0010,0021) of an instance; empty where it has none."""
-        found = self.get(f"/instances/{orthanc_id}/simplified-tags")
+        """Issuer of Patient ID (0010,0021) of an instance; empty where it has none, is gone, or can't be read."""
+        try:
+            found = self.get(f"/instances/{orthanc_id}/simplified-tags")
+        except RestRefused as refused:
+            log.warning("an issuer of a Patient ID could not be read, the site's is taken for it: %s", refused)
+            return ""
         return str(found.get("IssuerOfPatientID", "")).strip()
 
     def tags(self, orthanc_id: str) -> dict[str, Any]:

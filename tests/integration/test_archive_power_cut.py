@@ -193,6 +193,26 @@ def test_a_file_that_was_never_written_is_no_loss_and_no_incident(tmp_path: Path
     archive.leave()
 
 
+def test_a_file_that_is_gone_keeps_nothing_else_from_being_recorded(tmp_path: Path) -> None:
+    """The disk lost a file, and the journal with it: /changes is read from its beginning, that file's image first."""
+    archive = Archive(tmp_path).start()
+    lost, there = image(), image()
+    assert archive.send(lost, there) == [0, 0]
+    until(lambda: archive.events("stored", sop_uid=there.SOPInstanceUID))
+    archive.stop()
+    files = [file for file in archive.environment.storage_dir.rglob("*") if file.is_file()]
+    (file,) = (file for file in files if str(lost.SOPInstanceUID).encode() in file.read_bytes()[132:])
+    file.unlink()
+    for file in archive.environment.journal_file.parent.glob("journal.db*"):
+        file.unlink()
+    archive.start()
+    later = image()
+    assert archive.send(later) == [0]
+    for one in (lost, there, later):
+        assert len(until(lambda uid=one.SOPInstanceUID: archive.events("stored", sop_uid=uid))) == 1
+    archive.leave()
+
+
 def test_deleting_the_newest_study_is_not_mistaken_for_a_power_cut(tmp_path: Path) -> None:
     archive = Archive(tmp_path).start()
     kept, newest = image(), generate_uid()

@@ -20,6 +20,7 @@ class FakeOrthanc:
     same_sop: bool = False  # every instance has the same SOP Instance UID
     headers: dict[str, dict[str, str]] = field(default_factory=dict)  # by instance: what reading it tells
     names: dict[str, str] = field(default_factory=dict)  # by study: its patient's name
+    issuers: dict[str, str] = field(default_factory=dict)  # by instance: of its Patient ID
     read: list[str] = field(default_factory=list)  # which instances were read
 
     def store(self, orthanc_id: str, study: str = "S1", modality: str = "CT") -> None:
@@ -79,7 +80,7 @@ class FakeOrthanc:
         return len(self.held)
 
     def issuer(self, orthanc_id: str) -> str:
-        return ""
+        return self.issuers.get(orthanc_id, "")
 
     def sender(self, orthanc_id: str) -> Sender | None:
         return Sender("CT9", "192.0.2.9", "ZAMBEZI") if orthanc_id in self.held else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from plugins import follower
 from plugins.arrivals import Arrivals
 from plugins.completeness import Completeness, Signs
 from plugins.follower import Follower
@@ -213,6 +215,50 @@ def test_who_a_study_is_about_that_came_again_at_once_is_read_anew(bench: Bench,
         bench.follower.check_deleted("S1")
     bench.follow()
     assert [one["patient_name"] for one in bench.told("study-began")] == ["Before", "After"]
+
+
+def test_a_study_that_came_again_at_once_has_its_own_issuer(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {"Site": {"Issuer": "HCM"}})
+    bench.orthanc.issuers["i1"] = "BEIRA"
+    for _ in range(2):
+        bench.orthanc.store("i1", "S1")
+        bench.follow()
+        bench.orthanc.delete("i1")
+        bench.orthanc.store("i1", "S1")
+        bench.follow()
+    assert {one["issuer"] for one in bench.told("study-began")} == {"BEIRA"}
+
+
+def test_a_late_image_is_recorded_however_many_studies_came_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_PARENTS", 20)
+    number = itertools.count(1)
+    for others in range(1, 15):  # the series is forgotten, about to be, or the first to be
+        bench.orthanc.store(f"i{next(number)}", f"S{others}00")
+        for _ in range(others):
+            one = next(number)
+            bench.orthanc.store(f"i{one}", f"S{one}")
+            bench.follow()
+        for _ in range(3):  # in the same round
+            one = next(number)
+            bench.orthanc.store(f"i{one}", f"S{one}")
+        bench.orthanc.store(f"i{next(number)}", f"S{others}00")
+        bench.follow()
+        assert bench.stored() == Counter(dict.fromkeys(bench.orthanc.held, 1))
+    assert bench.told("deleted") == []
+
+
+def test_what_changes_does_not_tell_any_more_is_recorded_at_a_start_however_much_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_PARENTS", 20)
+    monkeypatch.setattr(follower, "PIECE", 16)
+    for n in range(60):
+        bench.orthanc.store(f"i{n}", f"S{n}")
+    bench.orthanc.rows.clear()
+    bench.follow()
+    assert bench.stored() == Counter(dict.fromkeys(bench.orthanc.held, 1))
 
 
 def test_an_instance_that_came_again_at_once_is_recorded_though_its_deletion_is_told_of_too(bench: Bench) -> None:
