@@ -67,8 +67,9 @@ class Completeness:
         self._earlier = Earlier(journal, self._attributes, lambda: rules.now.zambezi.site.issuer)
 
     def is_due(self, now: datetime) -> bool:
-        """Whether a study has become complete for some rule."""
-        return next(self._due(self._journal.query, now), None) is not None
+        """Whether a study has become complete for some rule, or the clock was put back."""
+        ahead = self._journal.query("SELECT 1 FROM clocks WHERE last_at > ? LIMIT 1", (clock.text(now),))
+        return bool(ahead) or next(self._due(self._journal.query, now), None) is not None
 
     def prepare(self, reader: Reader, now: datetime) -> bool:
         """Read what the rules ask of studies that are complete, a part at a time; True when nothing is lacking."""
@@ -90,6 +91,9 @@ class Completeness:
         def query(sql: str, values: Sequence[Any]) -> Sequence[Any]:
             return transaction.execute(sql, values).fetchall()
 
+        # The machine's clock was put back: what ran by the time before would wait until that comes again.
+        transaction.execute("UPDATE clocks SET last_at = ?1 WHERE last_at > ?1", (clock.text(now),))
+        transaction.execute("UPDATE fired SET last_at = ?1 WHERE last_at > ?1", (clock.text(now),))
         rules = self._rules.now
         first = list(islice(self._due(query, now), DECIDED_AT_ONCE))
         for due in first:

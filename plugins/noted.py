@@ -61,6 +61,13 @@ class Noted:
                 if taken and taken.left_out:
                     reason = f"{taken.left_out} lines of {what} could not be read and are not in the journal"
                     transaction.append("incident", now, reason=reason)
+                # Orthanc's log is counted on by whoever reads it, and what was lost of it is told by that (_called).
+                if taken and taken is queries and taken.is_full:
+                    reason = (
+                        f"queries came faster than they could be recorded: after the {len(taken.lines)} before this"
+                        " entry some may have come that are not in the journal"
+                    )
+                    transaction.append("incident", now, reason=reason, count=len(taken.lines))
                 if taken:
                     transaction.set_meta(taken.key, str(taken.number))
         self._refused = []

@@ -48,7 +48,8 @@ class Refusals:
         told = []
         with self._lock:
             for key, kind in list(self._kinds.items()):
-                if kind.told_at is not None and now - kind.told_at < EVERY:
+                # Told later than now: the clock was put back, and would hold back what follows for as long.
+                if kind.told_at is not None and timedelta(0) <= now - kind.told_at < EVERY:
                     continue
                 if kind.count:
                     told.append({**kind.sample, "count": kind.count})

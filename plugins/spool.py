@@ -12,18 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: More than this is not read into memory; a query flood is cut, and the cut is told.
-MAXIMUM_BYTES = 4_000_000
+#: From this size on the writers write no more until the file was taken (queries.lua, operations.dicom_log).
+FULL_BYTES = 4_000_000
+#: They write whole what they began: so much is read into memory. More is cut, and the cut is told.
+MAXIMUM_BYTES = 4 * FULL_BYTES
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A file that was read: its number (kept under `key`), its lines, and how many can't be told."""
+    """A file that was read: its number (kept under `key`), its lines, and how many can't be told.
+
+    `is_full`: whoever had more to write may have left it out.
+    """
 
     key: str
     number: int
     lines: list[dict[str, Any]]
     left_out: int
+    is_full: bool
 
 
 class Spool:
@@ -45,7 +51,7 @@ class Spool:
             raw = file.read(MAXIMUM_BYTES)
         lines = [_line(one) for one in raw.splitlines()]
         found = [one for one in lines if one is not None]
-        return Taken(self.key, int(self._taken.suffix[1:]), found, len(lines) - len(found))
+        return Taken(self.key, int(self._taken.suffix[1:]), found, len(lines) - len(found), len(raw) >= FULL_BYTES)
 
     def forget(self) -> None:
         """The taken file is committed: remove it."""

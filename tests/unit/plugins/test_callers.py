@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from plugins import callers
+from plugins import callers, spool
 from plugins.journal import Journal
 from plugins.noted import Noted
 from plugins.refusals import ADMISSION, Refusals
@@ -117,3 +117,16 @@ def test_a_worklist_query_and_a_refused_image_are_signs_too(bench: Bench):
     assert bench.signs() == {
         ("CT1", "10.1.0.21", "worklist"): ("", 1), ("CT1", "", "refused"): ("it has no Patient ID", 1),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_more_queries_than_their_file_holds_are_told_of(bench: Bench, monkeypatch: pytest.MonkeyPatch, is_cut: bool):
+    asked = json.dumps({"kind": "find", "at": AT, **WHO, "query": {"0008,0052": "STUDY"}}) + "\n"
+    monkeypatch.setattr(spool, "FULL_BYTES", 10 * len(asked) + 1)
+    many = 10 + is_cut  # Orthanc writes the last one whole that begins below the limit
+    bench.queries.write_text(asked * many)
+    found = bench.take()
+    told = [one["event"] for one in found]
+    assert told == ["queried"] * many + ["incident"] * is_cut
+    if is_cut:
+        assert (found[-1]["count"], "not in the journal" in found[-1]["reason"]) == (many, True)

@@ -279,3 +279,21 @@ def test_where_one_id_is_of_two_persons_nothing_goes_along_by_the_id_alone() -> 
     assert choose(study(9, ""), [one, other], both) == []
     assert choose(study(9, ""), [one, unsaid], both) == [unsaid, one]
     assert choose(study(9, "", "KNEE"), [one, unsaid, study(4, "", "")], both) == [study(4, "", "")]
+
+
+def test_a_study_does_not_wait_for_the_time_it_came_at_when_the_clock_was_put_back(tmp_path: Path) -> None:
+    bench = rules(
+        tmp_path, {"Name": "quick", "SendTo": ["B"], "Completeness": {"QuietSeconds": 5}},
+        {"Name": "usual", "SendTo": ["B"]},
+    )  # fmt: skip
+    bench.now += timedelta(hours=2)
+    bench.orthanc.store("i1")
+    bench.follow()
+    bench.follow(6)
+    assert routed(bench) == [("quick", ["i1"])]
+    bench.now -= timedelta(hours=2)
+    bench.follow()
+    bench.follow(20)
+    assert routed(bench) == [("quick", ["i1"])]
+    bench.follow(11)
+    assert routed(bench) == [("quick", ["i1"]), ("usual", ["i1"])]
