@@ -51,7 +51,9 @@ class Door:
 
     def ask(self, request: Request, now: datetime) -> bool:
         """Whether the request may pass."""
-        decision = http_filter.decide(request, self._key, self._revoked(), int(now.timestamp()), self._journal.study_of)
+        decision = http_filter.decide(
+            request, self._key, self._revoked(), int(now.timestamp()), self._journal.study_of, self._journal.patients_of
+        )
         if decision.allowed and decision.views and self._replaced and not self._replaced.may_show(decision.views):
             decision = Decision(False, OLD, decision.who, decision.token)
         if decision.allowed and decision.token and decision.views:

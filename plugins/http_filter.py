@@ -165,9 +165,13 @@ class Decision:
 
 #: Which study a resource of Orthanc belongs to: (level, orthanc_id) -> Study Instance UID, None if unknown.
 StudyOf = Callable[[str, str], str | None]
+#: How many patients have images under a Study Instance UID, as far as it is recorded.
+PatientsOf = Callable[[str], int]
 
 
-def decide(request: Request, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf) -> Decision:
+def decide(
+    request: Request, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf, patients_of: PatientsOf
+) -> Decision:
     """The whole decision; `key` is the session key in hex."""
     user = request.user
     path = request.path.rstrip("/") or "/"
@@ -179,7 +183,7 @@ def decide(request: Request, key: str, revoked: frozenset[str], now_s: int, stud
     if request.method == "DELETE" and (path == "/changes"):
         return Decision(False, "DELETE /changes is refused to everyone", user)
     if user == FRONT:
-        return _person(request, path, route, key, revoked, now_s, study_of)
+        return _person(request, path, route, key, revoked, now_s, study_of, patients_of)
     if user not in _SERVICES:
         return Decision(False, "no service of ours", user)
     if request.method == "GET":
@@ -191,8 +195,9 @@ def decide(request: Request, key: str, revoked: frozenset[str], now_s: int, stud
 
 
 def _person(
-    request: Request, path: str, route: Route, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf
-) -> Decision:
+    request: Request, path: str, route: Route, key: str, revoked: frozenset[str], now_s: int, study_of: StudyOf,
+    patients_of: PatientsOf,
+) -> Decision:  # fmt: skip
     if request.method != "GET":
         return Decision(False, "persons only read here", FRONT)
     if route.shows is Shows.ANYONE:
@@ -207,10 +212,12 @@ def _person(
         return Decision(False, f"token: {error}", FRONT)
     if token.session in revoked or token.subject in revoked:
         return Decision(False, "the session was revoked", token.subject, token)
-    return _images(request, path, route.shows, token, now_s, study_of)
+    return _images(request, path, route.shows, token, now_s, study_of, patients_of)
 
 
-def _images(request: Request, path: str, shows: Shows, token: Token, now_s: int, study_of: StudyOf) -> Decision:
+def _images(
+    request: Request, path: str, shows: Shows, token: Token, now_s: int, study_of: StudyOf, patients_of: PatientsOf
+) -> Decision:
     def answer(allowed: bool, reason: str, views: str | None = None) -> Decision:
         return Decision(allowed, reason, token.subject, token, views)
 
@@ -230,6 +237,9 @@ def _images(request: Request, path: str, shows: Shows, token: Token, now_s: int,
     if study is not None:
         if narrow and not token.opens(study, now_s):
             return answer(False, "the token does not open this study")
+        # Of one patient when the token was made; since then a modality has used the number a second time.
+        if narrow and patients_of(study) > 1:
+            return answer(False, "images of two patients carry this Study Instance UID; a viewer shows them together")
         if not token.may_download and (shows is Shows.FILES or _asks_for_a_file(request)):
             return answer(False, "the link shows images, and hands no files over")
         return answer(True, "the study may be viewed", study)

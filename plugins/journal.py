@@ -267,6 +267,10 @@ class Journal:
         found = self.query(sql, (orthanc_id,))
         return str(found[0][0]) if found else None
 
+    def patients_of(self, study_uid: str) -> int:
+        """How many patients have images under this Study Instance UID, as far as it is recorded."""
+        return int(self.query("SELECT count(*) FROM studies WHERE study_uid = ?", (study_uid,))[0][0])
+
 
 def document(value: Any) -> str:
     """JSON as it stands in a column."""

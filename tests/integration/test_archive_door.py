@@ -191,6 +191,25 @@ def test_a_narrow_token_opens_its_study_and_no_other(archive: Archive) -> None:
         assert see(archive, crossed + path, shown) in (400, 404), path
 
 
+def test_who_may_see_one_study_sees_nothing_once_it_is_two_patients(archive: Archive) -> None:
+    mine = image(PatientID="MINE")
+    assert archive.send(mine) == [0]
+    until(lambda: archive.events("stored", sop_uid=mine.SOPInstanceUID))
+    uid, guest = mine.StudyInstanceUID, token(archive, "guest", (mine.StudyInstanceUID,))
+    (held,) = archive.as_service().find("Instance", {"StudyInstanceUID": uid}, expand=True)
+    paths = (
+        f"/dicom-web/studies/{uid}/series", f"/dicom-web/studies/{uid}/metadata",
+        f"/dicom-web/studies?StudyInstanceUID={uid}", f"/web-viewer/series/{held['ParentSeries']}",
+        f"/wado?requestType=WADO&studyUID={uid}&seriesUID={mine.SeriesInstanceUID}&objectUID={mine.SOPInstanceUID}",
+    )  # fmt: skip
+    assert [see(archive, path, guest) for path in paths] == [200] * len(paths)
+    theirs = image(uid, PatientID="THEIRS")
+    assert archive.send(theirs) == [0]
+    until(lambda: archive.events("stored", sop_uid=theirs.SOPInstanceUID))
+    assert [see(archive, path, guest) for path in paths] == [403] * len(paths)
+    assert see(archive, paths[0], token(archive)) == 200
+
+
 def test_no_viewer_has_the_archive_compress_into_what_it_may_not_survive(archive: Archive) -> None:
     one = image()
     archive.send(one)

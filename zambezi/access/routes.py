@@ -109,7 +109,7 @@ _INSTANCE = (
     "/simplified-tags", "/study", "/tags", *(f"/frames/{{frame}}{end}" for end in _FRAME),
 )  # fmt: skip
 _PATIENT = (
-    "/instances", "/instances-tags", "/module", "/protected", "/series", "/shared-tags", "/studies",
+    "/instances", "/module", "/protected", "/series", "/studies",
 )  # fmt: skip
 _ZIPPED = ("/archive", "/media")
 
@@ -200,7 +200,7 @@ _READS: tuple[tuple[Shows, tuple[str, ...]], ...] = (
     (
         Shows.SERVICES,
         (
-            *(f"/patients/{{id}}{end}" for end in (*_ZIPPED, "/attachments")),
+            *(f"/patients/{{id}}{end}" for end in (*_ZIPPED, "/attachments", "/instances-tags", "/shared-tags")),
             *(f"/patients/{{id}}/attachments/{{name}}{end}" for end in _ATTACHMENT),
             "/jobs/{id}/{key}", "/tools/create-archive", "/tools/create-media", "/tools/create-media-extended",
         ),

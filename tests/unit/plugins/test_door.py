@@ -102,3 +102,22 @@ def test_what_another_node_replaced_is_refused_where_this_one_may_have_kept_it(j
     assert not door.ask(series, NOW)
     assert door.ask(request("/dicom-web/studies/1.3/rendered"), NOW)
     assert journal.head[0] == 3, "what was refused is no view"
+
+
+def test_a_link_is_closed_when_a_second_patients_images_come_under_its_study(journal: Journal) -> None:
+    door, shown = Door(KEY, journal, Refusals(), frozenset), "/dicom-web/studies/1.2/series"
+    token = tokens.begin("share:1", "share", "guest", int(NOW.timestamp()), 600, ("1.2",))
+    basic = "Basic " + base64.b64encode(b"front:x").decode()
+    headers = {"authorization": basic, tokens.HEADER: tokens.sign(token, KEY)}
+    for patients, opens in ((1, True), (2, False)):
+        with journal.transaction() as transaction:
+            row = (f"study-{patients}", "1.2")
+            transaction.execute("INSERT INTO studies (study_orthanc_id, study_uid) VALUES (?, ?)", row)
+        assert door.ask(Request("GET", shown, "127.0.0.1", headers, {}), NOW) == opens
+
+
+def test_refusals_are_told_when_the_clock_was_put_back() -> None:
+    refusals = Refusals()
+    for now in (NOW + timedelta(hours=2), NOW):
+        refusals.note("10.0.0.9", "GET", "/studies", "no token", "")
+        assert [one["count"] for one in refusals.take(now)] == [1]

@@ -13,6 +13,7 @@ from zambezi.access import tokens
 KEY = "11" * 32
 NOW = 1_800_000_000
 A, B = "1.2.3", "1.2.4"
+SHARED = "1.2.5"  # by two patients' images
 MINE = "aaaaaaaa-aaaaaaaa-aaaaaaaa-aaaaaaaa-aaaaaaaa"
 THEIRS = "bbbbbbbb-bbbbbbbb-bbbbbbbb-bbbbbbbb-bbbbbbbb"
 UNKNOWN = "cccccccc-cccccccc-cccccccc-cccccccc-cccccccc"
@@ -40,7 +41,8 @@ def ask(
         headers["cookie"] = f"other=1; {tokens.COOKIE}={shown}"
     if header:
         headers[tokens.HEADER] = header
-    return decide(Request(method, path, "127.0.0.1", headers, arguments or {}), KEY, revoked, NOW, study_of)
+    asked = Request(method, path, "127.0.0.1", headers, arguments or {})
+    return decide(asked, KEY, revoked, NOW, study_of, lambda uid: 2 if uid == SHARED else 1)
 
 
 def token(role: str, *studies: str, lasts_s: int = 60, key: str = KEY) -> str:
@@ -458,9 +460,26 @@ def test_nobody_has_the_archive_compress_into_what_it_may_not_survive(
 ) -> None:
     headers = {"authorization": basic("front"), "accept": accept, "cookie": f"{tokens.COOKIE}={token('radiologist')}"}
     for path in (f"/dicom-web/studies/{A}/series/1.1/instances/1.2", f"/dicom-web/studies/{A}/series/1.1"):
-        found = decide(Request("GET", path, "127.0.0.1", headers, arguments), KEY, frozenset(), NOW, study_of)
+        found = decide(
+            Request("GET", path, "127.0.0.1", headers, arguments), KEY, frozenset(), NOW, study_of, lambda _: 1
+        )
         assert found.allowed is allowed, found.reason
     for name in ("transferSyntax", "transcode"):
         syntax = {name: "1.2.840.10008.1.2.1" if allowed else "1.2.840.10008.1.2.4.80"}
         wado = {"studyUID": A, "requestType": "WADO", "contentType": "application/dicom", **syntax}
         assert ask("front", "GET", "/wado", wado, token("radiologist")).allowed is (allowed and name != "transcode")
+
+
+@pytest.mark.parametrize("path", [f"/dicom-web/studies/{SHARED}/series", f"/dicom-web/studies/{SHARED}"])
+def test_who_may_see_one_study_sees_none_of_two_patients_that_carry_its_uid(path: str):
+    for narrow in (token("guest", SHARED), token("radiologist", SHARED)):
+        decided = ask("front", "GET", path, shown=narrow)
+        assert (decided.allowed, "two patients" in decided.reason) == (False, True)
+    assert ask("front", "GET", path.replace(SHARED, A), shown=token("guest", A)).allowed
+    assert ask("front", "GET", path, shown=token("radiologist")).allowed
+
+
+@pytest.mark.parametrize("role", ["administrator", "pacs-administrator"])
+def test_nobody_reads_the_headers_of_all_of_a_patients_studies_with_no_view_on_record(role: str):
+    for what in ("instances-tags", "shared-tags"):
+        assert not ask("front", "GET", f"/patients/{MINE}/{what}", shown=token(role)).allowed

@@ -12,7 +12,7 @@ from tests.unit.ris_service.seeding import CHEST, KNEE, OLD, Hospital, csrf
 from tests.unit.ris_service.test_access import routes
 from zambezi.access import PUBLIC
 from zambezi.access.tokens import COOKIE, Token, read
-from zambezi.database.tables import AuditEntry, Revocation, ShareLink
+from zambezi.database.tables import AuditEntry, Revocation, ShareLink, Study
 
 
 def link(hospital: Hospital, *studies: str, role: str = "radiologist", **form: object) -> str:
@@ -170,3 +170,17 @@ def test_a_guessed_secret_is_nothing(hospital):
     link(hospital, CHEST)
     for secret in ("x" * 32, "", "../shares", "%00"):
         assert hospital.client().get(f"/s/{secret}").status_code in (401, 404)
+
+
+def test_no_link_is_made_to_a_study_that_is_two_patients(hospital):
+    with hospital.sessions.begin() as session:
+        mine = session.scalars(select(Study).where(Study.study_uid == OLD)).one()
+        theirs = {"orthanc_id": "theirs", "patient_id": "X10", "patient_name": "OUTRO^"}
+        kept = {name: getattr(mine, name) for name in ("cause", "first_at", "last_at", "modalities", "instances")}
+        session.add(Study(study_uid=OLD, **kept, **theirs))
+    client = hospital.signed_in("radiologist")
+    word = csrf(client.get(f"/shares/new?study={CHEST}").text)
+    form = {"csrf_token": word, "study": [CHEST, OLD], "recipient": "", "days": 7, "may": "view", "pin": ""}
+    assert client.post("/shares", data=form).status_code == 409
+    with hospital.sessions.begin() as session:
+        assert session.scalars(select(ShareLink)).all() == []
