@@ -30,6 +30,7 @@ from zambezi import (
     orthanc_ids,
     outbox,
     patients,
+    studies,
     telling,
 )
 from zambezi.chain import Sealed
@@ -229,7 +230,7 @@ class Effects:
             )
 
     def _routed(self, facts: dict[str, Any]) -> None:
-        study = self._study(facts["study_uid"])
+        study = studies.latest(self._session, facts["study_uid"])
         outbox.add(
             self._session, id=delivery_id(facts), kind="dicom", rule=facts["rule"], destination=facts["destination"],
             because=facts["because"], now=self._now, writer=WRITER, study_uid=facts["study_uid"],
@@ -245,7 +246,7 @@ class Effects:
         )  # fmt: skip
 
     def _triggered(self, facts: dict[str, Any]) -> None:
-        study = self._study(facts["study_uid"])
+        study = studies.latest(self._session, facts["study_uid"], facts.get("study_orthanc_id", ""))
         if study is None:
             raise LookupError("no study to tell of")
         order = self._session.get(Order, study.order_id) if study.order_id else None
@@ -317,15 +318,15 @@ class Effects:
             suggestion="Find out which of the two the image belongs to, and correct or delete the other.",
         )  # fmt: skip
 
-    def _study(self, study_uid: str) -> Study | None:
-        query = select(Study).where(Study.study_uid == study_uid).order_by(Study.last_at.desc())
-        return self._session.scalars(query).first()
-
     def _link(self, study: Study) -> Order | None:
         """The study's order: by Study UID, else by accession number and patient."""
         if study.order_id is not None:
             return self._session.get(Order, study.order_id)
         order = self._session.scalars(select(Order).where(Order.study_uid == study.study_uid)).first()
+        # A correction has looked at whose the images are: a number that they brought along says nothing against it.
+        was_given = study.cause in (causes.CORRECTION, causes.RESTORE)
+        if order and was_given and not identifiers.is_called(self._session, order.patient, study.patient_id):
+            order = None
         if order is None and study.accession_number and study.patient_id:
             order = orders.find_by_accession(self._session, study.accession_number, study.patient_id)
         if order is None:

@@ -18,7 +18,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from zambezi import audit, clock, deletions, exceptions, outbox, telling, triggers
+from zambezi import audit, clock, deletions, exceptions, outbox, studies, telling, triggers
 from zambezi.config import Configuration
 from zambezi.database.engine import Sessions, looking
 from zambezi.database.tables import AuditEntry, ChainHead, Deletion, Delivery, Order, Study, TriggerCursor
@@ -172,9 +172,9 @@ def look_up(session: Session, facts: dict[str, Any]) -> About | None:
 
 def study_of(session: Session, study_uid: str | None, order: Order | None) -> Study | None:
     """The study, or the newest of the order."""
-    query = select(Study).order_by(Study.last_at.desc()).limit(1)
     if study_uid:
-        return session.scalars(query.where(Study.study_uid == study_uid)).first()
+        return studies.latest(session, study_uid)
+    query = select(Study).order_by(Study.last_at.desc()).limit(1)
     return session.scalars(query.where(Study.order_id == order.id)).first() if order else None
 
 

@@ -242,7 +242,7 @@ class Completeness:
         if due.how == "":
             happened = triggers.completed(due.cause, common["generation"], {one.modality for one in study})
             for one in triggers.decide(happened, rules.zambezi.hl7.triggers):
-                transaction.append("hl7-triggered", now, **common, **one.told)
+                transaction.append("hl7-triggered", now, **common, study_orthanc_id=due.study, **one.told)
 
     def _ran_out(self, transaction: Transaction, due: Due) -> bool:
         """Remember that this clock has run out for these rules; whether it goes on for others."""

@@ -268,8 +268,9 @@ class Recorder:
         rules = self._rules.now
         for one in triggers.decide([triggers.received(first.cause, first.modality)], rules.zambezi.hl7.triggers):
             transaction.append(
-                "hl7-triggered", now, study_uid=first.study_uid, cause=first.cause, configuration=rules.hash, **one.told
-            )
+                "hl7-triggered", now, study_uid=first.study_uid, study_orthanc_id=first.study_orthanc_id,
+                cause=first.cause, configuration=rules.hash, **one.told,
+            )  # fmt: skip
 
     def _tell_second_copies(self, transaction: Transaction, fresh: Sequence[Instance], now: datetime) -> None:
         """Instances that are in the archive under another patient, study or series, too: Orthanc has both now.

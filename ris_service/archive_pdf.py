@@ -13,11 +13,9 @@ from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import select
-
-from zambezi import causes, clock, reports, study_documents
+from zambezi import causes, clock, reports, studies, study_documents
 from zambezi.database.engine import Sessions
-from zambezi.database.tables import Report, Study
+from zambezi.database.tables import Report
 from zambezi.orthanc_client import OrthancClient, OrthancError
 from zambezi.study_documents import NotAnnounced, NotThere, Sheet, attributes_of
 
@@ -40,11 +38,9 @@ def store_one(sessions: Sessions, orthanc: OrthancClient, report_id: int, zone: 
     """Store one signed version and note it; raises OrthancError, NotThere or NotAnnounced, and then it stays due."""
     with sessions.begin() as session:
         report = session.get_one(Report, report_id)
-        found = session.scalars(select(Study).where(Study.study_uid == report.study_uid).order_by(Study.first_at)).all()
-    if not found:
-        raise NotThere(f"study {report.study_uid} is not known")
-    # Where two patients' images carry this UID by now, the report belongs to those of its order.
-    study = next((one for one in found if one.order_id == report.order_id), found[0])
+        study = studies.of_report(session, report)
+    if study is None:
+        raise NotThere(f"no images under study {report.study_uid} are known to be those of the report")
     file = encapsulated(report, attributes_of(orthanc, study), zone)
     told = f"report {report.study_uid} version {report.version}"
     study_documents.hand_in(sessions, orthanc, str(report.sop_uid), file, causes.REPORT, told, now)

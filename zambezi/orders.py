@@ -227,7 +227,7 @@ def reopen(session: Session, order: Order, *, now: datetime, writer: str, reason
     """
     if order.status not in ("in-progress", "completed", "discontinued"):
         return False
-    generations.raise_(session, "worklist")
+    generations.raise_orders(session)
     before, order.status, order.updated_at = order.status, "scheduled", clock.text(now)
     old_uid, order.study_uid = order.study_uid, make_uid()
     _audit(
@@ -235,6 +235,13 @@ def reopen(session: Session, order: Order, *, now: datetime, writer: str, reason
         old_study_uid=old_uid,
     )  # fmt: skip
     return True
+
+
+def renumber(session: Session, order: Order, *, now: datetime, writer: str, reason: str) -> None:
+    """Give an order that is to be done still a new Study Instance UID: another's images carry the one it had."""
+    generations.raise_orders(session)
+    old_uid, order.study_uid, order.updated_at = order.study_uid, make_uid(), clock.text(now)
+    _audit(session, order, "exam-changed", now, writer, "", reason=reason, old_study_uid=old_uid)
 
 
 def check_numbers(wanted: NewOrder) -> None:

@@ -16,9 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 
-from zambezi import audit, breakers, causes, clock, exceptions, leases, retries, telling, triggers
+from zambezi import audit, breakers, causes, clock, exceptions, leases, retries, studies, telling, triggers
 from zambezi.config.settings import Zambezi
-from zambezi.database.tables import CommitmentAsked, Delivery, ExceptionItem, Order, Report, Study
+from zambezi.database.tables import CommitmentAsked, Delivery, ExceptionItem, Order, Report
 from zambezi.leases import Lease
 from zambezi.retries import Decision, ErrorClass, Policy
 
@@ -224,7 +224,7 @@ def report_signed(session: Session, report: Report, now: datetime, settings: Zam
     whose Causes name the study's cause. The ids of the deliveries made.
     """
     order = session.get(Order, report.order_id) if report.order_id else None
-    study = session.scalars(select(Study).where(Study.study_uid == report.study_uid)).first()
+    study = studies.of_report(session, report)
     if study is None and order is None:
         return []
     words = f"version {report.version} of the report was signed"

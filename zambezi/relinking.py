@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import and_, delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from zambezi import audit, clock, exceptions, identifiers, legacy, orders, orthanc_ids
@@ -31,8 +31,8 @@ def relink(
     """What was linked to the old study is linked to the new one; doing it twice is doing it once. The new study's row.
 
     `order_id` None: the order that the study had, as long as it is this patient's, else the one whose numbers the
-    images carry. `changes` are the tags that were set (None: removed). `whole` is False where only a part
-    of the old study went away: its reports and steps stay with what is left.
+    images carry; the other way round where they went into another study. `changes` are the tags that were set (None:
+    removed). `whole` is False where only a part of the old study went away: its reports and steps stay with the rest.
     """
     old = session.get(Study, (old_study_uid, old_orthanc_id))
     was_linked = session.get(Order, old.order_id) if old is not None and old.order_id is not None else None
@@ -46,17 +46,21 @@ def relink(
         if tag in STUDY_FACTS:
             column, longest = STUDY_FACTS[tag]
             setattr(study, column, (value or "")[:longest])
-    order = _order(session, study, was_linked, order_id)
+    order = _order(session, study, was_linked, order_id, old_study_uid)
     study.order_id = order.id if order else None
     session.flush()
     if whole:
-        _move_reports(session, old_study_uid, was_linked, study, order, now)
-        _move_steps(session, old_study_uid, was_linked, study, order)
+        is_shared = _is_shared(session, old_study_uid, old_orthanc_id, study)
+        _move_reports(session, old_study_uid, is_shared, was_linked, study, order, now)
+        _move_steps(session, old_study_uid, old_orthanc_id, is_shared, was_linked, study, order)
         if not is_same and old is not None:
             _forget(session, old)
         legacy.move_reports(session, old_study_uid, new_study_uid)
     if was_linked is not order:
         _follow(session, study, was_linked, order, whole, now, writer)
+    if order is not None and identifiers.is_called(session, order.patient, patient_id):
+        fits = "the images carry the order's patient now"
+        exceptions.decide(session, "archive", f"study {new_study_uid}", who=writer, decision=fits, now=now)
     for one in {found.id: found for found in (was_linked, order) if found}.values():
         _report_status(session, one, now)
     if old is not None:
@@ -86,28 +90,37 @@ def _row(session: Session, old: Study | None, study_uid: str, orthanc_id: str, n
     return study
 
 
-def _order(session: Session, study: Study, was_linked: Order | None, order_id: int | None) -> Order | None:
+def _order(
+    session: Session, study: Study, was_linked: Order | None, order_id: int | None, old_uid: str
+) -> Order | None:
     if order_id is not None:
         return session.get(Order, order_id)
-    if was_linked is not None and identifiers.is_called(session, was_linked.patient, study.patient_id):
-        return was_linked
+    there = session.get(Order, study.order_id) if study.order_id is not None else None
     by_uid = session.scalars(select(Order).where(Order.study_uid == study.study_uid)).first()
-    if by_uid is not None and identifiers.is_called(session, by_uid.patient, study.patient_id):
-        return by_uid
-    if not study.accession_number:
-        return None
-    return orders.find_by_accession(session, study.accession_number, study.patient_id)
+    before, behind = (None, was_linked) if study.study_uid != old_uid else (was_linked, None)
+    for one in (before, there, by_uid):
+        if one is not None and identifiers.is_called(session, one.patient, study.patient_id):
+            return one
+    by_number = None
+    if study.accession_number:
+        by_number = orders.find_by_accession(session, study.accession_number, study.patient_id)
+    if by_number is None and behind and identifiers.is_called(session, behind.patient, study.patient_id):
+        return behind
+    return by_number
+
+
+def _is_shared(session: Session, old_uid: str, old_orthanc_id: str, study: Study) -> bool:
+    """Whether another patient's images carry the old Study UID, too: the order says then what is whose."""
+    others = Study.orthanc_id.not_in((old_orthanc_id, study.orthanc_id))
+    return bool(session.scalar(select(exists().where(Study.study_uid == old_uid, others, Study.instances > 0))))
 
 
 def _move_reports(
-    session: Session, old_uid: str, was_linked: Order | None, study: Study, order: Order | None, now: datetime
-) -> None:
+    session: Session, old_uid: str, is_shared: bool, was_linked: Order | None, study: Study, order: Order | None,
+    now: datetime,
+) -> None:  # fmt: skip
     mine = [Report.study_uid == old_uid]
-    shared = select(Study.orthanc_id).where(
-        Study.study_uid == old_uid, Study.orthanc_id != study.orthanc_id, Study.instances > 0
-    )
-    others = session.scalars(shared).all()
-    if len(others) > 1:  # another patient's images carry the same Study UID: the order says which reports are meant
+    if is_shared:
         mine.append(Report.order_id == (was_linked.id if was_linked else None))
     reports = session.scalars(select(Report).where(*mine)).all()
     if not reports:
@@ -135,14 +148,20 @@ def _move_reports(
         )  # fmt: skip
 
 
-def _move_steps(session: Session, old_uid: str, was_linked: Order | None, study: Study, order: Order | None) -> None:
-    of_study = [PerformedStep.study_uid == old_uid]
+def _move_steps(
+    session: Session, old_uid: str, old_orthanc_id: str, is_shared: bool, was_linked: Order | None, study: Study,
+    order: Order | None,
+) -> None:  # fmt: skip
+    mine = PerformedStep.study_uid == old_uid
+    if is_shared:
+        mine = and_(mine, PerformedStep.order_id == (was_linked.id if was_linked else None))
     if was_linked is not None:
-        of_study.append(PerformedStep.order_id == was_linked.id)
+        others = Study.orthanc_id.not_in((old_orthanc_id, study.orthanc_id))
+        has_another = session.scalar(select(exists().where(Study.order_id == was_linked.id, others)))
+        if not has_another:  # what a station reported under a UID of its own was of these images, too
+            mine = or_(mine, PerformedStep.order_id == was_linked.id)
     session.execute(
-        update(PerformedStep)
-        .where(or_(*of_study))
-        .values(study_uid=study.study_uid, order_id=order.id if order else None)
+        update(PerformedStep).where(mine).values(study_uid=study.study_uid, order_id=order.id if order else None)
     )
 
 
@@ -161,7 +180,10 @@ def _follow(
     """The order that got the images has its exam done; the one that lost its last images is to be done still."""
     status = before.status if before is not None else ("completed" if study.completed_at else "in-progress")
     if before is not None and whole and not _has_a_study(session, before):
-        orders.reopen(session, before, now=now, writer=writer, reason="its images were another exam's")
+        reason = "its images were another exam's"
+        is_open_again = orders.reopen(session, before, now=now, writer=writer, reason=reason)
+        if not is_open_again and before.status in orders.OPEN and before.study_uid == study.study_uid:
+            orders.renumber(session, before, now=now, writer=writer, reason=reason)
     if after is None:
         return
     # Images that come later belong to the same study; a number that the sender made is not ours to change.

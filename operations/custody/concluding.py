@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -51,6 +52,16 @@ def finish(work: Work) -> None:
         )
         work.end(session, "; ".join(said))
     log.info("correction %s is done: %s instances", work.row.id, len(items))
+
+
+def finish_unchanged(work: Work, studies: Sequence[tuple[str, str]]) -> None:
+    """Every image has the values already: an order that was named gets these (UID, Orthanc id) all the same."""
+    wants_order = work.row.request.get("order") is not None
+    facts = {study: _facts_of(work, study) for _, study in studies} if wants_order else {}
+    with work.desk.sessions.begin() as session:
+        for uid, study in studies if wants_order else ():
+            _follow(work, session, uid, study, uid, study, facts[study], whole=True)
+        work.end(session, "nothing to change: every image has these values already, or there is none")
 
 
 def _facts_of(work: Work, study: str) -> dict[str, str]:

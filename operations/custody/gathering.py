@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from operations.custody import planning
+from operations.custody import concluding, planning
 from operations.custody.correction_work import NotYet, Work
 from operations.custody.following import wait_until_followed
 from operations.custody.planning import CannotBeDone, Prepared, Target
@@ -30,14 +30,16 @@ def prepare(work: Work) -> bool:
     targets = _plan(work)
     _claim_instances(work, targets)
     becomes: dict[str, str] = {}
+    studies: set[tuple[str, str]] = set()
     for target in targets:
         work.keeper.check()
         prepared = planning.prepare(work.desk.orthanc, work.desk.environment.hold_dir, target, _stamp(work))
         _keep(work, prepared)
+        studies.add((prepared.was.study_uid, prepared.was.study_orthanc_id))
         if prepared.is_change:
             becomes[target.orthanc_id] = prepared.becomes.orthanc_id
     if not becomes:
-        _nothing_to_do(work)
+        concluding.finish_unchanged(work, sorted(studies))
         return False
     found = planning.collisions(work.desk.orthanc, becomes)
     if found:
@@ -137,11 +139,6 @@ def _keep(work: Work, prepared: Prepared) -> None:
                 new_orthanc_id=becomes.orthanc_id, old_sha256=old_sha256, new_sha256=new_sha256, state="held",
             )
         )  # fmt: skip
-
-
-def _nothing_to_do(work: Work) -> None:
-    with work.desk.sessions.begin() as session:
-        work.end(session, "nothing to change: every image has these values already, or there is none")
 
 
 def _announce(work: Work) -> None:

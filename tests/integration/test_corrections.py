@@ -22,6 +22,7 @@ from operations.custody.correction_work import NotYet
 from operations.custody.previewing import Preview
 from tests.integration.archive_fixture import image
 from tests.integration.correcting import AT_ONCE, LEASE, Room, a_room, desk, holds_only_new, read
+from tests.unit.patients.people import a_patient, an_order
 from zambezi import clock, corrections, hold
 from zambezi.corrections import CorrectionRefused
 from zambezi.database.tables import (
@@ -163,6 +164,24 @@ def test_what_has_the_values_already_is_left_alone(room: Room):
     row = room.correct("edit", {"study": room.named(images), "set": {"00081030": "TC"}})
     assert row.outcome.startswith("nothing to change")
     assert room.files(images) == before
+
+
+def test_an_order_gets_images_that_carry_its_numbers_already(room: Room):
+    images = room.study(1, PatientID="N2")
+    room.store(*images)
+    study = room.named(images)
+    with room.sessions.begin() as session:
+        order = an_order(session, a_patient(session, "N2"), "completed")
+    asked = {"study": study, "order": order.id}
+    room.correct("reassign", asked)
+    with room.sessions.begin() as session:
+        row = session.scalars(select(Study).where(Study.study_uid == study["study_uid"])).one()
+        assert row.order_id == order.id
+        row.order_id = None
+    assert room.correct("reassign", asked).outcome.startswith("nothing to change")
+    with room.sessions.begin() as session:
+        row = session.scalars(select(Study).where(Study.study_uid == study["study_uid"])).one()
+        assert row.order_id == order.id
 
 
 def test_what_was_corrected_again_is_not_undone(room: Room):

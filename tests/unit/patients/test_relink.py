@@ -3,8 +3,9 @@ import json
 import pytest
 from sqlalchemy import select
 
+from gateway.effects import Effects
 from tests.unit.patients.people import NOW, a_patient, a_study, an_order
-from zambezi import clock, legacy, orthanc_ids, patients, reports
+from zambezi import chain, clock, exceptions, identifiers, legacy, orders, orthanc_ids, patients, reports
 from zambezi.config.settings import Zambezi
 from zambezi.database.tables import AuditEntry, ExceptionItem, PerformedStep, Report, Series, Study
 
@@ -174,3 +175,89 @@ def test_two_studies_with_reports_that_become_one_wait_for_a_person(made):
         relink(session, key(study), "P1", study_uid="1.2.2", order=other)
         assert sorted(report.study_uid for report in session.scalars(select(Report))) == [UID, "1.2.2"]
         assert waiting(session) == ["two-reports"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_order_that_lost_its_images_gets_them_back_by_nobody(made, whole):
+    """The station had taken the wrong line of the worklist, and said so (MPPS 110514)."""
+    with made.begin() as session:
+        rui, ana = a_patient(session, "RUI"), a_patient(session, "ANA")
+        of_rui = an_order(session, rui, "in-progress", study_uid=UID)
+        study = a_study(session, "RUI", UID, of_rui)
+        if whole:
+            orders.set_status(session, of_rui, "scheduled", now=NOW, writer="gateway", reason="wrong worklist entry")
+        corrected = relink(session, key(study), "ANA", whole=whole)
+        facts = {"study_uid": UID, "study_orthanc_id": corrected.orthanc_id, "cause": "correction", "generation": 1}
+        entry = chain.seal("orthanc-x", 1, "", "study-completed", NOW, {**facts, "instances": 2, "added": 2})
+        Effects(session, Zambezi(), NOW).carry_out([entry])
+        assert corrected.order_id is None
+        # What stays behind (`whole`: nothing) is Rui's still.
+        assert (of_rui.study_uid == UID, of_rui.status) == (not whole, "scheduled" if whole else "in-progress")
+        assert identifiers.is_called(session, ana, corrected.patient_id)
+
+
+def test_the_mismatch_is_settled_once_the_images_are_the_orders_patients(mixed_up):
+    session, study, _, of_ana = mixed_up
+    exceptions.wait(
+        session, "archive", f"study {UID}", now=NOW, kind="patient-mismatch", what="another ID", suggestion="Compare.",
+        study_uid=UID,
+    )  # fmt: skip
+    relink(session, key(study), "CRISTO")
+    assert waiting(session) == ["patient-mismatch"]
+    relink(session, (UID, orthanc_ids.study("CRISTO", UID)), "ANA", order=of_ana)
+    assert waiting(session) == []
+
+
+@pytest.fixture
+def shared(made):
+    """Two patients' images carry one Study Instance UID; Ana has a report and a performed step."""
+    with made.begin() as session:
+        ana, rui = a_patient(session, "ANA"), a_patient(session, "RUI")
+        of_ana, of_rui = an_order(session, ana, "completed", study_uid=UID), an_order(session, rui, "completed")
+        a_study(session, "ANA", UID, of_ana)
+        a_report(session, UID, of_ana)
+        step = a_step(session, of_ana, UID)
+        yield session, a_study(session, "RUI", UID, of_rui), of_ana, of_rui
+        (report,) = session.scalars(select(Report)).all()
+        session.refresh(step)
+        assert (report.order_id, step.order_id, of_ana.report_status) == (of_ana.id, of_ana.id, "final")
+        assert of_rui.report_status == "none"
+
+
+def test_an_edit_of_ones_images_takes_nothing_of_anothers_who_has_the_same_uid(shared):
+    session, of_ruis, _, of_rui = shared
+    relink(session, key(of_ruis), "RUI", accession=of_rui.accession_number, changes={"00081030": "TC"})
+
+
+def test_a_reassignment_whose_deletions_are_counted_takes_nothing_of_anothers_who_has_the_same_uid(shared):
+    session, of_ruis, _, _ = shared
+    of_ruis.instances = 0
+    relink(session, key(of_ruis), "CRISTO")
+
+
+def test_the_step_of_the_orders_other_study_stays_there(made):
+    with made.begin() as session:
+        ana, rui = a_patient(session, "ANA"), a_patient(session, "RUI")
+        order, other = an_order(session, ana, "completed", study_uid=UID), an_order(session, rui)
+        study = a_study(session, "ANA", UID, order)
+        a_study(session, "ANA", "1.2.2", order)
+        mine, others = a_step(session, order, UID), a_step(session, order, "1.2.2")
+        relink(session, key(study), "RUI", order=other)
+        for step, its in ((mine, other), (others, order)):
+            session.refresh(step)
+            assert step.order_id == its.id
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_images_that_move_into_another_study_of_the_patient_are_its_orders(made, whole):
+    with made.begin() as session:
+        ana = a_patient(session, "ANA")
+        first, second = (an_order(session, ana, "completed", study_uid=uid) for uid in (UID, "1.2.2"))
+        moved, there = a_study(session, "ANA", UID, first), a_study(session, "ANA", "1.2.2", second)
+        a_report(session, "1.2.2", second)
+        relink(session, key(moved), "ANA", "1.2.2", accession=second.accession_number, whole=whole)
+        assert (there.order_id, second.report_status) == (second.id, "final")
+        assert first.status == ("scheduled" if whole else "completed")
+        if not whole:  # and back
+            relink(session, key(there), "ANA", UID, accession=first.accession_number, whole=False)
+            assert (moved.order_id, there.order_id) == (first.id, second.id)
