@@ -174,12 +174,36 @@ def ingest(orthanc: OrthancClient, environment: Environment, file: Path) -> bool
         raise RecoveryFault(f"Orthanc stopped answering during recovery ({error}); see its log") from error
     else:
         if held == digests.orthanc_md5(content):
+            if stored.get("Status") == "AlreadyStored":
+                _be_sure_of_another(orthanc, file, str(stored["ID"]), content)
             file.unlink()
             return True
         why, reason = "conflict", f"the archive has other bytes for the same instance {stored['ID']}"
     hold(environment, content, why, reason, file.name, clock.now())
     file.unlink()
     return False
+
+
+def _be_sure_of_another(orthanc: OrthancClient, file: Path, orthanc_id: str, content: bytes) -> None:
+    """Orthanc has it from before; RecoveryFault where this very file is what it has.
+
+    Its index says so without looking at the disk: an index that was away at one start (another IndexDirectory, a disk
+    that was not mounted) knows these files by their names, and they are the only ones.
+    """
+    aside = file.with_name(f"{file.name}.aside")
+    file.rename(aside)
+    try:
+        has_another = orthanc.file(orthanc_id) == content
+    except (OrthancRefused, OrthancUnreachable):
+        has_another = False
+    finally:
+        aside.rename(file)
+    if not has_another:
+        raise RecoveryFault(
+            f"the index knows {file.name} as instance {orthanc_id}, though it was not found there: the archive's index is "
+            "not where it is looked for. Look whether IndexDirectory and StorageDirectory are as delivered, and their "
+            "disks mounted; nothing was removed"
+        )
 
 
 def is_cut_off(content: bytes) -> bool:
