@@ -95,6 +95,16 @@ def decide(
     return Outcome("parked", reason, "Look at these objects in the source; then retry the study.")
 
 
+def _still_whole(session: Session, held: Claim, outcome: Outcome) -> Outcome:
+    """It is verified, unless a delta pass or an inventory named more of it meanwhile, or none was ever named."""
+    row = MigrationInstance
+    verdicts = session.scalars(select(row.verdict).where(row.study_id == held.study_id)).all()
+    if not verdicts:
+        words = "the source names this study, but no instance of it"
+        return Outcome("parked", words, "Look at the study in the source; then take its inventory again.")
+    return Outcome("ready", "") if {"expected", "missing"} & set(verdicts) else outcome
+
+
 def neighbour(source: str, settings: MigrationSource) -> breakers.Neighbour:
     """A source's breaker, which every worker and every project that asks it shares."""
     rule = breakers.Rule(settings.break_after, settings.policy)
@@ -131,6 +141,8 @@ def work(desk: Desk, project: MigrationProject, lane: Lane = AT_HAND) -> bool:
             source.answered(session, entry, desk.now())
             if results is not None:
                 proof.settle(session, results, desk.now())
+            if outcome.state == "verified":
+                outcome = _still_whole(session, held, outcome)
             ledger.finish(
                 session, held, outcome.state, outcome.reason, desk.now(), wait=outcome.wait,
                 counts=outcome.state != "ready", suggestion=outcome.suggestion,

@@ -200,9 +200,9 @@ def _be_sure_of_another(orthanc: OrthancClient, file: Path, orthanc_id: str, con
         aside.rename(file)
     if not has_another:
         raise RecoveryFault(
-            f"the index knows {file.name} as instance {orthanc_id}, though it was not found there: the archive's index is "
-            "not where it is looked for. Look whether IndexDirectory and StorageDirectory are as delivered, and their "
-            "disks mounted; nothing was removed"
+            f"the index knows {file.name} as instance {orthanc_id}, though it was not found there: the archive's index "
+            "is not where it is looked for. Look whether IndexDirectory and StorageDirectory are as delivered, and "
+            "their disks mounted; nothing was removed"
         )
 
 

@@ -173,7 +173,7 @@ def confirm_discard(session: Session, held: Held, who: str, now: datetime, write
     _locked(session, held)
     if held.state != "discard-asked":
         raise HoldRefused("nobody has asked to discard it; first one person asks, then another confirms")
-    if who == held.asked_by:
+    if deletions.person(who) == deletions.person(held.asked_by or ""):
         raise HoldRefused("you asked for it yourself: another person must confirm")
     _not_under_legal_hold(session, held)
     held.state, held.decided_by, held.decided_at, held.keep_until = "discarded", who, clock.text(now), None

@@ -11,19 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
-from migration import extras, proof, rechecking, rollback, verifier
+from migration import extras, inventory, proof, rechecking, rollback, verifier
 from migration.commands import migrate
 from migration.desk import Desk
 from migration.extras import Extra
-from migration.source import Given, Request
+from migration.source import Checked, Given, Request
 from ris_service.app import create_app
 from tests.integration.archive_fixture import image, written
 from tests.integration.proof_room import Files, Room, room, running, study_of
@@ -35,6 +36,7 @@ from zambezi.config.settings import Zambezi
 from zambezi.database.tables import (
     AuditEntry,
     Deletion,
+    MigrationInstance,
     MigrationProject,
     MigrationStudy,
     User,
@@ -80,6 +82,40 @@ def test_what_the_disk_gives_back_otherwise_is_found_though_orthanc_vouches_for_
     (orthanc_id,) = room.client.find("Instance", {"SOPInstanceUID": uid})
     assert room.client.file(orthanc_id) == content  # Orthanc answers from its memory
     damaging.file().write_bytes(content)
+
+
+def test_what_is_named_while_the_others_are_compared_comes_before_the_study_is_verified(room: Room) -> None:
+    """The scanner stores one more at the source, and a delta pass counts it, in the middle of the comparison."""
+    images = study_of(3)
+    project = room.project(*images[:2], Level="source")
+
+    class Growing(Files):
+        def check(self, desk: Desk, *how: Any) -> Checked:
+            with room.sessions.begin() as session:
+                study = session.scalars(select(MigrationStudy).where(MigrationStudy.project_id == project.id)).one()
+                if study.expected == 2:
+                    late = images[2]
+                    self.files[str(late.SOPInstanceUID)] = (late, written(late))
+                    named = self.count(study.study_uid)
+                    inventory.record(session, project.id, study.study_uid, named, room.now(), seen_in=1)
+            return super().check(desk, *how)
+
+    room.sources[project.name] = Growing(room.client, *images[:2])
+    room.run(project)
+    study, rows = room.study(project), room.instances(project)
+    assert (study.state, study.stored, len(rows)) == ("verified", 3, 3)
+    assert {row.verdict for row in rows.values()} == {"equal"}
+
+
+def test_a_study_of_which_no_image_was_ever_named_is_for_a_person(room: Room) -> None:
+    project = room.project(*study_of(1), Level="arrival")
+    room.sources[project.name] = Files(room.client)
+    with room.sessions.begin() as session:
+        study = room.study(project).id
+        session.execute(delete(MigrationInstance).where(MigrationInstance.study_id == study))
+        session.get_one(MigrationStudy, study).expected = 0
+    room.run(project)
+    assert room.study(project).state == "parked"
 
 
 def test_what_nobody_saw_come_must_be_proven_by_the_source(room: Room) -> None:
